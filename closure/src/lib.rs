@@ -1,0 +1,1 @@
+//! Graphs of store paths: closures, topological order, sizes, paths between

@@ -1,0 +1,1 @@
+//! The copy engine: a request becomes a plan, the plan is run, the run is reported

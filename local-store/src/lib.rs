@@ -1,0 +1,1 @@
+//! A Nix store on this disk: database, locks, temporary roots, canonical files, registration

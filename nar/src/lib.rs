@@ -1,0 +1,1 @@
+//! The Nix archive format: encode, decode, list, pack and unpack

@@ -1,0 +1,1 @@
+//! Codecs and connections of the Nix serve protocol, over any duplex byte stream

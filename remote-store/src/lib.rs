@@ -1,0 +1,1 @@
+//! A Nix store behind a transport, spoken to with everything pipelined

@@ -1,0 +1,1 @@
+//! The transport that spawns OpenSSH
