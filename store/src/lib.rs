@@ -1,1 +1,45 @@
-//! The vocabulary of Nix stores: paths, hashes, path metadata, signatures, derivations, and what a store can do
+//! The vocabulary of Nix stores, without any input or output.
+//!
+//! * Names: [`StoreDir`], [`StorePath`], [`StorePathSet`].
+//! * Hashes: [`Hash`], [`NarHash`], [`ContentAddress`].
+//! * Metadata: [`PathInfo`], [`Signature`] and the keys behind it.
+//! * What a store can do: [`Source`] and [`Destination`], which a copy connects.
+//!
+//! ```
+//! use ncc_store::{NarHash, PathInfo, StoreDir};
+//!
+//! let store_dir = StoreDir::default();
+//! let path = store_dir.parse("/nix/store/nlhn6cma43vk5l44cgr8sw3ykiir1wmm-hi")?;
+//! let hash = NarHash::parse("sha256-IlLUt4yU6Mes5OMxe3i9/mS8jjlwpk620vfCpEPAw/w=")?;
+//! let info = PathInfo::new(path, hash, 120);
+//! assert_eq!(info.path.name(), "hi");
+//! assert!(info.fingerprint(&store_dir).starts_with("1;/nix/store/nlhn"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Feature `test-util`: an in-memory store for tests.
+
+// What is parsed here may come from a peer or from a damaged database: no panics.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+mod capability;
+mod content_address;
+mod error;
+mod hash;
+pub mod nix32;
+mod path_info;
+mod path_set;
+mod signature;
+mod store_path;
+
+pub use capability::{Destination, Nar, NarBody, NarStream, Outcome, Outputs, Source, ValidityQuery};
+pub use content_address::{ContentAddress, ContentAddressError, ContentMethod, make_store_path};
+pub use error::{Cause, StoreError};
+pub use hash::{Hash, HashAlgorithm, HashError, Hasher, NarHash, NarHasher};
+pub use path_info::PathInfo;
+pub use path_set::StorePathSet;
+pub use signature::{PublicKey, SecretKey, Signature, SignatureError};
+pub use store_path::{StoreDir, StorePath, StorePathError};
