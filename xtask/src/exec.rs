@@ -1,0 +1,150 @@
+//! Running other programs: captured output, a time limit, and an error that says what was run.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// No single step of the laboratory takes longer on two busy cores; what does, hangs.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+
+/// What a finished program left behind.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) command: String,
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+    pub(crate) timed_out: bool,
+}
+
+impl Finished {
+    /// Standard output as text, without the final newline.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end_matches('\n').to_owned()
+    }
+
+    /// Turns a bad end into an error that shows both streams.
+    pub(crate) fn success(self) -> Result<Self> {
+        if self.status.success() {
+            return Ok(self);
+        }
+        bail!("{}", self.describe());
+    }
+
+    /// One paragraph for a report: command, end, streams.
+    pub(crate) fn describe(&self) -> String {
+        let end = if self.timed_out {
+            format!("was killed after {} s", TIME_LIMIT.as_secs())
+        } else {
+            format!("ended with {}", self.status)
+        };
+        let stdout = String::from_utf8_lossy(&self.stdout);
+        let mut text = format!("`{}` {end}", self.command);
+        for (name, stream) in [("stdout", stdout.trim()), ("stderr", self.stderr.trim())] {
+            if !stream.is_empty() {
+                let tail: String =
+                    stream.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect();
+                text.push_str(&format!("\n  {name}: {}", tail.replace('\n', "\n    ")));
+            }
+        }
+        text
+    }
+}
+
+/// Runs to the end and captures both streams.
+pub(crate) fn capture(command: &mut Command) -> Result<Finished> {
+    capture_with_input(command, Vec::new())
+}
+
+/// Same, feeding `input` to the program.
+pub(crate) fn capture_with_input(command: &mut Command, input: Vec<u8>) -> Result<Finished> {
+    let shown = show(command);
+    let child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    finish(child, shown, input)
+}
+
+/// Waits for a program started with three pipes.
+pub(crate) fn finish(mut child: Child, command: String, input: Vec<u8>) -> Result<Finished> {
+    let mut stdin = child.stdin.take().context("child without stdin")?;
+    let mut stdout = child.stdout.take().context("child without stdout")?;
+    let mut stderr = child.stderr.take().context("child without stderr")?;
+    // The writer may outlive the program (it stops with EPIPE), so nobody waits for it.
+    std::thread::spawn(move || {
+        let _ = stdin.write_all(&input);
+    });
+    let read_out = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stdout.read_to_end(&mut bytes);
+        bytes
+    });
+    let read_err = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stderr.read_to_end(&mut bytes);
+        bytes
+    });
+    let (status, timed_out) = wait(&mut child, TIME_LIMIT)?;
+    Ok(Finished {
+        command,
+        status,
+        stdout: read_out.join().unwrap_or_default(),
+        stderr: String::from_utf8_lossy(&read_err.join().unwrap_or_default()).into_owned(),
+        timed_out,
+    })
+}
+
+/// Waits up to `limit`, then kills.
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<(ExitStatus, bool)> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait().context("cannot wait for a child")? {
+            return Ok((status, false));
+        }
+        if start.elapsed() > limit {
+            let _ = child.kill();
+            return Ok((child.wait().context("cannot wait for a child")?, true));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Runs a program of this machine that has to succeed.
+pub(crate) fn run<I, S>(program: &str, arguments: I) -> Result<Finished>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    capture(Command::new(program).args(arguments))?.success()
+}
+
+/// The command line for messages.
+pub(crate) fn show(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether `program` is on the PATH.
+pub(crate) fn available(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/sbin:/usr/bin"));
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// Creates a folder and its parents; the error names it.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))
+}
+
+/// Writes a small file; the error names it.
+pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}

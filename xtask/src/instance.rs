@@ -1,0 +1,178 @@
+//! A running copy of a cached root: an overlay over it, with `/nix` a plain folder outside the overlay.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, unmount};
+
+use crate::exec::{self, Finished};
+use crate::namespace;
+use crate::roots::Release;
+
+/// Makes folder names unique within a run.
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+fn fresh_folder(kind: &str, label: &str) -> Result<PathBuf> {
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let folder = namespace::run_folder().join(kind).join(format!("{number}-{label}"));
+    exec::make_folder(&folder)?;
+    Ok(folder)
+}
+
+/// A folder that holds one store, in the layout of a chroot store: `FOLDER/nix/store`, `FOLDER/nix/var/nix`.
+///
+/// On the host it is `--store FOLDER`; an instance that mounts it has it as its real `/nix`. So any Nix can look at what any
+/// other program wrote.
+#[derive(Debug)]
+pub(crate) struct LabStore {
+    folder: PathBuf,
+}
+
+impl LabStore {
+    /// A folder with an empty `nix/`: the first program to open it creates the store.
+    pub(crate) fn create(kind: &str, label: &str) -> Result<Self> {
+        let folder = fresh_folder("stores", &format!("{kind}-{label}"))?;
+        exec::make_folder(&folder.join("nix"))?;
+        Ok(Self { folder })
+    }
+
+    /// What the host passes as `--store`.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The real store directory.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder.join("nix/store")
+    }
+
+    /// Nix's database.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.join("nix/var/nix/db/db.sqlite")
+    }
+
+    /// Where the host finds a store path of this store.
+    pub(crate) fn real(&self, store_path: &str) -> PathBuf {
+        self.folder.join(store_path.trim_start_matches('/'))
+    }
+}
+
+impl Drop for LabStore {
+    fn drop(&mut self) {
+        if !keep() {
+            // Nix objects are read-only folders; as root that does not hinder.
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// A root that programs can run in.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) release: Release,
+    root: PathBuf,
+    folder: PathBuf,
+    mounts: Vec<PathBuf>,
+}
+
+impl Instance {
+    /// Mounts an overlay over the cached root, and the store at its `/nix`.
+    pub(crate) fn start(release: Release, cached: &Path, store: &LabStore) -> Result<Self> {
+        let folder = fresh_folder("instances", release.name())?;
+        let root = folder.join("root");
+        let (upper, work) = (folder.join("upper"), folder.join("work"));
+        for path in [&root, &upper, &work] {
+            exec::make_folder(path)?;
+        }
+        let mut instance = Self { release, root: root.clone(), folder, mounts: Vec::new() };
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", cached.display(), upper.display(), work.display());
+        let options = std::ffi::CString::new(options)?;
+        if let Err(error) = mount("overlay", &root, "overlay", MountFlags::empty(), Some(options.as_c_str()))
+        {
+            // No overlayfs in this kernel or container: a copy does the same, slower.
+            eprintln!("overlay: {error}; copying the root of {release}");
+            let (from, to) = (cached.join("."), &root);
+            exec::run("cp", [Path::new("-a"), Path::new("--reflink=auto"), &from, to])?;
+        } else {
+            instance.mounts.push(root.clone());
+        }
+        instance.add_mount("proc", |target| mount("proc", target, "proc", MountFlags::empty(), None))?;
+        instance.add_mount("dev", |target| mount_bind_recursive("/dev", target))?;
+        instance.bind(&store.folder.join("nix"), "nix")?;
+        let features = if release.has_nix_command() { "experimental-features = nix-command\n" } else { "" };
+        exec::write_file(
+            &root.join("etc/nix/nix.conf"),
+            // No network and no build users here; a fixed key signs what is built.
+            format!("sandbox = false\nbuild-users-group =\nsubstituters =\n{features}"),
+        )?;
+        Ok(instance)
+    }
+
+    fn add_mount(&mut self, name: &str, make: impl Fn(&Path) -> rustix::io::Result<()>) -> Result<()> {
+        let target = self.root.join(name);
+        exec::make_folder(&target)?;
+        make(&target).with_context(|| format!("cannot mount {}", target.display()))?;
+        self.mounts.push(target);
+        Ok(())
+    }
+
+    /// Shows a folder of the host at `name` inside.
+    pub(crate) fn bind(&mut self, from: &Path, name: &str) -> Result<()> {
+        self.add_mount(name, |target| mount_bind(from, target))
+    }
+
+    /// Shows the whole host at `/host` inside, so that a forced ssh command may `chroot /host` back to it.
+    pub(crate) fn bind_host(&mut self) -> Result<()> {
+        self.add_mount("host", |target| mount_bind_recursive("/", target))
+    }
+
+    /// Where the host sees a file of this instance.
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        self.root.join(inside.trim_start_matches('/'))
+    }
+
+    /// A program inside, as root, with a clean environment.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("chroot");
+        command.arg(&self.root).arg(program);
+        command.env_clear().envs([
+            ("PATH", "/usr/local/bin:/usr/bin:/usr/sbin"),
+            ("HOME", "/root"),
+            ("USER", "root"),
+            ("LC_ALL", "C.UTF-8"),
+        ]);
+        command
+    }
+
+    /// Runs a program inside that may fail.
+    pub(crate) fn try_run(&self, program: &str, arguments: &[&str]) -> Result<Finished> {
+        exec::capture(self.command(program).args(arguments))
+    }
+
+    /// Runs a program inside that must succeed; its standard output.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let finished = self.try_run(program, arguments)?;
+        Ok(finished.success().with_context(|| format!("in the root of {}", self.release))?.text())
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        for target in self.mounts.iter().rev() {
+            // DETACH: takes submounts along, and a program that is still going cannot stop it.
+            let _ = unmount(target, UnmountFlags::DETACH);
+        }
+        if !keep() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// `--keep`, handed down by environment because drops take no arguments.
+fn keep() -> bool {
+    std::env::var_os("NCC_INTEROP_KEEP").is_some()
+}
