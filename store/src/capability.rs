@@ -106,6 +106,9 @@ pub trait Source: Send + Sync {
         outputs: Outputs,
     ) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>>;
 
+    /// The metadata of those of `paths` that are valid, in ascending order; the others are left out.
+    fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>>;
+
     /// The NARs of `paths`, in this order. The content is not yet checked against `nar_hash`.
     fn nars(&self, paths: Vec<Arc<PathInfo>>) -> NarStream;
 }
