@@ -4,11 +4,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a tool for people: printing is its job
 
 mod apt;
+mod database;
 mod exec;
+mod fixtures;
+mod golden;
 mod instance;
 mod namespace;
 mod roots;
 mod sshd;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -25,11 +29,15 @@ struct Arguments {
 enum Task {
     /// Build the roots that hold real Nix of four ages, and show that each answers over ssh
     Roots(roots::Options),
+    /// Capture serve protocol sessions of real Nix into protocol/testdata
+    Golden(golden::Options),
 }
 
 fn main() -> ExitCode {
+    // The laboratory's commands run inside namespaces of their own; others (demo, test, bench) need not.
     let result = match Arguments::parse().command {
         Task::Roots(options) => namespace::enter().and_then(|()| roots::run(&options)),
+        Task::Golden(options) => namespace::enter().and_then(|()| golden::run(&options)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
