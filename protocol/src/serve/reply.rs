@@ -1,0 +1,103 @@
+//! The replies that have a form of their own, and the pieces of metadata that requests share.
+
+use ncc_store::{NarHash, PathInfo, StoreDir};
+use tokio::io::AsyncRead;
+
+use super::Version;
+use crate::{
+    ProtocolError,
+    wire::{WireReader, WireWrite as _},
+};
+
+/// The minor version that added NAR hash, content address and signatures to path infos.
+const WITH_NAR_HASH: u8 = 4;
+
+/// Appends one element of the answer to QueryPathInfos. The answer ends with an empty string: `put_u64(0)`.
+pub fn put_path_info(info: &PathInfo, store_dir: &StoreDir, version: Version, bytes: &mut Vec<u8>) {
+    bytes.put_path(store_dir, &info.path);
+    bytes.put_optional_path(store_dir, info.deriver.as_ref());
+    bytes.put_paths(store_dir, &info.references);
+    bytes.put_u64(info.nar_size); // "download size", which nobody uses
+    bytes.put_u64(info.nar_size);
+    if version.minor() >= WITH_NAR_HASH {
+        bytes.put_bytes(info.nar_hash.to_string().as_bytes());
+        put_content_address(info, bytes);
+        put_signatures(info, bytes);
+    }
+}
+
+/// Reads one element of the answer to QueryPathInfos, or `None` at its end. The version is 2.5 or later.
+///
+/// # Errors
+/// [`ProtocolError`], naming the field that is wrong.
+pub async fn read_path_info<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+    store_dir: &StoreDir,
+) -> Result<Option<PathInfo>, ProtocolError> {
+    let Some(path) = reader.optional_path("the path of a path info", store_dir).await? else {
+        return Ok(None);
+    };
+    let deriver = reader.optional_path("the deriver", store_dir).await?;
+    let references = reader.paths("the references", store_dir).await?;
+    reader.u64("the download size").await?;
+    let nar_size = reader.u64("the NAR size").await?;
+    let hash = reader.text("the NAR hash").await?;
+    let nar_hash =
+        NarHash::parse(&hash).map_err(|source| ProtocolError::Hash { what: "the NAR hash", source })?;
+    let mut info = PathInfo::new(path, nar_hash, nar_size);
+    info.deriver = deriver;
+    info.references = references.into_iter().collect();
+    info.content_address = read_content_address(reader).await?;
+    read_signatures(reader, &mut info).await?;
+    Ok(Some(info))
+}
+
+/// Reads the answer to AddToStoreNar.
+///
+/// # Errors
+/// [`ProtocolError::Unexpected`] for anything but 1.
+pub async fn read_added<R: AsyncRead + Unpin>(reader: &mut WireReader<R>) -> Result<(), ProtocolError> {
+    match reader.u64("the answer to an added path").await? {
+        1 => Ok(()),
+        found => Err(ProtocolError::Unexpected { what: "the answer to an added path", expected: "1", found }),
+    }
+}
+
+pub(super) fn put_signatures(info: &PathInfo, bytes: &mut Vec<u8>) {
+    bytes.put_u64(info.signatures.len() as u64);
+    for signature in &info.signatures {
+        bytes.put_bytes(signature.to_string().as_bytes());
+    }
+}
+
+/// Texts that are no signatures are left out: see [`PathInfo::set_signatures`].
+pub(super) async fn read_signatures<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+    info: &mut PathInfo,
+) -> Result<(), ProtocolError> {
+    let count = reader.count("the signatures").await?;
+    let mut texts = Vec::new();
+    for _ in 0..count {
+        texts.push(reader.text("a signature").await?);
+    }
+    info.set_signatures(texts.iter().map(String::as_str));
+    Ok(())
+}
+
+pub(super) fn put_content_address(info: &PathInfo, bytes: &mut Vec<u8>) {
+    match info.content_address {
+        Some(address) => bytes.put_bytes(address.to_string().as_bytes()),
+        None => bytes.put_u64(0),
+    }
+}
+
+pub(super) async fn read_content_address<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+) -> Result<Option<ncc_store::ContentAddress>, ProtocolError> {
+    let what = "the content address";
+    let text = reader.text(what).await?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|source| ProtocolError::ContentAddress { what, source })
+}

@@ -1,0 +1,24 @@
+//! The primitives of all Nix protocols: every scalar is eight bytes, little-endian; every string has its length in
+//! front and zeros behind, up to a multiple of eight.
+
+mod reader;
+mod writer;
+
+pub use reader::WireReader;
+pub use writer::WireWrite;
+
+/// How long the text of a store path can be: a store directory of a whole PATH_MAX and a base name.
+pub const PATH_LIMIT: u64 = 4096 + 256;
+
+/// How many elements one set or list can have. Nix has no limit; the largest stores known have some millions of
+/// paths, and elements are stored only as they arrive.
+pub const COUNT_LIMIT: u64 = 1 << 26;
+
+/// How long a hash, a signature or a content address can be. Key names are free text, so generous.
+pub const SHORT_TEXT_LIMIT: u64 = 64 << 10;
+
+/// Zero bytes behind a string of `length` bytes.
+pub(crate) const fn padding(length: u64) -> usize {
+    // The low three bits of the negative: 8 - length % 8, and 0 for 8.
+    (length.wrapping_neg() & 7) as usize
+}

@@ -1,0 +1,293 @@
+//! Reading primitives.
+
+use std::io;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use ncc_store::{StoreDir, StorePath};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::{COUNT_LIMIT, PATH_LIMIT, SHORT_TEXT_LIMIT, padding};
+use crate::ProtocolError;
+
+/// How much is asked of the stream at once, and how large a block of a NAR gets.
+const BLOCK: usize = 128 << 10;
+
+/// Reads primitives and raw blocks from a byte stream, through a buffer of its own.
+#[derive(Debug)]
+pub struct WireReader<R> {
+    inner: R,
+    buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> WireReader<R> {
+    /// Reads from `inner`, whose every byte belongs to the protocol from here on.
+    pub fn new(inner: R) -> Self {
+        Self { inner, buffer: BytesMut::new() }
+    }
+
+    /// One read of the stream into the buffer; 0 at its end.
+    async fn read_more(&mut self, what: &'static str) -> Result<usize, ProtocolError> {
+        if self.buffer.capacity().saturating_sub(self.buffer.len()) < 4096 {
+            self.buffer.reserve(BLOCK);
+        }
+        self.inner.read_buf(&mut self.buffer).await.map_err(|source| ProtocolError::Io { what, source })
+    }
+
+    async fn fill(&mut self, size: usize, what: &'static str) -> Result<(), ProtocolError> {
+        while self.buffer.len() < size {
+            if self.read_more(what).await? == 0 {
+                return Err(ProtocolError::UnexpectedEnd { what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the stream ends here. Waits until it does, or until there is another byte.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Io`].
+    pub async fn at_end(&mut self) -> Result<bool, ProtocolError> {
+        Ok(self.buffer.is_empty() && self.read_more("the next message").await? == 0)
+    }
+
+    /// A scalar.
+    ///
+    /// # Errors
+    /// [`ProtocolError::UnexpectedEnd`], [`ProtocolError::Io`].
+    pub async fn u64(&mut self, what: &'static str) -> Result<u64, ProtocolError> {
+        self.fill(8, what).await?;
+        Ok(self.buffer.get_u64_le())
+    }
+
+    /// A scalar that must fit 32 bits, zero or not zero.
+    ///
+    /// # Errors
+    /// [`ProtocolError::TooLarge`] beyond 32 bits, as Nix has it.
+    pub async fn bool32(&mut self, what: &'static str) -> Result<bool, ProtocolError> {
+        let value = self.u64(what).await?;
+        let limit = u64::from(u32::MAX);
+        if value > limit {
+            Err(ProtocolError::TooLarge { what, announced: value, limit })
+        } else {
+            Ok(value != 0)
+        }
+    }
+
+    /// A count of elements.
+    ///
+    /// # Errors
+    /// [`ProtocolError::TooLarge`] over [`COUNT_LIMIT`].
+    pub async fn count(&mut self, what: &'static str) -> Result<u64, ProtocolError> {
+        let announced = self.u64(what).await?;
+        let limit = COUNT_LIMIT;
+        if announced > limit {
+            Err(ProtocolError::TooLarge { what, announced, limit })
+        } else {
+            Ok(announced)
+        }
+    }
+
+    /// A string of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`ProtocolError::TooLarge`], [`ProtocolError::Padding`], and those of the stream.
+    pub async fn bytes(&mut self, what: &'static str, limit: u64) -> Result<Bytes, ProtocolError> {
+        let announced = self.u64(what).await?;
+        let too_large = || ProtocolError::TooLarge { what, announced, limit };
+        if announced > limit {
+            return Err(too_large());
+        }
+        let length = usize::try_from(announced).map_err(|_| too_large())?;
+        let padded = length.checked_add(padding(announced)).ok_or_else(too_large)?;
+        self.fill(padded, what).await?;
+        let mut string = self.buffer.split_to(padded);
+        if string.split_off(length).iter().any(|&byte| byte != 0) {
+            return Err(ProtocolError::Padding { what });
+        }
+        Ok(string.freeze())
+    }
+
+    /// A short text: hashes, signatures, content addresses.
+    ///
+    /// # Errors
+    /// [`ProtocolError::NotText`], and those of [`WireReader::bytes`].
+    pub async fn text(&mut self, what: &'static str) -> Result<String, ProtocolError> {
+        self.string(what, SHORT_TEXT_LIMIT).await
+    }
+
+    async fn string(&mut self, what: &'static str, limit: u64) -> Result<String, ProtocolError> {
+        let bytes = self.bytes(what, limit).await?;
+        // A copy, on purpose: it must not keep the whole block alive.
+        String::from_utf8(bytes.to_vec()).map_err(|_| ProtocolError::NotText { what })
+    }
+
+    /// A store path, or `None` for the empty string.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Path`], and those of [`WireReader::bytes`].
+    pub async fn optional_path(
+        &mut self,
+        what: &'static str,
+        store_dir: &StoreDir,
+    ) -> Result<Option<StorePath>, ProtocolError> {
+        let bytes = self.bytes(what, PATH_LIMIT).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_| ProtocolError::NotText { what })?;
+        store_dir.parse(text).map(Some).map_err(|source| ProtocolError::Path { what, source })
+    }
+
+    /// A store path.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Path`], and those of [`WireReader::bytes`].
+    pub async fn path(
+        &mut self,
+        what: &'static str,
+        store_dir: &StoreDir,
+    ) -> Result<StorePath, ProtocolError> {
+        let path = self.optional_path(what, store_dir).await?;
+        path.ok_or_else(|| {
+            let source = ncc_store::StorePathError::NotInStore {
+                path: String::new(),
+                store_dir: store_dir.to_string(),
+            };
+            ProtocolError::Path { what, source }
+        })
+    }
+
+    /// A set of store paths, in the order in which it came.
+    ///
+    /// # Errors
+    /// Those of [`WireReader::count`] and [`WireReader::path`].
+    pub async fn paths(
+        &mut self,
+        what: &'static str,
+        store_dir: &StoreDir,
+    ) -> Result<Vec<StorePath>, ProtocolError> {
+        let count = self.count(what).await?;
+        let mut paths = Vec::new();
+        for _ in 0..count {
+            paths.push(self.path(what, store_dir).await?);
+        }
+        Ok(paths)
+    }
+
+    /// The next block of raw bytes, at least one and at most `wanted`.
+    ///
+    /// # Errors
+    /// [`ProtocolError::UnexpectedEnd`], [`ProtocolError::Io`].
+    pub async fn block(&mut self, what: &'static str, wanted: u64) -> Result<Bytes, ProtocolError> {
+        if self.buffer.is_empty() && self.read_more(what).await? == 0 {
+            return Err(ProtocolError::UnexpectedEnd { what });
+        }
+        let size = usize::try_from(wanted).unwrap_or(usize::MAX).min(self.buffer.len());
+        Ok(self.buffer.split_to(size).freeze())
+    }
+
+    /// Skips everything before the eight bytes of `magic`, and those. Gives what was skipped.
+    ///
+    /// Login shells print greetings, quotas and warnings before the program starts. Up to `limit` bytes of that are
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`ProtocolError::NoGreeting`] if the magic does not come within `limit` bytes or before the end.
+    pub async fn skip_to_magic(&mut self, magic: u64, limit: usize) -> Result<Vec<u8>, ProtocolError> {
+        let magic = magic.to_le_bytes();
+        loop {
+            if let Some(start) = memchr::memmem::find(&self.buffer, &magic) {
+                let noise = self.buffer.split_to(start).to_vec();
+                self.buffer.advance(magic.len());
+                return Ok(noise);
+            }
+            let ended = match self.read_more("the greeting").await {
+                Ok(size) => size == 0,
+                // A connection that breaks before the greeting is explained by what came until then.
+                Err(ProtocolError::Io { source, .. }) if source.kind() == io::ErrorKind::ConnectionReset => {
+                    true
+                }
+                Err(error) => return Err(error),
+            };
+            if ended || self.buffer.len() > limit {
+                let shown = self.buffer.get(..limit.min(self.buffer.len())).unwrap_or_default();
+                return Err(ProtocolError::NoGreeting { noise: printable(shown) });
+            }
+        }
+    }
+}
+
+/// How much of a peer's unexpected text is worth showing.
+const NOISE_SHOWN: usize = 2000;
+
+/// Foreign text in a form that does nothing to a terminal.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes.get(..NOISE_SHOWN.min(bytes.len())).unwrap_or_default());
+    let text = text.trim();
+    if text.is_empty() { String::new() } else { format!("{text:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::wire::WireWrite as _;
+
+    async fn string(wire: &[u8]) -> Result<Bytes, ProtocolError> {
+        WireReader::new(wire).bytes("a string", 16).await
+    }
+
+    #[tokio::test]
+    async fn strings_of_every_length_round_trip() {
+        for length in 0..=16u8 {
+            let bytes: Vec<u8> = (0..length).collect();
+            let mut wire = Vec::new();
+            wire.put_bytes(&bytes);
+            assert_eq!(wire.len() % 8, 0);
+            assert_eq!(string(&wire).await.unwrap(), bytes);
+        }
+    }
+
+    #[rstest]
+    #[case::cut_in_the_length(&[1, 0, 0], "the stream ended while reading a string")]
+    #[case::cut_in_the_bytes(&[1, 0, 0, 0, 0, 0, 0, 0, b'x'], "the stream ended while reading a string")]
+    #[case::padding(
+        &[1, 0, 0, 0, 0, 0, 0, 0, b'x', 0, 0, 0, 0, 0, 0, 1],
+        "a string is followed by padding that is not zero"
+    )]
+    #[case::over_the_limit(&[17, 0, 0, 0, 0, 0, 0, 0], "a string announces 17, the limit is 16")]
+    #[case::absurd(
+        &[0xff; 8],
+        "a string announces 18446744073709551615, the limit is 16"
+    )]
+    #[tokio::test]
+    async fn strings_that_are_refused(#[case] wire: &[u8], #[case] message: &str) {
+        assert_eq!(string(wire).await.unwrap_err().to_string(), message);
+    }
+
+    #[tokio::test]
+    async fn noise_before_the_magic_is_skipped_wherever_it_is_cut() {
+        let wire = [b"Welcome!\r\n".as_slice(), &0x5452_eecb_u64.to_le_bytes(), &[7; 8]].concat();
+        for cut in 0..wire.len() {
+            let (first, second) = wire.split_at(cut);
+            let mut reader = WireReader::new(tokio::io::AsyncReadExt::chain(first, second));
+            assert_eq!(reader.skip_to_magic(0x5452_eecb, 100).await.unwrap(), b"Welcome!\r\n");
+            assert_eq!(reader.u64("rest").await.unwrap(), 0x0707_0707_0707_0707);
+        }
+    }
+
+    #[tokio::test]
+    async fn endless_noise_is_bounded() {
+        let mut reader = WireReader::new(tokio::io::repeat(b'x'));
+        let error = reader.skip_to_magic(0x5452_eecb, 1000).await.unwrap_err();
+        assert!(error.to_string().len() < 3000, "{error}");
+    }
+
+    #[tokio::test]
+    async fn escape_sequences_in_noise_are_made_harmless() {
+        let error = WireReader::new(&b"\x1b[2Jgone"[..]).skip_to_magic(1, 100).await.unwrap_err();
+        assert!(!error.to_string().contains('\x1b'), "{error}");
+        assert!(error.to_string().contains("gone"), "{error}");
+    }
+}
