@@ -1,1 +1,68 @@
-//! Running a command on a host, as a byte stream each way: the trait, targets, and the local process
+//! Running a command on a host, as a byte stream each way.
+//!
+//! A [`Transport`] knows bytes and commands, never what they mean: it starts a [`RemoteCommand`] on the host it stands for and
+//! hands back a [`Channel`], which is the command's stdin, stdout, stderr and end. Nothing here knows a Nix store, and nothing
+//! here knows SSH: the crates `ncc-transport-ssh` (which spawns OpenSSH) and, later, a libssh2 one implement the trait, and
+//! [`LocalProcess`] is the transport for this very machine.
+//!
+//! ```
+//! use ncc_transport::{Exit, LocalProcess, RemoteCommand, StderrTail, Target, Transport, TransportError};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let target: Target = "localhost".parse()?;
+//! assert!(target.is_localhost());
+//!
+//! let command = RemoteCommand::new("sh").args(["-c", "cat; echo two words >&2; exit 3"]);
+//! let mut channel = LocalProcess::new().open(&command).await?;
+//! let mut stderr = StderrTail::collect(channel.stderr, None);
+//! channel.stdin.write_all(b"there and back").await?;
+//! channel.stdin.shutdown().await?; // half close: the command sees the end of its input
+//!
+//! let mut answer = String::new();
+//! channel.stdout.read_to_string(&mut answer).await?;
+//! assert_eq!(answer, "there and back");
+//! assert_eq!(channel.control.wait().await?, Exit::Code(3));
+//! assert_eq!(stderr.finish().await, "two words\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where things are
+//!
+//! | | |
+//! |---|---|
+//! | [`HostArgument`], [`Target`], [`TargetParams`] | what a user wrote: `ssh://alice@[2001:db8::1]:2200?compress=true`, and all older spellings |
+//! | [`RemoteCommand`] | a program and its arguments; quoting for the login shell on the other side; looking for a program in several places |
+//! | [`Transport`], [`Channel`], [`ChannelControl`], [`Exit`] | what a transport is |
+//! | [`Failure`], [`FailureKind`] | why a host was not reached, and what a person can do |
+//! | [`StderrTail`], [`sanitize_line`] | a peer's messages, bounded and made harmless |
+//! | [`LocalProcess`] | the transport of `localhost` |
+//! | [`TransportError`], [`TargetError`] | what goes wrong |
+//!
+//! # Features
+//!
+//! * `test-util`: the module `conformance`, a suite that each transport has to pass.
+//!
+//! Filters over the streams (compression of one-way bulk data) will be adapters over [`Channel`]'s boxed streams; a transport does
+//! not know of them.
+
+mod channel;
+mod command;
+#[cfg(feature = "test-util")]
+pub mod conformance;
+mod error;
+mod local;
+mod process;
+mod stderr;
+mod target;
+
+pub use channel::{Channel, ChannelControl, Exit, Reader, Transport, Writer};
+pub use command::RemoteCommand;
+pub use error::{Failure, FailureKind, TransportError};
+/// The future type of the object-safe traits here.
+pub use futures_core::future::BoxFuture;
+pub use local::LocalProcess;
+pub use stderr::{LineSink, StderrTail, sanitize_line};
+pub use target::{HostArgument, Scheme, Target, TargetError, TargetParams};

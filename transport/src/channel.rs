@@ -1,0 +1,117 @@
+//! What a transport is, and what it hands back.
+
+use std::fmt;
+
+use futures_core::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{Failure, RemoteCommand, TransportError};
+
+/// A way to run commands on one host.
+///
+/// One value stands for one host and may hold whatever is shared by its channels: an authenticated session, a control socket.
+/// [`open`](Self::open) may be called any number of times, also while earlier channels are in use and from several tasks at once;
+/// each call is one more channel.
+///
+/// The traits are object-safe, so that everything above takes `&dyn Transport` or `Arc<dyn Transport>` and never asks which it is.
+pub trait Transport: Send + Sync + fmt::Debug {
+    /// The host as messages name it, such as `alice@host:2200`.
+    fn describe(&self) -> String;
+
+    /// Starts `command` on the host.
+    ///
+    /// Success does not mean that the host was reached: a transport that spawns a program only knows that the program runs. A
+    /// host that cannot be reached then shows as the end of stdout, text on stderr, and an exit status, which
+    /// [`explain`](Self::explain) turns into a [`Failure`]. A transport that connects by itself returns
+    /// [`TransportError::Connect`] instead.
+    ///
+    /// A program that does not exist on the host is not an error here either: the channel ends with [`Exit::Code`]`(127)` and
+    /// says so on stderr, as every shell does.
+    ///
+    /// Dropping the future gives up; nothing stays behind.
+    fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>>;
+
+    /// Whether `exit` and what came on stderr mean that the host was not reached (or was lost), and what can be done about it.
+    ///
+    /// `None` means that the transport sees nothing of its own in them: the command ran, and they are its own.
+    fn explain(&self, exit: &Exit, stderr: &str) -> Option<Failure> {
+        let _ = (exit, stderr);
+        None
+    }
+}
+
+/// Writes to a command's stdin. `shutdown` is the half close.
+pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// Reads a command's stdout or stderr.
+pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A running command on a host.
+///
+/// The parts are public so that tasks can own one each; all three streams must be served at the same time, since a peer that is
+/// not read from stops reading. The command belongs to [`control`](Self::control): dropping that ends it.
+pub struct Channel {
+    /// The command's input. `shutdown` tells it that no more will come and leaves the other streams open; so does dropping.
+    pub stdin: Writer,
+    /// The command's output, and nothing else.
+    pub stdout: Reader,
+    /// The command's messages, together with those of the transport itself (ssh's warnings). Usually given to a
+    /// [`StderrTail`](crate::StderrTail).
+    pub stderr: Reader,
+    /// The command's end.
+    pub control: Box<dyn ChannelControl>,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("control", &self.control).finish_non_exhaustive()
+    }
+}
+
+/// The command behind a [`Channel`]: waiting for its end, and ending it.
+///
+/// Dropping it ends the command in bounded time. On another host that can only mean that the command's three streams are closed:
+/// a command that neither reads nor writes runs on, which no SSH server prevents without a terminal.
+pub trait ChannelControl: Send + fmt::Debug {
+    /// Waits until the command has ended. Cancel safe; further calls return the same.
+    ///
+    /// A command may wait for the end of its input before it ends: shut stdin down, or drop it, first.
+    fn wait(&mut self) -> BoxFuture<'_, Result<Exit, TransportError>>;
+
+    /// Ends the command now, as dropping does, but such that [`wait`](Self::wait) can still be called for.
+    fn kill(&mut self);
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exit {
+    /// It returned this status. OpenSSH also returns 255 for its own failures, and for a remote command that died of a signal.
+    Code(i32),
+    /// It died of this signal, named as in RFC 4254: `TERM`, `KILL`, without `SIG`.
+    Signal(String),
+    /// The other side did not say.
+    Unknown,
+}
+
+impl Exit {
+    /// Whether the command says that it succeeded.
+    pub fn is_success(&self) -> bool {
+        *self == Self::Code(0)
+    }
+
+    /// Whether this is what shells return for a program that does not exist.
+    pub fn is_command_not_found(&self) -> bool {
+        *self == Self::Code(127)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(name) => write!(f, "signal {name}"),
+            Self::Unknown => f.write_str("unknown exit status"),
+        }
+    }
+}

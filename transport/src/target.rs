@@ -1,0 +1,388 @@
+//! Which host: the words a user may write for it.
+
+use std::{fmt, net::Ipv6Addr, str::FromStr};
+
+/// A host to connect to: `[user@]host[:port]`.
+///
+/// Exists only if it is safe to hand to an ssh: neither user nor host is empty, begins with a dash, or holds blanks, control
+/// characters or what a shell would interpret (a host name ends up in the shell commands of a ProxyCommand).
+///
+/// Accepts what upstream's releases accept, all together:
+///
+/// | Written | Means |
+/// |---|---|
+/// | `h`, `a_b.example` | a name: resolved, or an alias in the user's ssh configuration |
+/// | `alice@h`, `a@b@h` | the last `@` ends the user |
+/// | `h:2200`, `h:` | with a port, with the usual one |
+/// | `::1`, `alice@2001:db8::1` | an IPv6 address: more than one colon is never a port |
+/// | `[::1]`, `[2001:db8::1]:2200` | the same in brackets, which a port needs |
+/// | `fe80::1%eth0`, `[fe80::1%25eth0]` | with a zone |
+/// | `ssh://h`, `ssh://h/` | the same as `h` |
+///
+/// A password (`alice:secret@h`) is refused, where upstream drops it in silence: each process on the machine could read it, and
+/// whoever wrote it expects that it has an effect.
+///
+/// ```
+/// use ncc_transport::Target;
+///
+/// let target: Target = "alice@[2001:db8::1]:2200".parse()?;
+/// assert_eq!((target.user(), target.host(), target.port()), (Some("alice"), "2001:db8::1", Some(2200)));
+/// assert_eq!(target.to_string(), "alice@[2001:db8::1]:2200");
+/// # Ok::<(), ncc_transport::TargetError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    user: Option<String>,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Target {
+    /// The user to log in as, if written.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// The name or address, without brackets; an IPv6 zone follows after a plain `%`.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, if written.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Whether this is exactly `localhost`, without user and port: then upstream uses no ssh, and so should a caller.
+    pub fn is_localhost(&self) -> bool {
+        self.host == "localhost" && self.user.is_none() && self.port.is_none()
+    }
+
+    /// Reads `[user@]host[:port]`, nothing around it.
+    fn from_authority(text: &str) -> Result<Self, TargetError> {
+        let (user, address) = match text.rsplit_once('@') {
+            Some((user, address)) => (Some(checked_user(user)?), address),
+            None => (None, text),
+        };
+        let (host, port) = if let Some(bracketed) = address.strip_prefix('[') {
+            let (inside, after) = bracketed
+                .split_once(']')
+                .ok_or_else(|| TargetError::InvalidIpv6 { address: address.to_owned() })?;
+            let port = match after {
+                "" => None,
+                _ => Some(
+                    after
+                        .strip_prefix(':')
+                        .ok_or_else(|| TargetError::InvalidIpv6 { address: address.to_owned() })?,
+                ),
+            };
+            (ipv6(inside, ZoneSyntax::Uri)?, port)
+        } else {
+            match address.split_once(':') {
+                Some((_, rest)) if rest.contains(':') => (ipv6(address, ZoneSyntax::Plain)?, None),
+                Some((host, port)) => (checked_name(host)?, Some(port)),
+                None => (checked_name(address)?, None),
+            }
+        };
+        Ok(Self { user, host, port: port.map(parse_port).transpose()?.flatten() })
+    }
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    /// As [`HostArgument`], but without parameters.
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let argument: HostArgument = text.parse()?;
+        match argument.params.iter().next() {
+            None => Ok(argument.target),
+            Some((key, _)) => Err(TargetError::UnexpectedParam { key: key.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    /// In a form that can be parsed again; brackets only where a port needs them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        match self.port {
+            Some(port) if self.host.contains(':') => write!(f, "[{}]:{port}", self.host),
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+/// All that upstream accepts in the place of a host: `[ssh://][user@]host[:port][/][?key=value[&key=value...]]`.
+///
+/// ```
+/// use ncc_transport::{HostArgument, Scheme};
+///
+/// let argument: HostArgument = "ssh://alice@h?remote-store=local?root=/mnt&compress=true".parse()?;
+/// assert_eq!(argument.scheme, Some(Scheme::Ssh));
+/// assert_eq!(argument.target.to_string(), "alice@h");
+/// assert_eq!(argument.params.value("remote-store"), Some("local?root=/mnt"));
+/// # Ok::<(), ncc_transport::TargetError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostArgument {
+    /// What stood before `://`, if anything.
+    pub scheme: Option<Scheme>,
+    /// The host.
+    pub target: Target,
+    /// What stood after `?`.
+    pub params: TargetParams,
+}
+
+impl FromStr for HostArgument {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("ssh", rest)) => (Some(Scheme::Ssh), rest),
+            Some(("ssh-ng", rest)) => (Some(Scheme::SshNg), rest),
+            // "h?remote-store=unix://..." is a host with a parameter.
+            Some((before, _)) if before.contains('?') => (None, text),
+            Some((other, _)) => return Err(TargetError::UnknownScheme { scheme: other.to_owned() }),
+            None => (None, text),
+        };
+        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let authority = match scheme {
+            Some(_) => authority.strip_suffix('/').unwrap_or(authority),
+            None => authority,
+        };
+        Ok(Self { scheme, target: Target::from_authority(authority)?, params: query.parse()? })
+    }
+}
+
+/// The kinds of store URI that name a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// `ssh://`: the serve protocol.
+    Ssh,
+    /// `ssh-ng://`: the daemon's protocol.
+    SshNg,
+}
+
+/// The parameters of a host argument, in the order written. Which of them mean something is the caller's business; no key is
+/// there twice, and no value holds control characters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TargetParams(Vec<(String, String)>);
+
+impl TargetParams {
+    /// The value of `key`.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == key).map(|(_, value)| value)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for TargetParams {
+    type Err = TargetError;
+
+    /// Reads `key=value&key=value`, with `%XX` for any byte.
+    fn from_str(query: &str) -> Result<Self, TargetError> {
+        let mut params = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let invalid = || TargetError::InvalidParam { param: pair.to_owned() };
+            let (key, value) = pair.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(invalid)?;
+            let (key, value) =
+                (percent_decoded(key).ok_or_else(invalid)?, percent_decoded(value).ok_or_else(invalid)?);
+            if params.value(&key).is_some() {
+                return Err(TargetError::RepeatedParam { key });
+            }
+            params.0.push((key, value));
+        }
+        Ok(params)
+    }
+}
+
+/// The words for a host cannot be understood, or would be dangerous.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// There is no host name.
+    #[error("the host name is empty")]
+    EmptyHost,
+    /// There is an `@` with nothing before it.
+    #[error("the user name before '@' is empty")]
+    EmptyUser,
+    /// A user or host that an ssh would take for an option.
+    #[error("'{name}' begins with a dash, which would make it an option of ssh")]
+    LeadingDash {
+        /// The user or host.
+        name: String,
+    },
+    /// A character that cannot be in a host or user name, or that a shell would interpret.
+    #[error("'{}' in '{}' is not allowed in a host or user name", .character.escape_default(), .name.escape_debug())]
+    InvalidCharacter {
+        /// The user or host.
+        name: String,
+        /// The first such character.
+        character: char,
+    },
+    /// A password was written. It is not in the error, so that it is in no log.
+    #[error(
+        "a password on the command line is visible to everybody on this machine; write '{user}@...' and let ssh ask for it"
+    )]
+    Password {
+        /// The user, without the password.
+        user: String,
+    },
+    /// What follows the colon is not a port.
+    #[error("'{port}' is not a port number from 1 to 65535")]
+    InvalidPort {
+        /// What stands there.
+        port: String,
+    },
+    /// Brackets or several colons, but not an IPv6 address; or the zone is not one.
+    #[error("'{}' is not an IPv6 address (with a port, write '[address]:port')", .address.escape_debug())]
+    InvalidIpv6 {
+        /// What stands there.
+        address: String,
+    },
+    /// Neither `ssh://` nor `ssh-ng://`.
+    #[error("'{}://' does not name a host that is reached with ssh", .scheme.escape_debug())]
+    UnknownScheme {
+        /// What stands before `://`.
+        scheme: String,
+    },
+    /// Not of the form `key=value`, a bad `%XX`, not UTF-8, or control characters in it.
+    #[error("'{}' is not a parameter of the form 'key=value'", .param.escape_debug())]
+    InvalidParam {
+        /// The parameter as written.
+        param: String,
+    },
+    /// A parameter is there twice.
+    #[error("the parameter '{}' is given twice", .key.escape_debug())]
+    RepeatedParam {
+        /// Its key.
+        key: String,
+    },
+    /// There are parameters where only a host may stand.
+    #[error("the parameter '{}' is not possible here", .key.escape_debug())]
+    UnexpectedParam {
+        /// The first key.
+        key: String,
+    },
+}
+
+/// What ssh itself refuses in a host name on the command line since CVE-2023-51385, and what ends or begins something in a URI.
+const NOT_IN_HOSTS: &[char] = &[
+    '\'', '`', '"', '$', '\\', ';', '&', '<', '>', '|', '(', ')', '{', '}', '[', ']', '/', '#', '?', '@',
+    ':', ',', '*', '!',
+];
+
+/// What ssh itself refuses in a user name. A backslash is fine: `DOMAIN\alice`.
+const NOT_IN_USERS: &[char] = &['\'', '`', '"', ';', '&', '<', '>', '|', '(', ')', '{', '}', '/', '?', '#'];
+
+fn checked(name: &str, not_in: &[char]) -> Result<(), TargetError> {
+    if name.starts_with('-') {
+        return Err(TargetError::LeadingDash { name: name.to_owned() });
+    }
+    match name
+        .chars()
+        .find(|&character| character.is_control() || character.is_whitespace() || not_in.contains(&character))
+    {
+        Some(character) => Err(TargetError::InvalidCharacter { name: name.to_owned(), character }),
+        None => Ok(()),
+    }
+}
+
+fn checked_name(name: &str) -> Result<String, TargetError> {
+    if name.is_empty() {
+        return Err(TargetError::EmptyHost);
+    }
+    checked(name, NOT_IN_HOSTS)?;
+    Ok(name.to_owned())
+}
+
+fn checked_user(user: &str) -> Result<String, TargetError> {
+    let (name, password) =
+        user.split_once(':').map_or((user, None), |(name, password)| (name, Some(password)));
+    if name.is_empty() {
+        return Err(TargetError::EmptyUser);
+    }
+    checked(name, NOT_IN_USERS)?;
+    // ssh refuses it: it would escape what follows the name in a ProxyCommand.
+    if name.ends_with('\\') {
+        return Err(TargetError::InvalidCharacter { name: name.to_owned(), character: '\\' });
+    }
+    match password {
+        Some(_) => Err(TargetError::Password { user: name.to_owned() }),
+        None => Ok(name.to_owned()),
+    }
+}
+
+fn parse_port(port: &str) -> Result<Option<u16>, TargetError> {
+    if port.is_empty() {
+        return Ok(None);
+    }
+    let number = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
+    match number {
+        Some(number @ 1..) => Ok(Some(number)),
+        _ => Err(TargetError::InvalidPort { port: port.escape_debug().to_string() }),
+    }
+}
+
+/// How the `%` before a zone may be written.
+#[derive(Clone, Copy)]
+enum ZoneSyntax {
+    /// RFC 6874: `%25` is the percent sign, but people write it bare as well.
+    Uri,
+    /// RFC 4007: bare. `%25` alone or before digits is then interface 25...; before anything else it is the URI's.
+    Plain,
+}
+
+fn ipv6(text: &str, syntax: ZoneSyntax) -> Result<String, TargetError> {
+    let invalid = || TargetError::InvalidIpv6 { address: text.to_owned() };
+    let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+    address.parse::<Ipv6Addr>().map_err(|_| invalid())?;
+    let Some(zone) = zone else { return Ok(address.to_owned()) };
+    let zone = match (zone.strip_prefix("25"), syntax) {
+        (Some(encoded), ZoneSyntax::Uri) if !encoded.is_empty() => encoded,
+        (Some(encoded), ZoneSyntax::Plain) if encoded.bytes().any(|byte| !byte.is_ascii_digit()) => encoded,
+        _ => zone,
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    if zone.is_empty() || zone.starts_with('-') || !zone.bytes().all(allowed) {
+        return Err(invalid());
+    }
+    Ok(format!("{address}%{zone}"))
+}
+
+/// `None` for a bad `%XX`, for what is not UTF-8, and for control characters.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let mut digit = || {
+                rest.next()
+                    .and_then(|digit| char::from(digit).to_digit(16))
+                    .and_then(|digit| u8::try_from(digit).ok())
+            };
+            let (high, low) = (digit()?, digit()?);
+            bytes.push(high << 4 | low);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control))
+}
+
+#[cfg(test)]
+mod tests;
