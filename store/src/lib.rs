@@ -1,7 +1,7 @@
 //! The vocabulary of Nix stores, without any input or output.
 //!
 //! * Names: [`StoreDir`], [`StorePath`], [`StorePathSet`].
-//! * Hashes: [`Hash`], [`NarHash`], [`ContentAddress`].
+//! * Hashes: [`struct@Hash`], [`NarHash`], [`ContentAddress`].
 //! * Metadata: [`PathInfo`], [`Signature`] and the keys behind it.
 //! * What a store can do: [`Source`] and [`Destination`], which a copy connects.
 //!
@@ -34,6 +34,8 @@ mod path_info;
 mod path_set;
 mod signature;
 mod store_path;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 
 pub use capability::{Destination, Nar, NarBody, NarStream, Outcome, Outputs, Source, ValidityQuery};
 pub use content_address::{ContentAddress, ContentAddressError, ContentMethod, make_store_path};

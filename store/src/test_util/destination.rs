@@ -1,0 +1,192 @@
+//! [`MemoryStore`] as a destination.
+
+use std::collections::BTreeSet;
+
+use bytes::{Bytes, BytesMut};
+use futures_core::{future::BoxFuture, stream::BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+
+use super::{Call, Fault, MemoryStore, Object, REGISTRATION_TIME, Refusal, State, file_content};
+use crate::{
+    ContentAddress, ContentMethod, Destination, Hasher, Nar, NarHash, NarStream, Outcome, PathInfo, StoreDir,
+    StoreError, StorePath, ValidityQuery,
+};
+
+impl Destination for MemoryStore {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    fn valid_paths<'a>(
+        &'a self,
+        paths: &'a [StorePath],
+        query: ValidityQuery,
+    ) -> BoxFuture<'a, Result<BTreeSet<StorePath>, StoreError>> {
+        async move {
+            let mut state = self.state();
+            state.calls.push(Call::ValidPaths { paths: paths.to_vec(), query });
+            if query.substitute {
+                for path in paths {
+                    state.substitute(path);
+                }
+            }
+            Ok(paths.iter().filter(|path| state.valid.contains_key(*path)).cloned().collect())
+        }
+        .boxed()
+    }
+
+    fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
+        self.state().calls.push(Call::AddMany);
+        let import = Import { store: self.clone(), nars: Some(nars), failed: BTreeSet::new() };
+        stream::unfold(import, Import::step).boxed()
+    }
+}
+
+/// One call of `add_many`.
+struct Import {
+    store: MemoryStore,
+    /// `None` once the stream of outcomes has ended with an error.
+    nars: Option<NarStream>,
+    /// What could not be added: whoever refers to it cannot be added either.
+    failed: BTreeSet<StorePath>,
+}
+
+impl Import {
+    async fn step(mut self) -> Option<(Result<Outcome, StoreError>, Self)> {
+        let outcome = match self.nars.as_mut()?.next().await? {
+            Ok(nar) => self.take(nar).await,
+            Err(error) => Err(error),
+        };
+        match &outcome {
+            Err(_) => self.nars = None,
+            Ok(Outcome::Failed { path, .. }) => {
+                self.failed.insert(path.clone());
+            }
+            Ok(_) => {}
+        }
+        Some((outcome, self))
+    }
+
+    async fn take(&mut self, nar: Nar) -> Result<Outcome, StoreError> {
+        let Nar { info, mut body } = nar;
+        let path = info.path.clone();
+        if let Some(refusal) = self.refusal(&info) {
+            return Ok(Outcome::Failed { error: self.store.refuse(&path, refusal), path });
+        }
+        let mut content = BytesMut::new();
+        while let Some(block) = body.next().await {
+            match block {
+                Ok(block) => content.extend_from_slice(&block),
+                // Nothing of it is out yet, so it is as if it had never been sent.
+                Err(error) if content.is_empty() => return Ok(Outcome::Failed { path, error }),
+                Err(error) => return Err(error),
+            }
+        }
+        self.store.register(&info, content.freeze())
+    }
+
+    /// Why this object alone cannot be added.
+    fn refusal(&self, info: &PathInfo) -> Option<Refusal> {
+        let state = self.store.state();
+        if state.faults.contains(&Fault::RefusePath(info.path.clone())) {
+            return Some(Refusal::Injected);
+        }
+        let missing = |path: &&StorePath| self.failed.contains(*path) && !state.valid.contains_key(*path);
+        info.other_references().find(missing).cloned().map(Refusal::FailedReference)
+    }
+}
+
+impl MemoryStore {
+    fn register(&self, info: &PathInfo, nar: Bytes) -> Result<Outcome, StoreError> {
+        let mut state = self.state();
+        let path = &info.path;
+        for fault in &state.faults {
+            if matches!(fault, Fault::FailAfterAdds(adds) if state.adds >= *adds) {
+                return Err(StoreError::Failed {
+                    store: self.name.to_string(),
+                    action: "answer",
+                    source: Box::new(Refusal::Injected),
+                });
+            }
+        }
+        if state.valid.contains_key(path) {
+            return Ok(Outcome::AlreadyValid(path.clone()));
+        }
+        self.check(&state, info, &nar).map_err(|refusal| self.refuse(path, refusal))?;
+        state.adds = state.adds.saturating_add(1);
+        if !state.faults.contains(&Fault::ForgetPath(path.clone())) {
+            let mut info = info.clone();
+            if info.registration_time == 0 {
+                info.registration_time = REGISTRATION_TIME;
+            }
+            state.insert(Object { info, nar });
+        }
+        Ok(Outcome::Added(path.clone()))
+    }
+
+    /// What a Nix server checks before it registers a path.
+    fn check(&self, state: &State, info: &PathInfo, nar: &Bytes) -> Result<(), Refusal> {
+        let size = nar.len() as u64;
+        if info.nar_size == 0 {
+            return Err(Refusal::NoSize);
+        }
+        if info.nar_size != size {
+            return Err(Refusal::Size { expected: info.nar_size, actual: size });
+        }
+        if info.nar_hash != NarHash::of(nar) {
+            return Err(Refusal::Hash);
+        }
+        if !info.content_address_gives_path(&self.store_dir) {
+            return Err(Refusal::ContentAddress);
+        }
+        let self_reference = info.references.contains(&info.path);
+        if info.content_address.is_some_and(|address| !self_reference && !addresses(address, nar)) {
+            return Err(Refusal::ContentAddressHash);
+        }
+        match info.other_references().find(|reference| !state.valid.contains_key(*reference)) {
+            Some(missing) => Err(Refusal::Reference(missing.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the content is what its address says.
+fn addresses(address: ContentAddress, nar: &[u8]) -> bool {
+    let content = match address.method() {
+        ContentMethod::Recursive => Some(nar),
+        ContentMethod::Text | ContentMethod::Flat => file_content(nar),
+        ContentMethod::Git => return true,
+    };
+    let (Some(content), Some(mut hasher)) = (content, Hasher::new(address.hash().algorithm())) else {
+        return false;
+    };
+    hasher.update(content);
+    hasher.finish() == *address.hash()
+}
+
+impl State {
+    pub(super) fn insert(&mut self, object: Object) {
+        self.valid.insert(object.info.path.clone(), object);
+    }
+
+    /// Registers `root` and what it refers to, if all of that is valid or substitutable.
+    fn substitute(&mut self, root: &StorePath) {
+        let mut queue = vec![root.clone()];
+        let mut found: Vec<Object> = Vec::new();
+        while let Some(path) = queue.pop() {
+            if self.valid.contains_key(&path) || found.iter().any(|object| object.info.path == path) {
+                continue;
+            }
+            let Some(object) = self.substitutable.get(&path) else { return };
+            queue.extend(object.info.other_references().cloned());
+            found.push(object.clone());
+        }
+        for object in found {
+            self.insert(object);
+        }
+    }
+}

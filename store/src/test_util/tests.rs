@@ -1,0 +1,247 @@
+use futures_util::{FutureExt as _, StreamExt as _};
+
+use super::*;
+use crate::{Destination as _, NarHash, Outcome, SecretKey, Source as _, StorePathSet};
+
+fn copy(from: &MemoryStore, to: &MemoryStore, paths: &[StorePath]) -> Vec<Result<Outcome, StoreError>> {
+    let nars = from.nars(from.infos(paths));
+    to.add_many(nars).collect::<Vec<_>>().now_or_never().expect("memory is always ready")
+}
+
+fn refusal(outcome: &Result<Outcome, StoreError>) -> Option<&Refusal> {
+    let (Err(error) | Ok(Outcome::Failed { error, .. })) = outcome else { return None };
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+fn closure(store: &MemoryStore, roots: &[StorePath], outputs: Outputs) -> Result<Vec<StorePath>, StoreError> {
+    let infos = store.closure(roots, outputs).now_or_never().expect("memory is always ready")?;
+    Ok(infos.into_iter().map(|info| info.path).collect())
+}
+
+#[test]
+fn fixtures_are_the_paths_that_nix_makes() {
+    let store = MemoryStore::new("a");
+    // What four versions of Nix made of these.
+    let path = store.add("foo.txt", "hello\n", &[]);
+    assert_eq!(path.base_name(), "0xhahvdjiaq1nm0nr46qyn4j6l9n9cns-foo.txt");
+    let a = store.add_text("a", "aaa", &[]);
+    assert_eq!(a.base_name(), "mwq47shl5x56hf8wz24fkh24l9ckb0bp-a");
+    let see = format!("see {}", store.store_dir.full(&a));
+    let b = store.add_text("b", see, &[a]);
+    assert_eq!(b.base_name(), "yby6ddzz7f3708s7k5kxji0aq0i82mfj-b");
+    for path in [path, b] {
+        assert!(store.info(&path).unwrap().content_address_gives_path(&store.store_dir));
+    }
+}
+
+#[test]
+fn the_content_of_a_file_comes_back_out_of_its_nar() {
+    for length in [0, 1, 7, 8, 9, 200] {
+        let content = vec![b'x'; length];
+        let nar = file_nar(&content);
+        assert_eq!(file_content(&nar), Some(content.as_slice()));
+        for cut in 0..nar.len() {
+            assert_eq!(file_content(&nar[..cut]), None, "cut at {cut} of {}", nar.len());
+        }
+    }
+}
+
+#[test]
+fn everything_arrives_as_it_was() {
+    let from = MemoryStore::new("a").with_block_size(7);
+    let mut paths = from.add_chain(5);
+    paths.push(from.add_self_referring("self", &paths[..2]));
+    paths.push(from.add_output("output", "built", &paths[..1]));
+    from.sign(&paths[6], &SecretKey::from_seed("k", &[1; 32]));
+    let to = MemoryStore::new("b");
+    let outcomes = copy(&from, &to, &paths);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Outcome::Added(_)))), "{outcomes:?}");
+    for path in &paths {
+        assert_eq!(to.info(path), from.info(path));
+        assert_eq!(to.nar(path), from.nar(path));
+    }
+    let again = copy(&from, &to, &paths);
+    assert!(again.iter().all(|outcome| matches!(outcome, Ok(Outcome::AlreadyValid(_)))));
+}
+
+#[test]
+fn a_second_nar_waits_for_the_first_body() {
+    let store = MemoryStore::new("a");
+    let chain = store.add_chain(2);
+    let mut nars = store.nars(store.infos(&chain));
+    let first = nars.next().now_or_never().unwrap().unwrap().unwrap();
+    assert!(nars.next().now_or_never().is_none());
+    drop(first);
+    assert!(nars.next().now_or_never().unwrap().unwrap().is_ok());
+}
+
+#[test]
+fn a_reference_that_is_not_valid_ends_the_import() {
+    let from = MemoryStore::new("a");
+    let chain = from.add_chain(3);
+    let to = MemoryStore::new("b");
+    let outcomes = copy(&from, &to, &chain[1..]);
+    assert_eq!(outcomes.len(), 1);
+    assert_eq!(refusal(&outcomes[0]), Some(&Refusal::Reference(chain[0].clone())));
+    assert!(to.paths().is_empty());
+}
+
+#[test]
+fn what_came_before_an_error_is_safe_and_nothing_after_it() {
+    let from = MemoryStore::new("a");
+    let chain = from.add_chain(4);
+    let to = MemoryStore::new("b");
+    to.inject(Fault::FailAfterAdds(2));
+    let outcomes = copy(&from, &to, &chain);
+    assert_eq!(outcomes.len(), 3);
+    assert!(outcomes[2].is_err());
+    let mut safe = chain[..2].to_vec();
+    safe.sort();
+    assert_eq!(to.paths(), safe);
+    to.heal();
+    assert!(copy(&from, &to, &chain).iter().all(Result::is_ok));
+}
+
+#[test]
+fn lies_about_the_content_end_the_import() {
+    let from = MemoryStore::new("a");
+    let path = from.add("x", "some content", &[]);
+    let size = from.info(&path).unwrap().nar_size;
+    let cases = [
+        (Fault::CorruptContent(path.clone()), Refusal::Hash),
+        (Fault::TruncateContent(path.clone(), 8), Refusal::Size { expected: size, actual: 8 }),
+        (Fault::ExtendContent(path.clone(), 8), Refusal::Size { expected: size, actual: size + 8 }),
+        (Fault::FailReading(path.clone(), 8), Refusal::Injected),
+    ];
+    for (fault, expected) in cases {
+        from.heal();
+        from.inject(fault);
+        let to = MemoryStore::new("b");
+        let outcomes = copy(&from, &to, std::slice::from_ref(&path));
+        assert!(outcomes[0].is_err());
+        assert_eq!(refusal(&outcomes[0]), Some(&expected));
+        assert!(to.paths().is_empty());
+    }
+}
+
+#[test]
+fn lies_in_the_metadata_end_the_import() {
+    type Lie = fn(&mut PathInfo);
+    let cases: [(Lie, Refusal); 4] = [
+        (|info| info.nar_size = 0, Refusal::NoSize),
+        (|info| info.nar_hash = NarHash::new([0; 32]), Refusal::Hash),
+        (
+            |info| info.content_address = Some(format!("fixed:r:{}", NarHash::new([0; 32])).parse().unwrap()),
+            Refusal::ContentAddress,
+        ),
+        (|info| info.references = StorePathSet::from_iter([info.path.clone()]), Refusal::ContentAddress),
+    ];
+    for (lie, expected) in cases {
+        let from = MemoryStore::new("a");
+        let path = from.add("x", "some content", &[]);
+        from.change(&path, lie);
+        let outcomes = copy(&from, &MemoryStore::new("b"), &[path]);
+        assert_eq!(refusal(&outcomes[0]), Some(&expected));
+    }
+}
+
+#[test]
+fn content_that_is_not_what_its_address_says_ends_the_import() {
+    let from = MemoryStore::new("a");
+    let path = from.add_text("x", "honest", &[]);
+    let mut info = from.info(&path).unwrap();
+    let nar = file_nar(b"forged");
+    info.nar_hash = NarHash::of(&nar);
+    from.insert(info, nar);
+    let outcomes = copy(&from, &MemoryStore::new("b"), &[path]);
+    assert_eq!(refusal(&outcomes[0]), Some(&Refusal::ContentAddressHash));
+}
+
+#[test]
+fn a_failure_before_the_first_block_leaves_the_others_alone() {
+    let from = MemoryStore::new("a");
+    let chain = from.add_chain(2);
+    let other = from.add("other", "x", &[]);
+    let all = [chain[0].clone(), chain[1].clone(), other.clone()];
+    let refusing = MemoryStore::new("b");
+    refusing.inject(Fault::RefusePath(chain[0].clone()));
+    let outcomes = copy(&from, &refusing, &all);
+    assert_eq!(refusal(&outcomes[0]), Some(&Refusal::Injected));
+    assert_eq!(refusal(&outcomes[1]), Some(&Refusal::FailedReference(chain[0].clone())));
+    assert_eq!(refusing.paths(), std::slice::from_ref(&other));
+
+    from.inject(Fault::FailReading(chain[0].clone(), 0));
+    let to = MemoryStore::new("b");
+    let outcomes = copy(&from, &to, &all);
+    assert!(matches!(&outcomes[0], Ok(Outcome::Failed { path, .. }) if *path == chain[0]));
+    assert_eq!(to.paths(), [other]);
+}
+
+#[test]
+fn a_path_can_be_said_to_be_added_and_be_missing() {
+    let from = MemoryStore::new("a");
+    let path = from.add("x", "x", &[]);
+    let to = MemoryStore::new("b");
+    to.inject(Fault::ForgetPath(path.clone()));
+    assert!(matches!(copy(&from, &to, &[path]).as_slice(), [Ok(Outcome::Added(_))]));
+    assert!(to.paths().is_empty());
+}
+
+#[test]
+fn substitutes_come_with_their_references_or_not_at_all() {
+    let cache = MemoryStore::new("cache");
+    let chain = cache.add_chain(3);
+    let to = MemoryStore::new("b");
+    to.offer_substitutes(&cache, &chain[..2]);
+    let ask = |query| {
+        let asked = [chain[2].clone(), chain[1].clone()];
+        to.valid_paths(&asked, query).now_or_never().unwrap().unwrap()
+    };
+    let lock = ValidityQuery::default().locking();
+    assert!(ask(lock).is_empty());
+    assert_eq!(ask(lock.substituting(true)), BTreeSet::from([chain[1].clone()]));
+    let mut expected = chain[..2].to_vec();
+    expected.sort();
+    assert_eq!(to.paths(), expected);
+    to.offer_substitutes(&cache, &chain);
+    assert_eq!(ask(ValidityQuery::default().substituting(true)).len(), 2);
+    let flags: Vec<_> = to
+        .calls()
+        .into_iter()
+        .map(|call| match call {
+            Call::ValidPaths { query, .. } => (query.lock, query.substitute),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(flags, [(true, false), (true, true), (false, true)]);
+}
+
+#[test]
+fn closures_follow_references_and_on_request_outputs() {
+    let store = MemoryStore::new("a");
+    let chain = store.add_chain(2);
+    let built = store.add_output("x", "built", &chain);
+    let derivation = store.add("x.drv", "not parsed here", &[]);
+    let missing = StorePath::from_base_name("nlhn6cma43vk5l44cgr8sw3ykiir1wmm-missing").unwrap();
+    store.declare_outputs(&derivation, &[built.clone(), missing.clone()]);
+
+    let roots = [derivation];
+    assert_eq!(closure(&store, &roots, Outputs::Exclude).unwrap(), roots);
+    assert_eq!(closure(&store, &roots, Outputs::Include).unwrap(), store.paths());
+    let error = closure(&store, std::slice::from_ref(&missing), Outputs::Exclude).unwrap_err();
+    assert!(matches!(error, StoreError::NotValid { .. }), "{error}");
+    store.delete(&chain[0]);
+    assert!(closure(&store, &[built], Outputs::Exclude).is_err());
+}
+
+#[test]
+fn a_path_that_is_not_valid_ends_the_nars() {
+    let store = MemoryStore::new("a");
+    let chain = store.add_chain(3);
+    let infos = store.infos(&chain);
+    store.delete(&chain[1]);
+    let results: Vec<_> =
+        store.nars(infos).map(|nar| nar.map(|nar| nar.info.path.clone())).collect().now_or_never().unwrap();
+    assert_eq!(results.len(), 2);
+    assert!(matches!(results[1], Err(StoreError::NotValid { .. })));
+}
