@@ -1,1 +1,38 @@
-//! A Nix store behind a transport, spoken to with everything pipelined
+//! A Nix store behind a transport: [`RemoteStore`] is a source and a destination for copies.
+//!
+//! It speaks the serve protocol to an unmodified `nix-store --serve --write` (2.3.7 to today's) and never waits for
+//! one path before it sends the next:
+//!
+//! * destination: one question for all paths, then AddToStoreNar behind AddToStoreNar while a task of its own counts
+//!   the answers; two round trips and a third for the last check;
+//! * source: the closure, then all metadata and the protection from the garbage collector at once, then all NARs;
+//!   three round trips.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use ncc_remote_store::{RemoteStore, ServeOptions};
+//! use ncc_store::{Outputs, Source as _, StoreDir};
+//! use ncc_transport::LocalProcess;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = RemoteStore::new(Arc::new(LocalProcess::new()), ServeOptions::default());
+//! let root = StoreDir::default().parse("/nix/store/nlhn6cma43vk5l44cgr8sw3ykiir1wmm-hi")?;
+//! for info in store.closure(&[root], Outputs::Exclude).await? {
+//!     println!("{} {}", info.nar_size, info.path);
+//! }
+//! store.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod connection;
+mod destination;
+mod error;
+mod options;
+mod source;
+mod store;
+
+pub use error::RemoteError;
+pub use options::ServeOptions;
+pub use store::RemoteStore;

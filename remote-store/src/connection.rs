@@ -1,0 +1,169 @@
+//! One connection to a server: requests out and answers in, at the same time.
+
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, Either, select};
+use ncc_protocol::{
+    ProtocolError,
+    serve::{client_greeting, read_server_greeting},
+    wire::WireReader,
+};
+use ncc_transport::{ChannelControl, Exit, Reader, StderrTail, Transport, Writer};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{RemoteError, ServeOptions, error::Remains};
+
+/// How long a server may take to end once its input has ended, before its process is ended for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A server and everything known about it.
+pub(crate) struct Connection {
+    pub(crate) requests: Requests,
+    pub(crate) answers: Answers,
+    /// What explains a failure.
+    pub(crate) server: ServerProcess,
+}
+
+/// How one answer is read; `Send` futures, which async closures cannot promise yet.
+pub(crate) trait ReadAnswer<T>:
+    for<'r> FnOnce(&'r mut WireReader<Reader>) -> BoxFuture<'r, Result<T, ProtocolError>> + Send
+{
+}
+
+impl<T, F> ReadAnswer<T> for F where
+    F: for<'r> FnOnce(&'r mut WireReader<Reader>) -> BoxFuture<'r, Result<T, ProtocolError>> + Send
+{
+}
+
+/// Where requests go.
+pub(crate) struct Requests {
+    stdin: Writer,
+    /// Written before the next request: the greeting, so that it shares a packet with the first request.
+    unsent: Vec<u8>,
+}
+
+/// Where answers come from.
+pub(crate) struct Answers {
+    pub(crate) reader: WireReader<Reader>,
+    greeted: bool,
+}
+
+/// The process at the other end.
+pub(crate) struct ServerProcess {
+    stderr: StderrTail,
+    control: Box<dyn ChannelControl>,
+    program: String,
+}
+
+impl Connection {
+    pub(crate) async fn open(transport: &dyn Transport, options: &ServeOptions) -> Result<Self, RemoteError> {
+        let command = options.command();
+        tracing::debug!(host = transport.describe(), %command, "starting the server");
+        let channel = transport.open(&command).await?;
+        Ok(Self {
+            requests: Requests { stdin: channel.stdin, unsent: client_greeting() },
+            answers: Answers { reader: WireReader::new(channel.stdout), greeted: false },
+            server: ServerProcess {
+                stderr: StderrTail::collect(channel.stderr, options.stderr.clone()),
+                control: channel.control,
+                program: options.program.clone(),
+            },
+        })
+    }
+
+    /// Writes `request` and reads its answer, both at once, since either side may block on a full pipe.
+    pub(crate) async fn exchange<T>(
+        &mut self,
+        request: &[u8],
+        read: impl ReadAnswer<T>,
+    ) -> Result<T, ProtocolError> {
+        let Self { requests, answers, .. } = self;
+        let write = std::pin::pin!(async { requests.write(request).await });
+        let read = std::pin::pin!(async { read(answers.greeted().await?).await });
+        match select(write, read).await {
+            // A failed write means that the server is gone: what can still be read says more.
+            Either::Left((_, read)) => read.await,
+            Either::Right((answer, write)) => match answer {
+                // All of the answer can only have come after all of the request, but for a server that lies.
+                Ok(answer) => write.await.map(|()| answer),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Ends a connection that has nothing more to do.
+    pub(crate) async fn close(self) {
+        let Self { requests, server, .. } = self;
+        drop(requests);
+        server.end().await;
+    }
+
+    /// Ends a connection that failed with `error`, and finds out why.
+    pub(crate) async fn explain(self, transport: &dyn Transport, error: ProtocolError) -> RemoteError {
+        let Self { requests, answers, server } = self;
+        drop(requests);
+        let greeted = answers.greeted;
+        drop(answers);
+        server.explain(transport, greeted, error).await
+    }
+}
+
+impl Requests {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        if !self.unsent.is_empty() {
+            let mut first = std::mem::take(&mut self.unsent);
+            first.extend_from_slice(bytes);
+            return write_all(&mut self.stdin, &first).await;
+        }
+        write_all(&mut self.stdin, bytes).await
+    }
+}
+
+async fn write_all(stdin: &mut Writer, bytes: &[u8]) -> Result<(), ProtocolError> {
+    let failed = |source| ProtocolError::Io { what: "an answer, while writing", source };
+    stdin.write_all(bytes).await.map_err(failed)?;
+    stdin.flush().await.map_err(failed)
+}
+
+impl Answers {
+    /// The reader, behind the server's greeting.
+    pub(crate) async fn greeted(&mut self) -> Result<&mut WireReader<Reader>, ProtocolError> {
+        if !self.greeted {
+            let version = read_server_greeting(&mut self.reader).await?;
+            tracing::debug!(%version, "the server has greeted");
+            self.greeted = true;
+        }
+        Ok(&mut self.reader)
+    }
+
+    pub(crate) const fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+}
+
+impl ServerProcess {
+    /// Waits for the end, and brings it about if it does not come by itself.
+    async fn end(mut self) -> (Exit, String) {
+        let exit = match tokio::time::timeout(PATIENCE, self.control.wait()).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                self.control.kill();
+                self.control.wait().await
+            }
+        };
+        (exit.unwrap_or(Exit::Unknown), self.stderr.finish().await)
+    }
+
+    pub(crate) async fn explain(
+        self,
+        transport: &dyn Transport,
+        greeted: bool,
+        error: ProtocolError,
+    ) -> RemoteError {
+        let program = self.program.clone();
+        let (exit, stderr) = self.end().await;
+        tracing::debug!(%exit, %error, "the server has ended");
+        let failure = transport.explain(&exit, &stderr);
+        Remains { exit, stderr, failure, greeted, program }.into_error(error)
+    }
+}

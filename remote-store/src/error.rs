@@ -1,0 +1,154 @@
+//! Why a host did not do its part, from all that is known: the stream, the exit, and what stands on stderr.
+
+use ncc_protocol::ProtocolError;
+use ncc_transport::{Exit, Failure, TransportError};
+
+/// What went wrong with a host.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// The program that reaches hosts could not be started, or the connection not be made.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The host was not reached, or was lost.
+    #[error("{failure}: {evidence}", evidence = failure.evidence)]
+    Unreached {
+        /// What happened and what can be done.
+        failure: Failure,
+        /// All that came on stderr.
+        stderr: String,
+    },
+    /// There is no such program on the host.
+    #[error("'{program}' was not found there{}", quoted(stderr))]
+    ProgramNotFound {
+        /// The program.
+        program: String,
+        /// All that came on stderr.
+        stderr: String,
+    },
+    /// The server ended, with a reason on stderr.
+    #[error("{}", reason(stderr))]
+    Ended {
+        /// How it ended.
+        exit: Exit,
+        /// All that came on stderr.
+        stderr: String,
+    },
+    /// The stream ended and nobody said why.
+    #[error("the connection ended without a reason ({exit})")]
+    Lost {
+        /// How the process at this end of the connection ended.
+        exit: Exit,
+        /// What was being read.
+        #[source]
+        source: ProtocolError,
+    },
+    /// It does not speak the protocol as it should.
+    #[error("it does not speak the serve protocol{}", quoted(stderr))]
+    Protocol {
+        /// All that came on stderr.
+        stderr: String,
+        /// What was wrong.
+        #[source]
+        source: ProtocolError,
+    },
+    /// It answered about a path that nobody had asked for.
+    #[error("it answered about '{path}', which nobody had asked for")]
+    Unasked {
+        /// The path.
+        path: String,
+    },
+    /// An earlier failure ended the connection.
+    #[error("the connection to it has failed before")]
+    Gone,
+}
+
+impl RemoteError {
+    /// All that came on stderr, where it was kept.
+    pub fn stderr(&self) -> &str {
+        match self {
+            Self::Unreached { stderr, .. }
+            | Self::ProgramNotFound { stderr, .. }
+            | Self::Ended { stderr, .. }
+            | Self::Protocol { stderr, .. } => stderr,
+            _ => "",
+        }
+    }
+}
+
+fn quoted(stderr: &str) -> String {
+    match stderr.trim() {
+        "" => String::new(),
+        text => format!("; it said: {}", last_lines(text)),
+    }
+}
+
+/// The part of a server's stderr that says why it ended: from the last line that begins with "error" on, or the last
+/// lines. Nix prints its errors last, over several lines where it has a trace.
+fn reason(stderr: &str) -> String {
+    let text = stderr.trim();
+    let start = text
+        .match_indices("error:")
+        .map(|(at, _)| at)
+        .filter(|&at| at == 0 || text.as_bytes().get(at - 1) == Some(&b'\n'))
+        .last();
+    match start {
+        Some(start) => {
+            let error = text.get(start..).unwrap_or(text);
+            let lines = error.strip_prefix("error:").unwrap_or(error).lines();
+            lines.map(str::trim).filter(|line| !matches!(*line, "" | "…")).collect::<Vec<_>>().join(" ")
+        }
+        None => last_lines(text),
+    }
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let from = lines.len().saturating_sub(3);
+    lines.get(from..).unwrap_or_default().join(" / ")
+}
+
+/// Everything a failed connection leaves behind, made into the error that helps most.
+pub(crate) struct Remains {
+    pub(crate) exit: Exit,
+    pub(crate) stderr: String,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) greeted: bool,
+    pub(crate) program: String,
+}
+
+impl Remains {
+    pub(crate) fn into_error(self, source: ProtocolError) -> RemoteError {
+        let Self { exit, stderr, failure, greeted, program } = self;
+        let ended = matches!(source, ProtocolError::UnexpectedEnd { .. } | ProtocolError::Io { .. })
+            || matches!(&source, ProtocolError::NoGreeting { noise } if noise.is_empty());
+        if let Some(failure) = failure {
+            RemoteError::Unreached { failure, stderr }
+        } else if !greeted && exit.is_command_not_found() {
+            RemoteError::ProgramNotFound { program, stderr }
+        } else if !ended {
+            RemoteError::Protocol { stderr, source }
+        } else if stderr.trim().is_empty() {
+            RemoteError::Lost { exit, source }
+        } else {
+            RemoteError::Ended { exit, stderr }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_the_last_error_with_its_lines() {
+        let stderr = "warning: you did something\nerror: hash mismatch importing path 'x';\n  specified: a\n  got:       b\n";
+        assert_eq!(reason(stderr), "hash mismatch importing path 'x'; specified: a got:       b");
+        assert_eq!(reason("error: first\nerror: second"), "second");
+        assert_eq!(reason("no error prefix\nKilled\n"), "no error prefix / Killed");
+        assert_eq!(
+            reason("error:\n       … while adding\n\n       error: disk full"),
+            "… while adding error: disk full"
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! The store, and the one connection that it keeps.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use ncc_store::{Cause, StoreDir, StoreError, StorePath};
+use ncc_transport::Transport;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::{
+    RemoteError, ServeOptions,
+    connection::{Connection, ReadAnswer},
+};
+
+/// A Nix store on a host. Clones share one connection, which is made when it is first needed.
+///
+/// A connection serves one question, one sequence of adds, or one sequence of NARs at a time: a second one waits.
+#[derive(Clone)]
+pub struct RemoteStore {
+    shared: Arc<Shared>,
+    connection: Arc<Mutex<State>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) options: ServeOptions,
+}
+
+#[derive(Default)]
+pub(crate) enum State {
+    /// Nothing has been asked yet.
+    #[default]
+    Unopened,
+    Open(Connection),
+    /// It failed, or was closed, or is away with a task that did not bring it back.
+    Gone,
+}
+
+/// The connection, for as long as one piece of work lasts.
+pub(crate) struct Lease {
+    pub(crate) connection: Connection,
+    place: Place,
+}
+
+/// Where a leased connection belongs. Nobody else gets one until it is given back or this is dropped.
+pub(crate) struct Place(OwnedMutexGuard<State>);
+
+impl Place {
+    /// Gives a connection back that is between requests.
+    pub(crate) fn give_back(mut self, connection: Connection) {
+        *self.0 = State::Open(connection);
+    }
+}
+
+impl Lease {
+    pub(crate) fn into_parts(self) -> (Connection, Place) {
+        (self.connection, self.place)
+    }
+
+    /// Gives the connection back, which must be between requests.
+    pub(crate) fn give_back(self) {
+        self.place.give_back(self.connection);
+    }
+}
+
+impl std::fmt::Debug for RemoteStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("RemoteStore")
+            .field("host", &self.shared.transport.describe())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RemoteStore {
+    /// A store that `transport` leads to. Nothing is started yet.
+    pub fn new(transport: Arc<dyn Transport>, options: ServeOptions) -> Self {
+        let name = format!("host '{}'", transport.describe());
+        Self { shared: Arc::new(Shared { name, transport, options }), connection: Arc::default() }
+    }
+
+    /// Ends the connection, if there is one, and waits for the server to end: it lets go of its temporary roots.
+    pub async fn close(&self) {
+        let state = std::mem::replace(&mut *self.connection.lock().await, State::Gone);
+        if let State::Open(connection) = state {
+            connection.close().await;
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Takes the connection, and makes it first if need be. Unless it is given back, it counts as gone.
+    pub(crate) async fn lease(&self) -> Result<Lease, RemoteError> {
+        let mut place = Arc::clone(&self.connection).lock_owned().await;
+        let connection = match std::mem::replace(&mut *place, State::Gone) {
+            State::Open(connection) => connection,
+            State::Unopened => Connection::open(&*self.shared.transport, &self.shared.options).await?,
+            State::Gone => return Err(RemoteError::Gone),
+        };
+        Ok(Lease { connection, place: Place(place) })
+    }
+
+    /// One question with its answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        action: &'static str,
+        request: &[u8],
+        read: impl ReadAnswer<T>,
+    ) -> Result<T, StoreError> {
+        let mut lease = self.lease().await.map_err(|error| self.shared.failed(action, error))?;
+        match lease.connection.exchange(request, read).await {
+            Ok(answer) => {
+                lease.give_back();
+                Ok(answer)
+            }
+            Err(error) => {
+                let error = lease.connection.explain(&*self.shared.transport, error).await;
+                Err(self.shared.failed(action, error))
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn store_dir(&self) -> &StoreDir {
+        &self.options.store_dir
+    }
+
+    pub(crate) fn failed(&self, action: &'static str, source: impl Into<Cause>) -> StoreError {
+        StoreError::Failed { store: self.name.clone(), action, source: source.into() }
+    }
+
+    pub(crate) fn path_failed(
+        &self,
+        action: &'static str,
+        path: &StorePath,
+        source: impl Into<Cause>,
+    ) -> StoreError {
+        StoreError::Path { store: self.name.clone(), action, path: path.clone(), source: source.into() }
+    }
+
+    /// Refuses an answer about a path that was not in the question.
+    pub(crate) fn check_asked<'a>(
+        &self,
+        action: &'static str,
+        asked: &BTreeSet<&StorePath>,
+        answered: impl IntoIterator<Item = &'a StorePath>,
+    ) -> Result<(), StoreError> {
+        match answered.into_iter().find(|path| !asked.contains(path)) {
+            Some(path) => {
+                let path = self.store_dir().full(path);
+                Err(self.failed(action, RemoteError::Unasked { path }))
+            }
+            None => Ok(()),
+        }
+    }
+}
