@@ -1,1 +1,104 @@
-//! The Nix archive format: encode, decode, list, pack and unpack
+//! The Nix archive format (NAR): encode, decode, list, pack and unpack.
+//!
+//! An archive holds one file system object: a file, a symlink, or a directory with everything in it.
+//! Of permissions it knows the execute bit; it knows no owners and no times. Each object has exactly
+//! one archive, so that the hash of the archive identifies the object. This crate writes that one
+//! form and accepts no other.
+//!
+//! | Task | Item |
+//! |---|---|
+//! | A tree on disk to an archive | [`pack`]; its size beforehand: [`size_of`] |
+//! | An archive to a tree on disk | [`unpack`]; canonical modes and times: [`Metadata`] |
+//! | Delete a tree, read-only directories too | [`remove`] |
+//! | What is in an archive, and where | [`list`] |
+//! | Read an archive piece by piece | [`Decoder`] |
+//! | Write an archive piece by piece | [`Encoder`] |
+//! | Find the end of an archive without blocking | [`Parser`] |
+//!
+//! Everything streams in constant memory over [`Read`](std::io::Read) and
+//! [`Write`](std::io::Write), never reads past the end of an archive, and does not panic whatever
+//! the input. Names are bytes. Every failure is an [`Error`] that says where and what.
+//!
+//! ```
+//! use ncc_nar::{Metadata, PackOptions, UnpackOptions, list, pack, remove, unpack};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = tempfile::tempdir()?;
+//! let source = directory.path().join("source");
+//! std::fs::create_dir(&source)?;
+//! std::fs::write(source.join("greeting"), "hello")?;
+//! std::os::unix::fs::symlink("greeting", source.join("link"))?;
+//!
+//! let mut nar = Vec::new();
+//! let size = pack(&source, &mut nar, &PackOptions::default())?;
+//! assert_eq!(size, nar.len() as u64);
+//!
+//! let mut paths = Vec::new();
+//! for entry in list(&nar[..]) {
+//!     paths.push(entry?.path.to_string());
+//! }
+//! assert_eq!(paths, [".", "greeting", "link"]);
+//!
+//! let target = directory.path().join("target");
+//! let options = UnpackOptions::new().metadata(Metadata::Canonical);
+//! unpack(&mut &nar[..], &target, &options)?;
+//! assert_eq!(std::fs::read(target.join("link"))?, b"hello");
+//! // Its directories are read-only now.
+//! remove(&target)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! On systems other than Unix there is the codec only: no `pack`, `unpack` and `remove`.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
+
+mod decode;
+mod encode;
+mod error;
+mod escape;
+mod list;
+mod name;
+mod parser;
+mod path;
+
+#[cfg(unix)]
+mod attributes;
+#[cfg(unix)]
+mod case_hack;
+#[cfg(unix)]
+mod directories;
+#[cfg(unix)]
+mod pack;
+#[cfg(unix)]
+mod remove;
+#[cfg(unix)]
+mod unpack;
+
+pub use decode::{
+    Contents, DEFAULT_BUFFER_SIZE, DEFAULT_MAX_DEPTH, DecodeOptions, Decoder, Event, NIX_MAX_DEPTH,
+};
+pub use encode::Encoder;
+pub use error::{Error, Malformation, NotCanonical, Operation};
+pub use list::{List, ListEntry, ListNode, list, list_with_options};
+pub use name::{EntryName, EntryNameRef, MAX_NAME, MAX_TARGET, NameError, TargetError};
+pub use parser::{Parser, Step};
+pub use path::NarPath;
+
+#[cfg(unix)]
+pub use case_hack::CaseHack;
+#[cfg(unix)]
+pub use pack::{PackOptions, pack, size_of};
+#[cfg(unix)]
+pub use remove::remove;
+#[cfg(unix)]
+pub use unpack::{Metadata, UnpackOptions, Zeroes, unpack};

@@ -1,0 +1,90 @@
+//! How a case-insensitive file system can hold names that differ in case only.
+
+use std::collections::HashMap;
+
+/// Whether names that differ only in the case of ASCII letters get a suffix on disk.
+///
+/// With it, the second and every further name of such a group is stored as
+/// `<name>~nix~case~hack~<n>`, and packing cuts the suffix off again. The archive and its hash are
+/// the same with and without it. Nix calls the setting `use-case-hack`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CaseHack {
+    /// Names on disk are the names in the archive.
+    Off,
+    /// Names that collide get a suffix.
+    On,
+}
+
+impl Default for CaseHack {
+    /// `On` on macOS, whose file systems usually ignore case; `Off` elsewhere. As in Nix.
+    fn default() -> Self {
+        if cfg!(target_os = "macos") { Self::On } else { Self::Off }
+    }
+}
+
+const SUFFIX: &[u8] = b"~nix~case~hack~";
+
+/// The name in the archive of what is called `name` on disk.
+pub(crate) fn without_suffix(name: &[u8]) -> &[u8] {
+    let start = name.windows(SUFFIX.len()).position(|window| window == SUFFIX);
+    name.get(..start.unwrap_or(name.len())).unwrap_or_default()
+}
+
+/// The names of one directory on disk so far, in lower case, and how many had each.
+#[derive(Debug, Default)]
+pub(crate) struct NamesOnDisk(HashMap<Vec<u8>, u64>);
+
+impl NamesOnDisk {
+    /// The name on disk for `name`, or `None` if that is taken by a name that looks like a suffixed
+    /// one.
+    pub(crate) fn add(&mut self, name: &[u8]) -> Option<Vec<u8>> {
+        let Some(count) = self.0.get_mut(&name.to_ascii_lowercase()) else {
+            self.0.insert(name.to_ascii_lowercase(), 0);
+            return Some(name.to_vec());
+        };
+        *count = count.saturating_add(1);
+        let mut suffixed = name.to_vec();
+        suffixed.extend_from_slice(SUFFIX);
+        suffixed.extend_from_slice(count.to_string().as_bytes());
+        match self.0.insert(suffixed.to_ascii_lowercase(), 0) {
+            None => Some(suffixed),
+            Some(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_differ_in_case_are_numbered_per_group() {
+        let mut names = NamesOnDisk::default();
+        let mut disk = |name: &str| names.add(name.as_bytes()).map(|name| String::from_utf8(name).unwrap());
+        assert_eq!(disk("A").unwrap(), "A");
+        assert_eq!(disk("a").unwrap(), "a~nix~case~hack~1");
+        assert_eq!(disk("Ab").unwrap(), "Ab");
+        assert_eq!(disk("aB").unwrap(), "aB~nix~case~hack~1");
+        assert_eq!(disk("ab").unwrap(), "ab~nix~case~hack~2");
+        // Only ASCII letters have a case.
+        assert_eq!(disk("Ä").unwrap(), "Ä");
+        assert_eq!(disk("ä").unwrap(), "ä");
+    }
+
+    #[test]
+    fn a_name_that_looks_suffixed_cannot_be_taken_twice() {
+        let mut names = NamesOnDisk::default();
+        assert!(names.add(b"A").is_some());
+        assert!(names.add(b"A~nix~case~hack~1").is_some());
+        assert!(names.add(b"a").is_none());
+    }
+
+    #[test]
+    fn the_suffix_is_cut_at_its_first_occurrence() {
+        assert_eq!(without_suffix(b"a"), b"a");
+        assert_eq!(without_suffix(b"a~nix~case~hack~1"), b"a");
+        assert_eq!(without_suffix(b"a~nix~case~hack~b~nix~case~hack~1"), b"a");
+        assert_eq!(without_suffix(b"~nix~case~hack~1"), b"");
+        assert_eq!(without_suffix(b"~nix~case~hack"), b"~nix~case~hack");
+    }
+}
