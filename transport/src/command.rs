@@ -257,7 +257,7 @@ mod tests {
             "\u{1b}[31m",
         ];
         let command = RemoteCommand::new("printf").arg("[%s]").args(words);
-        let expected: String = words.iter().map(|word| format!("[{word}]")).collect();
+        let expected = format!("[{}]", words.join("]["));
         let shells = shells();
         assert!(shells.contains(&"sh"));
         for shell in shells {

@@ -242,8 +242,7 @@ pub async fn delivers_words_unharmed(transport: &dyn Transport) {
     ];
     let command = RemoteCommand::new("printf").arg("[%s]").args(words);
     let (stdout, stderr, exit) = run(transport, &command).await;
-    let expected: String = words.iter().map(|word| format!("[{word}]")).collect();
-    assert_eq!(String::from_utf8_lossy(&stdout), expected);
+    assert_eq!(String::from_utf8_lossy(&stdout), format!("[{}]", words.join("][")));
     assert_eq!((stderr.as_str(), exit), ("", Exit::Code(0)));
 }
 
@@ -355,7 +354,7 @@ pub async fn survives_an_early_end(transport: &dyn Transport) {
         let _ = stdin.write_all(&input).await;
         drop(stdin);
     };
-    let (_, out_result, err_result) = bounded("all three", async {
+    let ((), out_result, err_result) = bounded("all three", async {
         tokio::join!(write, stdout.read_to_end(&mut out), stderr.read_to_string(&mut err))
     })
     .await;

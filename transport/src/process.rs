@@ -133,13 +133,13 @@ impl ProcessControl {
         let child = self.child.as_mut().ok_or_else(|| io::Error::other("the process is gone"))?;
         let status = match self.forced_at {
             None => child.wait().await?,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), child.wait()).await {
-                Ok(status) => status?,
-                Err(_) => {
+            Some(deadline) => {
+                let ended = tokio::time::timeout_at(deadline.into(), child.wait()).await;
+                if ended.is_err() {
                     child.start_kill()?;
-                    child.wait().await?
                 }
-            },
+                child.wait().await?
+            }
         };
         Ok(self.exit.insert(exit_of(status)).clone())
     }
@@ -181,11 +181,11 @@ struct Remains(Option<Child>);
 
 impl Remains {
     async fn reap(mut self) {
-        if let Some(child) = &mut self.0 {
-            if tokio::time::timeout(TERM_GRACE, child.wait()).await.is_err() {
-                // Errors mean that there is nothing left to kill.
-                let _ = child.kill().await;
-            }
+        if let Some(child) = &mut self.0
+            && tokio::time::timeout(TERM_GRACE, child.wait()).await.is_err()
+        {
+            // Errors mean that there is nothing left to kill.
+            let _ = child.kill().await;
         }
         self.0 = None;
     }

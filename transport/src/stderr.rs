@@ -168,7 +168,7 @@ impl Kept {
     fn text(&self) -> String {
         let mut text = self.head.clone();
         if self.left_out > 0 {
-            text.push_str(&format!("[{} bytes left out]\n", self.left_out));
+            text.extend(["[", &self.left_out.to_string(), " bytes left out]\n"]);
         }
         for line in &self.tail {
             text.push_str(line);

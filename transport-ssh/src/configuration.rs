@@ -1,0 +1,129 @@
+//! What the user's configuration says of a host, as far as it matters here.
+
+use std::{collections::HashMap, ffi::OsString, process::Stdio, time::Duration};
+
+use tokio::process::Command;
+
+use crate::{KeepAlive, OpenSshOptions};
+
+/// How long `ssh -G` may take. It answers at once unless a `Match exec` in the user's configuration is slow.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What `ssh -G` printed: lower-case keyword, first value. Empty if it was not asked or did not answer.
+#[derive(Debug, Default)]
+pub(crate) struct Configuration(HashMap<String, String>);
+
+impl Configuration {
+    /// Runs `program`, which is ssh, with these words and `-G`.
+    pub(crate) async fn ask(program: &OsString, words: &[OsString], host: &str) -> Self {
+        let output = Command::new(program)
+            .args(words)
+            .args(["-G", "--", host])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        match tokio::time::timeout(PATIENCE, output).await {
+            Ok(Ok(output)) if output.status.success() => {
+                Self::parse(&String::from_utf8_lossy(&output.stdout))
+            }
+            // What is wrong will show when ssh is started for the channel, together with its message.
+            _ => Self::default(),
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut values = HashMap::new();
+        for (keyword, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+            values.entry(keyword.to_owned()).or_insert_with(|| value.trim().to_owned());
+        }
+        Self(values)
+    }
+
+    /// Whether the keyword has one of these values; false if ssh did not mention it.
+    fn says(&self, keyword: &str, values: &[&str]) -> bool {
+        self.0.get(keyword).is_some_and(|value| values.contains(&value.as_str()))
+    }
+
+    /// The settings to add on the command line, each `Keyword=value`.
+    pub(crate) fn additions(&self, options: &OpenSshOptions) -> Vec<String> {
+        let mut additions = Vec::new();
+        // "0" and "none" are how -G prints what is not set. Who wants just that says so in NIX_SSHOPTS, which comes before.
+        let unset = |keyword, unset| !self.0.contains_key(keyword) || self.says(keyword, &[unset]);
+        if let Some(KeepAlive { interval, count }) = options.keep_alive
+            && unset("serveraliveinterval", "0")
+        {
+            additions.push(format!("ServerAliveInterval={}", whole_seconds(interval)));
+            additions.push(format!("ServerAliveCountMax={count}"));
+        }
+        if let Some(timeout) = options.connect_timeout
+            && unset("connecttimeout", "none")
+        {
+            additions.push(format!("ConnectTimeout={}", whole_seconds(timeout)));
+        }
+        // Without ControlPersist, the first ssh of a user's ControlMaster setup is the master: it would outlive its own session
+        // for as long as others use it, and end theirs when it is ended. Using a master that is there stays possible.
+        if self.says("controlmaster", &["true", "yes", "auto", "ask", "autoask"])
+            && self.says("controlpersist", &["no"])
+        {
+            additions.push("ControlMaster=no".to_owned());
+        }
+        // Settings for hosts that are only used for forwarding: no command, no stdin, in the background. Only mentioned, and
+        // only understood, by OpenSSH 8.7 and later.
+        if self.says("sessiontype", &["none", "subsystem"]) {
+            additions.push("SessionType=default".to_owned());
+        }
+        if self.says("stdinnull", &["yes", "true"]) {
+            additions.push("StdinNull=no".to_owned());
+        }
+        if self.says("forkafterauthentication", &["yes", "true"]) {
+            additions.push("ForkAfterAuthentication=no".to_owned());
+        }
+        additions
+    }
+}
+
+/// ssh takes whole seconds, and 0 would switch it off.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const DEFAULTS: [&str; 3] = ["ServerAliveInterval=30", "ServerAliveCountMax=3", "ConnectTimeout=30"];
+
+    #[rstest]
+    #[case::not_asked("", &DEFAULTS)]
+    #[case::nothing_set("serveraliveinterval 0\nserveralivecountmax 3\nconnecttimeout none\n", &DEFAULTS)]
+    #[case::all_set("serveraliveinterval 5\nconnecttimeout 7\n", &[])]
+    #[case::one_set("serveraliveinterval 0\nconnecttimeout 7\n", &DEFAULTS[..2])]
+    #[case::would_be_master("serveraliveinterval 5\nconnecttimeout 7\ncontrolmaster auto\ncontrolpersist no\n", &["ControlMaster=no"])]
+    #[case::persistent_master("serveraliveinterval 5\nconnecttimeout 7\ncontrolmaster auto\ncontrolpersist 600\n", &[])]
+    #[case::no_master("serveraliveinterval 5\nconnecttimeout 7\ncontrolmaster false\ncontrolpersist no\n", &[])]
+    #[case::tunnel_only(
+        "serveraliveinterval 5\nconnecttimeout 7\nsessiontype none\nstdinnull yes\nforkafterauthentication yes\n",
+        &["SessionType=default", "StdinNull=no", "ForkAfterAuthentication=no"]
+    )]
+    #[case::usual("serveraliveinterval 5\nconnecttimeout 7\nsessiontype default\nstdinnull no\nforkafterauthentication no\n", &[])]
+    fn additions(#[case] text: &str, #[case] expected: &[&str]) {
+        assert_eq!(Configuration::parse(text).additions(&OpenSshOptions::default()), expected);
+    }
+
+    #[test]
+    fn nothing_is_added_where_nothing_is_asked_for() {
+        let options = OpenSshOptions { keep_alive: None, connect_timeout: None, ..OpenSshOptions::default() };
+        assert_eq!(Configuration::default().additions(&options), [""; 0]);
+    }
+
+    #[test]
+    fn fractions_of_seconds_are_rounded_up() {
+        assert_eq!(
+            [0, 1, 999, 1000, 1001].map(|milliseconds| whole_seconds(Duration::from_millis(milliseconds))),
+            [1, 1, 1, 1, 2]
+        );
+    }
+}

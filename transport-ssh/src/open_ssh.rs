@@ -1,0 +1,213 @@
+//! The transport itself.
+
+use std::ffi::OsString;
+
+use ncc_transport::{BoxFuture, Channel, Exit, Failure, RemoteCommand, Target, Transport, TransportError};
+use tokio::{process::Command, sync::OnceCell};
+
+use crate::{
+    Compression, ConfigurationUse, OpenSshOptions, configuration::Configuration, explain,
+    options::asks_for_forwarding,
+};
+
+/// Reaches a host by spawning OpenSSH, one ssh for each channel.
+///
+/// ssh runs in our session and process group, so that it can ask on the terminal; it is told to end when its channel is dropped. The
+/// command's end is ssh's: its status is the remote command's, or 255 where ssh failed or the remote command died of a signal.
+///
+/// # What ssh is started with
+///
+/// In this order; for most options of OpenSSH the first value wins.
+///
+/// | Words | Why |
+/// |---|---|
+/// | `-p PORT`, `-l USER` | of the [`Target`], if written there: it names this host, while NIX_SSHOPTS is for all hosts |
+/// | [`extra`](OpenSshOptions::extra) | the user's own options win over all that follows |
+/// | `-T` | no terminal, which would corrupt the stream; the last of `-t` and `-T` wins, and it beats RequestTTY |
+/// | `-x` | no X11 |
+/// | `-e none` | no escape character |
+/// | `-o RemoteCommand=none` | a configured one makes ssh refuse ours |
+/// | `-o PermitLocalCommand=no` | a LocalCommand prints into the stream |
+/// | `-o ClearAllForwardings=yes` | a configured forwarding whose port is taken, by the user's own session, can end ours (ExitOnForwardFailure); left out if the user's own options ask for a forwarding |
+/// | `-C`, `-v`, `-i FILE`, `-o UserKnownHostsFile=FILE` | if asked for |
+/// | `-o ServerAliveInterval=30`, `-o ServerAliveCountMax=3`, `-o ConnectTimeout=30` | only what the user's configuration leaves unset, which `ssh -G` tells |
+/// | `-o ControlMaster=no` | only if the configuration would make this very ssh a master without ControlPersist |
+/// | `-o SessionType=default`, `-o StdinNull=no`, `-o ForkAfterAuthentication=no` | only against a configuration that says otherwise |
+/// | `--`, host, command | the command as one word |
+///
+/// Agent forwarding, ciphers, jump hosts and a user's running ControlMaster are as the user configured them.
+#[derive(Debug)]
+pub struct OpenSsh {
+    target: Target,
+    options: OpenSshOptions,
+    /// Asked for by the first channel. A private control socket, over which further channels open without another
+    /// authentication, belongs beside it: what is shared by the channels of one host.
+    configuration: OnceCell<Configuration>,
+}
+
+impl OpenSsh {
+    /// The transport to `target`. Nothing is started until the first channel.
+    pub fn new(target: Target, options: OpenSshOptions) -> Self {
+        Self { target, options, configuration: OnceCell::new() }
+    }
+
+    /// The host.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What ssh is started with for `command`, by what is known of the user's configuration now: it is read by the first
+    /// channel.
+    pub fn arguments(&self, command: &RemoteCommand) -> Vec<OsString> {
+        let mut words = self.users_words();
+        words.extend(["-T", "-x", "-e", "none"].map(Into::into));
+        words.extend(["-o", "RemoteCommand=none", "-o", "PermitLocalCommand=no"].map(Into::into));
+        if !asks_for_forwarding(&self.options.extra) {
+            words.extend(["-o", "ClearAllForwardings=yes"].map(Into::into));
+        }
+        if self.options.compression == Compression::On {
+            words.push("-C".into());
+        }
+        words.extend((0..self.options.verbosity.min(3)).map(|_| "-v".into()));
+        if let Some(file) = &self.options.identity_file {
+            words.extend(["-i".into(), file.into()]);
+        }
+        if let Some(file) = &self.options.known_hosts_file {
+            words.extend(["-o".into(), known_hosts_setting(file.as_os_str())]);
+        }
+        let additions = match self.configuration.get() {
+            Some(configuration) => configuration.additions(&self.options),
+            None => Configuration::default().additions(&self.options),
+        };
+        words.extend(additions.into_iter().flat_map(|setting| ["-o".into(), setting.into()]));
+        words.extend(["--".into(), self.target.host().into(), command.to_shell()]);
+        words
+    }
+
+    /// Port and user of the target, then the user's own options.
+    fn users_words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(port) = self.target.port() {
+            words.extend(["-p".into(), port.to_string().into()]);
+        }
+        if let Some(user) = self.target.user() {
+            words.extend(["-l".into(), user.into()]);
+        }
+        words.extend(self.options.extra.iter().cloned());
+        words
+    }
+}
+
+/// The value is a list of files, split at blanks unless quoted; `%` begins a token.
+fn known_hosts_setting(file: &std::ffi::OsStr) -> OsString {
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    let mut setting = b"UserKnownHostsFile=\"".to_vec();
+    for &byte in file.as_bytes() {
+        match byte {
+            b'"' | b'\\' => setting.extend([b'\\', byte]),
+            b'%' => setting.extend(b"%%"),
+            _ => setting.push(byte),
+        }
+    }
+    setting.push(b'"');
+    OsString::from_vec(setting)
+}
+
+impl Transport for OpenSsh {
+    fn describe(&self) -> String {
+        self.target.to_string()
+    }
+
+    fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
+        Box::pin(async move {
+            self.configuration
+                .get_or_init(|| async {
+                    match self.options.configuration {
+                        ConfigurationUse::Ask => {
+                            Configuration::ask(&self.options.program, &self.users_words(), self.target.host())
+                                .await
+                        }
+                        ConfigurationUse::Ignore => Configuration::default(),
+                    }
+                })
+                .await;
+            let mut process = Command::new(&self.options.program);
+            process.args(self.arguments(command));
+            Channel::spawn(&self.describe(), process)
+        })
+    }
+
+    fn explain(&self, exit: &Exit, stderr: &str) -> Option<Failure> {
+        explain(&self.target, exit, stderr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, time::Duration};
+
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{KeepAlive, parse_ssh_options};
+
+    fn quiet() -> OpenSshOptions {
+        OpenSshOptions { keep_alive: None, connect_timeout: None, ..OpenSshOptions::default() }
+    }
+
+    fn line(target: &str, options: OpenSshOptions) -> String {
+        let transport = OpenSsh::new(target.parse().unwrap(), options);
+        let command = RemoteCommand::new("nix-store").args(["--serve", "--write"]);
+        let words = transport.arguments(&command);
+        words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join("|")
+    }
+
+    const ALWAYS: &str = "-T|-x|-e|none|-o|RemoteCommand=none|-o|PermitLocalCommand=no";
+    const CLEAR: &str = "|-o|ClearAllForwardings=yes";
+
+    #[rstest]
+    #[case::name("h", "", "h")]
+    #[case::user("alice@h", "-l|alice|", "h")]
+    #[case::port("h:2200", "-p|2200|", "h")]
+    #[case::all("alice@[2001:db8::1]:2200", "-p|2200|-l|alice|", "2001:db8::1")]
+    #[case::zone("[fe80::1%25eth0]", "", "fe80::1%eth0")]
+    #[case::several_ats("a@b@h", "-l|a@b|", "h")]
+    fn targets(#[case] target: &str, #[case] before: &str, #[case] host: &str) {
+        let expected = format!("{before}{ALWAYS}{CLEAR}|--|{host}|nix-store --serve --write");
+        assert_eq!(line(target, quiet()), expected);
+    }
+
+    #[test]
+    fn the_users_options_come_before_ours_and_after_the_targets() {
+        let extra = parse_ssh_options("-o RemoteCommand='a b' -p 1").unwrap();
+        let options = OpenSshOptions { extra, ..quiet() };
+        assert_eq!(
+            line("h:2", options),
+            format!("-p|2|-o|RemoteCommand=a b|-p|1|{ALWAYS}{CLEAR}|--|h|nix-store --serve --write")
+        );
+    }
+
+    #[test]
+    fn forwardings_that_are_asked_for_stay() {
+        let options = OpenSshOptions { extra: parse_ssh_options("-R 8080:cache:80").unwrap(), ..quiet() };
+        assert_eq!(line("h", options), format!("-R|8080:cache:80|{ALWAYS}|--|h|nix-store --serve --write"));
+    }
+
+    #[test]
+    fn every_option_has_its_word() {
+        let options = OpenSshOptions {
+            compression: Compression::On,
+            verbosity: 9,
+            identity_file: Some(PathBuf::from("/my key")),
+            known_hosts_file: Some(PathBuf::from("/my \"known\" 100%")),
+            keep_alive: Some(KeepAlive::new(Duration::from_millis(1500), 2)),
+            connect_timeout: Some(Duration::from_secs(7)),
+            ..OpenSshOptions::default()
+        };
+        let expected = format!(
+            "{ALWAYS}{CLEAR}|-C|-v|-v|-v|-i|/my key|-o|UserKnownHostsFile=\"/my \\\"known\\\" 100%%\"\
+             |-o|ServerAliveInterval=2|-o|ServerAliveCountMax=2|-o|ConnectTimeout=7|--|h|nix-store --serve --write"
+        );
+        assert_eq!(line("h", options), expected);
+    }
+}
