@@ -3,6 +3,7 @@
 //! * Names: [`StoreDir`], [`StorePath`], [`StorePathSet`].
 //! * Hashes: [`struct@Hash`], [`NarHash`], [`ContentAddress`].
 //! * Metadata: [`PathInfo`], [`Signature`] and the keys behind it.
+//! * Recipes: [`Derivation`], the content of `.drv` files, and the check of its output paths.
 //! * What a store can do: [`Source`] and [`Destination`], which a copy connects.
 //!
 //! ```
@@ -27,6 +28,7 @@
 
 mod capability;
 mod content_address;
+mod derivation;
 mod error;
 mod hash;
 pub mod nix32;
@@ -39,6 +41,9 @@ pub mod test_util;
 
 pub use capability::{Destination, Nar, NarBody, NarStream, Outcome, Outputs, Source, ValidityQuery};
 pub use content_address::{ContentAddress, ContentAddressError, ContentMethod, make_store_path};
+pub use derivation::{
+    Derivation, DerivationError, DerivationOutput, ModuloCache, OutputsError, WantedOutputs,
+};
 pub use error::{Cause, StoreError};
 pub use hash::{Hash, HashAlgorithm, HashError, Hasher, NarHash, NarHasher};
 pub use path_info::PathInfo;
