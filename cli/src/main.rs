@@ -1,2 +1,73 @@
-//! placeholder
-fn main() {}
+//! `nix-copy-closure`: arguments in, messages and an exit code out. What it does is in the crates below.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the program that talks to people")]
+
+#[cfg(not(feature = "ssh"))]
+compile_error!("build with a feature for a transport: `ssh` (OpenSSH)");
+
+mod arguments;
+mod copying;
+mod failure;
+mod logging;
+mod progress;
+mod roots;
+mod serving;
+mod stores;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Task};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let task = match Arguments::read() {
+        Ok(task) => task,
+        Err(code) => return code,
+    };
+    logging::start(task.verbosity());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new("could not start", error).report(),
+    };
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = perform(task) => result,
+            signal = interrupted() => Err(signal),
+        }
+    });
+    // Threads that are in the middle of disk work are left behind: whatever they do is safe to be cut off anywhere.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn perform(task: Task) -> Result<(), Failure> {
+    match task {
+        Task::Copy(arguments) => copying::copy(&arguments).await,
+        Task::Serve(arguments) => serving::serve(&arguments).await,
+    }
+}
+
+/// Waits for a signal that asks this program to end.
+async fn interrupted() -> Failure {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind: SignalKind| async move {
+        match signal(kind) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a signal cannot be waited for");
+                std::future::pending::<()>().await;
+            }
+        }
+        Failure::signal(kind.as_raw_value())
+    };
+    tokio::select! {
+        failure = wait(SignalKind::interrupt()) => failure,
+        failure = wait(SignalKind::terminate()) => failure,
+        failure = wait(SignalKind::hangup()) => failure,
+    }
+}

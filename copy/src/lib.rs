@@ -1,1 +1,44 @@
-//! The copy engine: a request becomes a plan, the plan is run, the run is reported
+//! The copy engine. It knows a [`Source`](ncc_store::Source), a [`Destination`](ncc_store::Destination) and nothing
+//! of what is behind them.
+//!
+//! A copy has five steps, and this crate reads in their order:
+//!
+//! 1. a [`Request`] says what is wanted, as data;
+//! 2. [`plan`] asks the source for the closure and the destination what it has, each once;
+//! 3. the [`Plan`] says what is present and what is to send, references first;
+//! 4. [`run`] connects the source's NARs to the destination, through a check that counts and hashes every byte;
+//! 5. the [`Report`] says what happened, after the destination was asked once more whether the roots are valid.
+//!
+//! [`copy`] does all five. An [`Observer`] sees it happen.
+//!
+//! ```
+//! use ncc_copy::{NoObserver, Request, copy};
+//! use ncc_store::test_util::MemoryStore;
+//!
+//! # futures_util::FutureExt::now_or_never(async {
+//! let here = MemoryStore::new("this machine");
+//! let library = here.add("library", "code", &[]);
+//! let program = here.add("program", "more code", &[library]);
+//! let there = MemoryStore::new("the other machine");
+//!
+//! let report = copy(&here, &there, &Request::new([program.clone()]), &NoObserver.shared()).await?;
+//! assert_eq!(report.sent.paths, 2);
+//! let again = copy(&here, &there, &Request::new([program]), &NoObserver.shared()).await?;
+//! assert_eq!(again.sent.paths, 0);
+//! # Ok::<(), ncc_copy::CopyError>(())
+//! # }).expect("memory is always ready")?;
+//! # Ok::<(), ncc_copy::CopyError>(())
+//! ```
+
+mod check;
+mod error;
+mod observer;
+mod plan;
+mod request;
+mod run;
+
+pub use error::CopyError;
+pub use observer::{Event, NoObserver, Observer};
+pub use plan::{Plan, plan};
+pub use request::{OnFailure, Request};
+pub use run::{Failed, Report, Total, copy, run};

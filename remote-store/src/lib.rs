@@ -32,6 +32,8 @@ mod error;
 mod options;
 mod source;
 mod store;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 
 pub use error::RemoteError;
 pub use options::ServeOptions;

@@ -1,0 +1,125 @@
+//! How failure is told: what, then each cause, then what can be done.
+
+use std::{error::Error, fmt, process::ExitCode, sync::Arc};
+
+use ncc_copy::CopyError;
+use ncc_local_store::Error as LocalStoreError;
+use ncc_remote_store::RemoteError;
+
+/// Why the program ends without success.
+pub(crate) struct Failure {
+    message: String,
+    hints: Vec<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// A failure with a cause.
+    pub(crate) fn new(what: impl fmt::Display, cause: impl Into<Box<dyn Error>>) -> Self {
+        let cause = cause.into();
+        Self { message: format!("{what}: {}", chain(&*cause)), hints: hints(&*cause), code: 1 }
+    }
+
+    /// A failure that needs no further words than its own.
+    pub(crate) fn plain(cause: &(dyn Error + 'static)) -> Self {
+        Self { message: chain(cause), hints: hints(cause), code: 1 }
+    }
+
+    /// A failure in words alone.
+    pub(crate) fn text(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hints: Vec::new(), code: 1 }
+    }
+
+    /// Ended by a signal: silent, and with the code that shells give it.
+    pub(crate) fn signal(number: i32) -> Self {
+        let code = u8::try_from(number.saturating_add(128)).unwrap_or(1);
+        Self { message: String::new(), hints: Vec::new(), code }
+    }
+
+    /// With one more thing that a person can do.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Says it on stderr and gives the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        if !self.message.is_empty() {
+            eprintln!("error: {}", self.message);
+        }
+        for hint in self.hints {
+            eprintln!("hint: {hint}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+/// The error and all its causes on one line. A cause whose words its effect has already used is left out.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in causes(error).skip(1) {
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+    }
+    text
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut hints: Vec<String> = causes(error).filter_map(hint).collect();
+    hints.dedup();
+    hints
+}
+
+/// What a person can do about one cause.
+fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<RemoteError>() {
+        return remote_hint(error);
+    }
+    if let Some(error) = error.downcast_ref::<Arc<RemoteError>>() {
+        return remote_hint(error);
+    }
+    if let Some(CopyError::Interrupted { report, .. }) = error.downcast_ref::<CopyError>() {
+        return (report.sent.paths > 0).then(|| {
+            "what was registered stays; running the same command again continues from there".to_owned()
+        });
+    }
+    error.downcast_ref::<LocalStoreError>().and_then(local_hint)
+}
+
+fn remote_hint(error: &RemoteError) -> Option<String> {
+    match error {
+        RemoteError::Unreached { failure, .. } => Some(failure.hint.clone()).filter(|hint| !hint.is_empty()),
+        RemoteError::ProgramNotFound { program, .. } => Some(format!(
+            "if Nix is installed there, say where with '--remote-program /path/to/{}'",
+            program.rsplit('/').next().unwrap_or(program)
+        )),
+        RemoteError::Ended { stderr, .. } if stderr.contains("lacks a") && stderr.contains("signature") => Some(
+            "the remote user is not trusted to add unsigned paths: copy as root, add the user to 'trusted-users' in \
+             the host's nix.conf, or sign the paths with a key that the host trusts"
+                .to_owned(),
+        ),
+        RemoteError::Ended { stderr, .. } if stderr.contains("No space left on device") => {
+            Some("the disk of the host is full: 'nix-collect-garbage' there may free some".to_owned())
+        }
+        RemoteError::Protocol { .. } => {
+            Some("is the program on the host 'nix-store' of Nix 2.1 or later, and does its login shell start it?".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn local_hint(error: &LocalStoreError) -> Option<String> {
+    match error.io_kind()? {
+        std::io::ErrorKind::PermissionDenied => {
+            Some("writing to this store needs its owner's rights: run as root, or give another store with '--store'".to_owned())
+        }
+        std::io::ErrorKind::StorageFull => Some("the disk of this machine is full".to_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,155 @@
+//! From what a person types to store paths.
+
+use std::{
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    fs, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Component, Path, PathBuf},
+};
+
+use ncc_local_store::LocalStoreConfig;
+use ncc_store::{StorePath, StorePathError};
+
+/// As many links as Linux follows.
+const LINK_LIMIT: usize = 40;
+
+/// Why an argument is no path to copy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootError {
+    #[error("path '{}' is not in the Nix store", path.display())]
+    NotInStore { path: PathBuf },
+    #[error("path '{}' is not in the Nix store: it leads to '{}'", path.display(), end.display())]
+    LeadsElsewhere { path: PathBuf, end: PathBuf },
+    #[error("path '{}' leads to no store path", path.display())]
+    NoStorePath { path: PathBuf, source: StorePathError },
+    #[error("path '{}' cannot be followed", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("path '{}' is not UTF-8, as every store path is", path.display())]
+    NotText { path: PathBuf },
+    #[error("path '{}' has too many levels of symbolic links", path.display())]
+    TooManyLinks { path: PathBuf },
+}
+
+/// Follows links on this machine until `argument` is inside of the store, and cuts it to the store path.
+///
+/// The store path itself need not exist here: with `--from` it usually does not.
+pub(crate) fn resolve(argument: &OsStr, store: &LocalStoreConfig) -> Result<StorePath, RootError> {
+    let path = Path::new(argument);
+    let unreadable = |source| RootError::Unreadable { path: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(unreadable)?;
+    let mut left: VecDeque<OsString> = components(&absolute);
+    let mut current = PathBuf::from("/");
+    let mut links = 0;
+    loop {
+        if let Some(inside) = inside(&current, store) {
+            let text = inside.to_str().ok_or_else(|| RootError::NotText { path: path.to_owned() })?;
+            return store
+                .store_dir
+                .containing(&format!("{}/{text}", store.store_dir))
+                .map_err(|source| RootError::NoStorePath { path: path.to_owned(), source });
+        }
+        let Some(next) = left.pop_front() else {
+            return Err(if current == absolute {
+                RootError::NotInStore { path: absolute }
+            } else {
+                RootError::LeadsElsewhere { path: path.to_owned(), end: current }
+            });
+        };
+        if next == ".." {
+            current.pop();
+            continue;
+        }
+        current.push(next);
+        match fs::read_link(&current) {
+            Ok(target) => {
+                links += 1;
+                if links > LINK_LIMIT {
+                    return Err(RootError::TooManyLinks { path: path.to_owned() });
+                }
+                current.pop();
+                if target.is_absolute() {
+                    current = PathBuf::from("/");
+                }
+                for component in components(&target).into_iter().rev() {
+                    left.push_front(component);
+                }
+            }
+            // No link, or nothing at all: then it must be in the store by its text.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(unreadable(error));
+            }
+            Err(error) => return Err(unreadable(error)),
+        }
+    }
+}
+
+fn components(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What stands behind the store directory, logical or real, if anything does.
+fn inside<'a>(path: &'a Path, store: &LocalStoreConfig) -> Option<&'a OsStr> {
+    [Path::new(store.store_dir.as_str()), &store.real_store_dir]
+        .into_iter()
+        .find_map(|directory| path.strip_prefix(directory).ok())
+        .map(Path::as_os_str)
+        .filter(|rest| !rest.as_bytes().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const PATH: &str = "/nix/store/nlhn6cma43vk5l44cgr8sw3ykiir1wmm-hi";
+
+    fn resolved(argument: &Path) -> Result<String, RootError> {
+        let store = LocalStoreConfig::chroot("/nowhere");
+        resolve(argument.as_os_str(), &store).map(|path| store.store_dir.full(&path))
+    }
+
+    #[test]
+    fn paths_below_a_store_path_are_cut() {
+        assert_eq!(resolved(Path::new(PATH)).unwrap(), PATH);
+        assert_eq!(resolved(&Path::new(PATH).join("bin/hi")).unwrap(), PATH);
+        assert_eq!(resolved(Path::new(&format!("{PATH}/"))).unwrap(), PATH);
+        let real = format!("/nowhere{PATH}/bin");
+        assert_eq!(resolved(Path::new(&real)).unwrap(), PATH);
+    }
+
+    #[test]
+    fn links_are_followed_wherever_they_stand() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        symlink(PATH, at("result")).unwrap();
+        symlink("result", at("indirect")).unwrap();
+        fs::create_dir(at("profile")).unwrap();
+        symlink("../result/bin/hi", at("profile/hi")).unwrap();
+        symlink(at("profile"), at("current")).unwrap();
+        for name in ["result", "indirect", "profile/hi", "current/hi", "result/share", "profile/../result"] {
+            assert_eq!(resolved(&at(name)).unwrap(), PATH, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_elsewhere_is_refused_with_where_it_leads() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        assert!(matches!(resolved(&at("missing")), Err(RootError::NotInStore { .. })));
+        symlink("/etc/hostname", at("link")).unwrap();
+        assert!(matches!(resolved(&at("link")), Err(RootError::LeadsElsewhere { .. })));
+        symlink("loop", at("loop")).unwrap();
+        assert!(matches!(resolved(&at("loop")), Err(RootError::TooManyLinks { .. })));
+        assert!(matches!(resolved(Path::new("/nix/store")), Err(RootError::NotInStore { .. })));
+        assert!(matches!(resolved(Path::new("/nix/store/x")), Err(RootError::NoStorePath { .. })));
+    }
+}

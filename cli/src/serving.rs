@@ -1,0 +1,19 @@
+//! `--serve`: this program as the other side.
+
+use ncc_local_store::{Access, LocalStore};
+use ncc_protocol::serve::{Server, Writing};
+
+use crate::{arguments::Arguments, failure::Failure, stores};
+
+/// Serves the local store over stdin and stdout until the client ends.
+pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Failure> {
+    let (access, writing) = if arguments.write {
+        (Access::ReadWrite, Writing::Allowed)
+    } else {
+        (Access::ReadOnly, Writing::Refused)
+    };
+    let config = stores::local_config(arguments)?;
+    let store = LocalStore::open(config, access).map_err(|error| Failure::plain(&error))?;
+    let server = Server::new(tokio::io::stdin(), tokio::io::stdout(), &store, writing);
+    server.run().await.map_err(|error| Failure::plain(&error))
+}

@@ -1,0 +1,63 @@
+//! Why a copy is not complete.
+
+use ncc_closure::GraphError;
+use ncc_store::{StoreDir, StoreError};
+
+use crate::Report;
+
+/// Why a copy is not complete. Everything that was registered until then stays, and is not sent again next time.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// A store failed before anything was sent.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The two stores have different logical store directories, which are part of every path.
+    #[error(
+        "{source_name} has the store directory '{source_dir}', but {destination_name} has '{destination_dir}'"
+    )]
+    StoreDirs {
+        /// The source's name.
+        source_name: String,
+        /// Its store directory.
+        source_dir: StoreDir,
+        /// The destination's name.
+        destination_name: String,
+        /// Its store directory.
+        destination_dir: StoreDir,
+    },
+    /// The source's metadata contradicts itself.
+    #[error("{store} describes references that cannot be")]
+    Graph {
+        /// The source's name.
+        store: String,
+        /// What is wrong with them.
+        #[source]
+        source: GraphError,
+    },
+    /// It failed on the way.
+    #[error("copying stopped after {} of {} paths", report.sent.paths, report.sent.paths + report.unsent.paths)]
+    Interrupted {
+        /// What had been done until then.
+        report: Box<Report>,
+        /// Why it went no further.
+        #[source]
+        source: StoreError,
+    },
+    /// Paths could not be copied, one by one.
+    #[error("{} of {} paths could not be copied", report.unsent.paths, report.unsent.paths + report.sent.paths)]
+    Failed {
+        /// What had been done, and what failed with which error.
+        report: Box<Report>,
+    },
+    /// All went well by all accounts, and yet a root is not valid at the destination.
+    #[error("{store} has no valid path '{path}' after the copy")]
+    RootMissing {
+        /// The destination's name.
+        store: String,
+        /// The full path.
+        path: String,
+        /// What had been done.
+        report: Box<Report>,
+    },
+}

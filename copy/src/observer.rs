@@ -1,0 +1,60 @@
+//! What others can see of a copy while it happens.
+
+use std::sync::Arc;
+
+use ncc_store::{PathInfo, StoreError, StorePath};
+
+use crate::Plan;
+
+/// A moment of a copy.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The source is asked for the closure.
+    ComputingClosure,
+    /// The destination is asked which of this many paths it has.
+    Asking {
+        /// Paths of the closure.
+        paths: usize,
+    },
+    /// It is known what will be sent.
+    Planned(&'a Plan),
+    /// The first byte of a path is about to be read.
+    Started(&'a PathInfo),
+    /// Bytes of a path were handed to the destination.
+    Sent {
+        /// The path.
+        path: &'a StorePath,
+        /// How many bytes, since the last such event.
+        bytes: u64,
+    },
+    /// All bytes of a path were handed to the destination, and they were right.
+    Finished(&'a PathInfo),
+    /// The destination says that the path is valid there now.
+    Registered(&'a StorePath),
+    /// A path could not be copied.
+    Failed(&'a StorePath, &'a StoreError),
+    /// The destination is asked whether all roots are valid.
+    Checking,
+}
+
+/// Sees the events of a copy. Called from the task that copies: it must not block.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: Event<'_>);
+}
+
+/// Looks away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoObserver;
+
+impl NoObserver {
+    /// As the shared trait object that the engine takes.
+    pub fn shared(self) -> Arc<dyn Observer> {
+        Arc::new(self)
+    }
+}
+
+impl Observer for NoObserver {
+    fn event(&self, _: Event<'_>) {}
+}

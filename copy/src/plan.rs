@@ -1,0 +1,69 @@
+//! What a copy will do, found out with one question to each side.
+
+use std::sync::Arc;
+
+use ncc_closure::Graph;
+use ncc_store::{Destination, PathInfo, Source, StorePath, ValidityQuery};
+
+use crate::{CopyError, Event, Observer, Request};
+
+/// What a copy will do.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Plan {
+    /// What must be valid in the end.
+    pub roots: Vec<StorePath>,
+    /// Valid at the destination already, or substituted there just now.
+    pub present: Vec<Arc<PathInfo>>,
+    /// What is to be sent, references before their referrers.
+    pub to_send: Vec<Arc<PathInfo>>,
+}
+
+impl Plan {
+    /// Bytes of all NARs to send.
+    pub fn bytes_to_send(&self) -> u64 {
+        self.to_send.iter().fold(0, |sum, info| sum.saturating_add(info.nar_size))
+    }
+}
+
+/// Asks the source for the closure and the destination for what it has of it.
+///
+/// From then on until it is closed, the destination keeps its garbage collector off the whole closure: what is
+/// present now is still present when what refers to it arrives.
+///
+/// # Errors
+/// [`CopyError::Store`], [`CopyError::StoreDirs`], [`CopyError::Graph`].
+pub async fn plan(
+    source: &dyn Source,
+    destination: &dyn Destination,
+    request: &Request,
+    observer: &Arc<dyn Observer>,
+) -> Result<Plan, CopyError> {
+    if source.store_dir() != destination.store_dir() {
+        return Err(CopyError::StoreDirs {
+            source_name: source.name().to_owned(),
+            source_dir: source.store_dir().clone(),
+            destination_name: destination.name().to_owned(),
+            destination_dir: destination.store_dir().clone(),
+        });
+    }
+    observer.event(Event::ComputingClosure);
+    let closure = source.closure(&request.roots, request.outputs).await?;
+
+    observer.event(Event::Asking { paths: closure.len() });
+    let paths: Vec<_> = closure.iter().map(|info| info.path.clone()).collect();
+    let query = ValidityQuery::default().locking().substituting(request.substitute);
+    let valid = destination.valid_paths(&paths, query).await?;
+
+    let graph = Graph::new(closure);
+    let order = graph
+        .topological_order()
+        .map_err(|error| CopyError::Graph { store: source.name().to_owned(), source: error })?;
+    let mut plan = Plan { roots: request.roots.clone(), ..Plan::default() };
+    for info in order {
+        let place = if valid.contains(&info.path) { &mut plan.present } else { &mut plan.to_send };
+        place.push(Arc::clone(info));
+    }
+    observer.event(Event::Planned(&plan));
+    Ok(plan)
+}

@@ -1,0 +1,37 @@
+//! What is wanted, as data.
+
+use ncc_store::{Outputs, StorePath};
+
+/// What to do when one path cannot be copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Start no further path.
+    #[default]
+    Stop,
+    /// Copy everything that does not refer to it.
+    Continue,
+}
+
+/// A copy that is wanted. Fields may be added.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Request {
+    /// The paths whose closure is copied.
+    pub roots: Vec<StorePath>,
+    /// Whether derivations bring their outputs.
+    pub outputs: Outputs,
+    /// Let the destination substitute what it can before anything is sent.
+    pub substitute: bool,
+    /// What to do when one path cannot be copied.
+    pub on_failure: OnFailure,
+}
+
+impl Request {
+    /// A copy of the closure of `roots`, with nothing else asked for.
+    pub fn new(roots: impl IntoIterator<Item = StorePath>) -> Self {
+        let mut roots: Vec<_> = roots.into_iter().collect();
+        roots.sort_unstable();
+        roots.dedup();
+        Self { roots, ..Self::default() }
+    }
+}

@@ -1,0 +1,198 @@
+//! What goes wrong is named, and nothing that was answered is lost.
+
+use ncc_copy::{CopyError, NoObserver, OnFailure, Request, copy};
+use ncc_remote_store::test_util::MemoryHost;
+use ncc_store::{
+    StorePath,
+    test_util::{Fault, MemoryStore},
+};
+
+use crate::remote;
+
+/// The whole chain of causes, as a person reads it.
+fn explained(error: &CopyError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// A store with three independent paths and one that refers to the second.
+fn store() -> (MemoryStore, Vec<StorePath>) {
+    let store = MemoryStore::new("here");
+    let mut paths: Vec<_> = ["a", "b", "c"].map(|name| store.add(name, name, &[])).into();
+    paths.push(store.add("d", "refers to b", &paths[1..2]));
+    (store, paths)
+}
+
+fn request(paths: &[StorePath], on_failure: OnFailure) -> Request {
+    let mut request = Request::new(paths.to_vec());
+    request.on_failure = on_failure;
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupt_path_is_named_and_not_sent() {
+    let (here, paths) = store();
+    here.inject(Fault::CorruptContent(paths[1].clone()));
+    let there = MemoryStore::new("there");
+    let result = copy(
+        &here,
+        &remote(&MemoryHost::new(&there)),
+        &request(&paths, OnFailure::Stop),
+        &NoObserver.shared(),
+    )
+    .await;
+    let CopyError::Failed { report } = result.unwrap_err() else { panic!("another error") };
+    assert_eq!(report.failed[0].path, paths[1]);
+    let error = report.failed[0].error.as_ref().unwrap().to_string();
+    assert!(error.contains("in here does not match its metadata"), "{error}");
+    assert!(!there.paths().contains(&paths[1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_can_be_copied_is_copied_if_wanted() {
+    let (here, paths) = store();
+    here.inject(Fault::CorruptContent(paths[1].clone()));
+    let there = MemoryStore::new("there");
+    let result = copy(
+        &here,
+        &remote(&MemoryHost::new(&there)),
+        &request(&paths, OnFailure::Continue),
+        &NoObserver.shared(),
+    )
+    .await;
+    let CopyError::Failed { report } = result.unwrap_err() else { panic!("another error") };
+    assert_eq!(report.failed.len(), 2, "b, and d which refers to it");
+    assert_eq!(report.sent.paths, 2);
+    let mut expected = vec![paths[0].clone(), paths[2].clone()];
+    expected.sort();
+    assert_eq!(there.paths(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_corrupt_path_is_cut_and_what_came_before_it_stays() {
+    let here = MemoryStore::new("here").with_block_size(16 << 10);
+    let good = here.add("good", "good", &[]);
+    let bad = here.add("bad", vec![7; 1 << 20], std::slice::from_ref(&good));
+    here.inject(Fault::CorruptContent(bad.clone()));
+    let there = MemoryStore::new("there");
+    let result = copy(
+        &here,
+        &remote(&MemoryHost::new(&there)),
+        &request(std::slice::from_ref(&bad), OnFailure::Stop),
+        &NoObserver.shared(),
+    )
+    .await;
+    let text = explained(&result.unwrap_err());
+    assert!(text.contains(&format!("content of '{bad}' in here does not match")), "{text}");
+    assert_eq!(there.paths(), [good]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_longer_than_its_metadata_never_becomes_a_request() {
+    for fault in [Fault::ExtendContent, Fault::TruncateContent] {
+        let here = MemoryStore::new("here");
+        let bad = here.add("bad", vec![7; 100_000], &[]);
+        here.inject(fault(bad.clone(), 1000));
+        let there = MemoryStore::new("there");
+        let result = copy(
+            &here,
+            &remote(&MemoryHost::new(&there)),
+            &request(&[bad], OnFailure::Stop),
+            &NoObserver.shared(),
+        )
+        .await;
+        let text = explained(&result.unwrap_err());
+        assert!(text.contains("in here does not match its metadata"), "{text}");
+        assert!(there.paths().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_the_path_and_quotes_the_host() {
+    let (here, paths) = store();
+    let there = MemoryStore::new("there");
+    there.inject(Fault::RefusePath(paths[2].clone()));
+    let result = copy(
+        &here,
+        &remote(&MemoryHost::new(&there)),
+        &request(&paths, OnFailure::Stop),
+        &NoObserver.shared(),
+    )
+    .await;
+    let error = result.unwrap_err();
+    let text = explained(&error);
+    assert!(text.contains(&format!("host 'memory' could not add '{}'", paths[2])), "{text}");
+    assert!(matches!(error, CopyError::Interrupted { .. }), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answered_path_is_counted_although_the_connection_breaks_later() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(50);
+    let there = MemoryStore::new("there");
+    there.inject(Fault::FailAfterAdds(20));
+    let request = request(&chain[49..], OnFailure::Stop);
+    let result = copy(&here, &remote(&MemoryHost::new(&there)), &request, &NoObserver.shared()).await;
+    let CopyError::Interrupted { report, .. } = result.unwrap_err() else { panic!("another error") };
+    assert_eq!((report.sent.paths, report.unsent.paths), (20, 30));
+
+    there.heal();
+    let report =
+        copy(&here, &remote(&MemoryHost::new(&there)), &request, &NoObserver.shared()).await.unwrap();
+    assert_eq!((report.present.paths, report.sent.paths), (20, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_connection_is_an_error_wherever_it_breaks() {
+    for cut in (0..3000).step_by(111) {
+        let there = MemoryStore::new("there");
+        let chain = there.add_chain(8);
+        let here = MemoryStore::new("here");
+        let host = MemoryHost::new(&there).with_output_cut_at(cut);
+        let request = request(&chain[7..], OnFailure::Stop);
+        let result = copy(&remote(&host), &here, &request, &NoObserver.shared()).await;
+        assert!(result.is_err(), "cut at {cut}");
+        // Whatever did arrive is whole, and the next try completes it.
+        copy(&remote(&MemoryHost::new(&there)), &here, &request, &NoObserver.shared()).await.unwrap();
+        assert_eq!(here.paths(), there.paths());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_path_that_is_corrupt_is_not_registered_here() {
+    let (there, paths) = store();
+    there.inject(Fault::CorruptContent(paths[1].clone()));
+    let here = MemoryStore::new("here");
+    let result = copy(
+        &remote(&MemoryHost::new(&there)),
+        &here,
+        &request(&paths, OnFailure::Continue),
+        &NoObserver.shared(),
+    )
+    .await;
+    let CopyError::Failed { report } = result.unwrap_err() else { panic!("another error") };
+    assert!(report.failed[0].error.as_ref().unwrap().to_string().contains("in host 'memory' does not match"));
+    assert_eq!(here.paths().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_that_the_host_does_not_have_is_an_error() {
+    let (there, paths) = store();
+    there.delete(&paths[3]);
+    let here = MemoryStore::new("here");
+    let result = copy(
+        &remote(&MemoryHost::new(&there)),
+        &here,
+        &request(&paths, OnFailure::Stop),
+        &NoObserver.shared(),
+    )
+    .await;
+    let text = explained(&result.unwrap_err());
+    assert!(text.contains("is not valid"), "{text}");
+    assert!(here.paths().is_empty());
+}
