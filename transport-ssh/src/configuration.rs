@@ -50,8 +50,10 @@ impl Configuration {
         let mut additions = Vec::new();
         // "0" and "none" are how -G prints what is not set. Who wants just that says so in NIX_SSHOPTS, which comes before.
         let unset = |keyword, unset| !self.0.contains_key(keyword) || self.says(keyword, &[unset]);
+        // Debian's ssh sets this by itself for BatchMode; our count of 3 would make 15 minutes of it.
+        let debians_own = self.says("batchmode", &["yes"]) && self.says("serveraliveinterval", &["300"]);
         if let Some(KeepAlive { interval, count }) = options.keep_alive
-            && unset("serveraliveinterval", "0")
+            && (unset("serveraliveinterval", "0") || debians_own)
         {
             additions.push(format!("ServerAliveInterval={}", whole_seconds(interval)));
             additions.push(format!("ServerAliveCountMax={count}"));
@@ -100,6 +102,7 @@ mod tests {
     #[case::not_asked("", &DEFAULTS)]
     #[case::nothing_set("serveraliveinterval 0\nserveralivecountmax 3\nconnecttimeout none\n", &DEFAULTS)]
     #[case::all_set("serveraliveinterval 5\nconnecttimeout 7\n", &[])]
+    #[case::debian("batchmode yes\nserveraliveinterval 300\nconnecttimeout none\n", &DEFAULTS)]
     #[case::one_set("serveraliveinterval 0\nconnecttimeout 7\n", &DEFAULTS[..2])]
     #[case::would_be_master("serveraliveinterval 5\nconnecttimeout 7\ncontrolmaster auto\ncontrolpersist no\n", &["ControlMaster=no"])]
     #[case::persistent_master("serveraliveinterval 5\nconnecttimeout 7\ncontrolmaster auto\ncontrolpersist 600\n", &[])]

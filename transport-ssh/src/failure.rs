@@ -122,10 +122,7 @@ fn proxys_own_words(stderr: &str) -> Option<&str> {
 }
 
 /// The first of `signs` that any line shows, and the first such line.
-fn first_sign<'a>(
-    stderr: &'a str,
-    signs: impl IntoIterator<Item = &'static Sign>,
-) -> Option<(&'static Sign, &'a str)> {
+fn first_sign(stderr: &str, signs: impl IntoIterator<Item = &'static Sign>) -> Option<(&'static Sign, &str)> {
     signs.into_iter().find_map(|sign| {
         let line = stderr.lines().find(|line| sign.parts.iter().all(|part| line.contains(part)))?;
         Some((sign, line))

@@ -27,6 +27,11 @@
 //!
 //! * `test-util`: the module `test_util`, an sshd of one's own on loopback.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
 mod configuration;
 mod failure;
 mod open_ssh;

@@ -1,6 +1,11 @@
 //! A real sshd for tests: on loopback, on a port of its own, with keys of its own, gone at the end.
 
-#![allow(clippy::missing_panics_doc, reason = "panicking is how a test says no")]
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "panicking is how a test says no"
+)]
 
 use std::{
     fs,

@@ -293,11 +293,12 @@ mod tests {
         assert!(!FIRST_OF.contains(['\'', '\\', '!', '\n']), "{FIRST_OF}");
     }
 
+    /// Makes a program. A process of its own writes it: had this one the file open, a child that another test forks at the same
+    /// time would inherit it for a moment, and the program would be "busy".
     fn executable(path: &std::path::Path, text: &str) {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let script = "mkdir -p \"${1%/*}\" && printf %s \"$2\" >\"$1\" && chmod 755 \"$1\"";
+        let status = Command::new("sh").args(["-c", script, "sh"]).arg(path).arg(text).status().unwrap();
+        assert!(status.success());
     }
 
     /// Who runs the tests: fish sets USER itself.

@@ -14,7 +14,13 @@
 //! ncc_transport::conformance_tests!(with_transport);
 //! ```
 
-#![allow(clippy::missing_panics_doc, reason = "panicking is how a test says no")]
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "panicking is how a test says no"
+)]
 
 use std::{
     future::Future,
@@ -66,7 +72,9 @@ macro_rules! conformance_tests {
 const LIMIT: Duration = Duration::from_mins(1);
 
 async fn bounded<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let Ok(value) = tokio::time::timeout(LIMIT, future).await else { panic!("{what}: not done within {LIMIT:?}") };
+    let Ok(value) = tokio::time::timeout(LIMIT, future).await else {
+        panic!("{what}: not done within {LIMIT:?}")
+    };
     value
 }
 
@@ -163,7 +171,8 @@ pub async fn keeps_stderr_apart_and_complete(transport: &dyn Transport) {
     .await;
     first.unwrap();
     second.unwrap();
-    let complete = |text: &str, word: &str| text.lines().eq((0..10_000).map(|number| format!("{word} {number}")));
+    let complete =
+        |text: &str, word: &str| text.lines().eq((0..10_000).map(|number| format!("{word} {number}")));
     assert!(complete(&out, "out"), "stdout is not what was written: {} bytes", out.len());
     assert!(complete(&err, "err"), "stderr is not what was written: {} bytes", err.len());
     assert_eq!(control.wait().await.unwrap(), Exit::Code(0));

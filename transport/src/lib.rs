@@ -48,6 +48,11 @@
 //! Filters over the streams (compression of one-way bulk data) will be adapters over [`Channel`]'s boxed streams; a transport does
 //! not know of them.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
 mod channel;
 mod command;
 #[cfg(feature = "test-util")]

@@ -26,8 +26,8 @@ const TERM_GRACE: Duration = Duration::from_secs(1);
 /// The same, once there is no runtime left to wait in and a thread must block.
 const BLOCKING_GRACE: Duration = Duration::from_millis(200);
 
-/// What the pipe to a child's stdin may hold, on Linux: the most that `/proc/sys/fs/pipe-max-size` allows everybody by default.
-/// At the default of 64 KiB, writer and reader of a bulk stream take turns more often than needed.
+/// What the pipe to a child's stdin may hold, on Linux: the most that `/proc/sys/fs/pipe-max-size` allows everybody by default,
+/// so that a child (ssh) that encrypts finds work while its parent waits for a disk.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const STDIN_PIPE_SIZE: usize = 1024 * 1024;
 

@@ -221,7 +221,7 @@ pub enum TargetError {
     #[error("the user name before '@' is empty")]
     EmptyUser,
     /// A user or host that an ssh would take for an option.
-    #[error("'{name}' begins with a dash, which would make it an option of ssh")]
+    #[error("'{}' begins with a dash, which would make it an option of ssh", .name.escape_debug())]
     LeadingDash {
         /// The user or host.
         name: String,
@@ -243,7 +243,7 @@ pub enum TargetError {
         user: String,
     },
     /// What follows the colon is not a port.
-    #[error("'{port}' is not a port number from 1 to 65535")]
+    #[error("'{}' is not a port number from 1 to 65535", .port.escape_debug())]
     InvalidPort {
         /// What stands there.
         port: String,
@@ -334,7 +334,7 @@ fn parse_port(port: &str) -> Result<Option<u16>, TargetError> {
     let number = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
     match number {
         Some(number @ 1..) => Ok(Some(number)),
-        _ => Err(TargetError::InvalidPort { port: port.escape_debug().to_string() }),
+        _ => Err(TargetError::InvalidPort { port: port.to_owned() }),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -188,6 +188,29 @@ async fn a_master_of_the_users_is_used_and_never_made_without_persistence() {
 }
 
 #[tokio::test]
+async fn the_sshd_for_tests_leaves_nothing_behind() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let mut channel = sshd.transport().open(&sh("echo $$; exec sleep 600")).await.unwrap();
+    let mut pid = String::new();
+    while !pid.ends_with('\n') {
+        pid.push(channel.stdout.read_u8().await.unwrap().into());
+    }
+    let directory = sshd.directory().to_owned();
+    let server = sshd.pid().expect("it runs").to_string();
+    assert!(Path::new("/proc").join(&server).exists());
+    drop(sshd);
+    for gone in [Path::new("/proc").join(server), Path::new("/proc").join(pid.trim()), directory] {
+        let start = Instant::now();
+        while gone.exists() && fs::read_to_string(gone.join("stat")).is_ok_and(|stat| !stat.contains(") Z "))
+        {
+            assert!(start.elapsed() < Duration::from_secs(20), "{} is still there", gone.display());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    assert!(!channel.control.wait().await.unwrap().is_success());
+}
+
+#[tokio::test]
 async fn an_ssh_that_does_not_exist_is_named() {
     let mut options = OpenSshOptions::default();
     options.program = "ncc-no-such-ssh".into();
@@ -206,8 +229,12 @@ async fn an_ssh_that_does_not_exist_is_named() {
 async fn an_ssh_that_hangs_when_asked_for_its_configuration_does_not_hang_us() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("ssh");
-    fs::write(&program, "#!/bin/sh\ncase \"$*\" in *-G*) exec sleep 60;; esac\necho \"$#\"\n").unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = "#!/bin/sh\ncase \"$*\" in *-G*) exec sleep 60;; esac\necho \"$#\"\n";
+    // By another process: a child that another test forks now would keep the file busy if it were open here.
+    let script = "printf %s \"$2\" >\"$1\" && chmod 755 \"$1\"";
+    assert!(
+        Command::new("sh").args(["-c", script, "sh"]).arg(&program).arg(text).status().unwrap().success()
+    );
     let mut options = OpenSshOptions::default();
     options.program = program.into();
     let transport = OpenSsh::new("h".parse().unwrap(), options);

@@ -1,7 +1,7 @@
 //! Runs a command on a host, as `ssh` would; NIX_SSHOPTS is honoured.
 //!
 //! ```text
-//! cargo run -p ncc-transport-ssh --example run -- alice@h uname -a
+//! cargo run -p ncc-transport-ssh --example run_on_host -- alice@h uname -a
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example is a program")]
@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let (Some(host), Some(program)) = (words.next(), words.next()) else {
-        return Err("usage: run [USER@]HOST[:PORT] PROGRAM [ARGUMENT...]".into());
+        return Err("usage: run_on_host [USER@]HOST[:PORT] PROGRAM [ARGUMENT...]".into());
     };
     let target: Target = host.parse()?;
     let mut options = OpenSshOptions::default();

@@ -1,7 +1,7 @@
 //! Runs a command on this machine and shows its three streams and its end.
 //!
 //! ```text
-//! cargo run -p ncc-transport --example run -- sh -c 'cat; echo message >&2; exit 3' < Cargo.toml
+//! cargo run -p ncc-transport --example run_here -- sh -c 'cat; echo message >&2; exit 3' < Cargo.toml
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example is a program")]
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args_os().skip(1);
-    let program = words.next().ok_or("usage: run PROGRAM [ARGUMENT...]")?;
+    let program = words.next().ok_or("usage: run_here PROGRAM [ARGUMENT...]")?;
     let command = RemoteCommand::new(program).args(words);
     let transport = LocalProcess::new();
 
