@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -13,6 +14,9 @@ use crate::exec;
 
 /// Where the keys of the Debian archive are on a Debian machine.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Slow lines exist; lines that never answer too.
+const FETCH_LIMIT: Duration = Duration::from_secs(900);
 
 /// Suites by which an entry of the machine's sources is recognised as the Debian archive itself.
 const SUITES: [&str; 12] = [
@@ -118,7 +122,7 @@ impl Apt {
             .env("LC_ALL", "C")
             .current_dir(folder)
             .args(arguments);
-        Ok(exec::capture(&mut command)?.success()?.text())
+        Ok(exec::capture_within(&mut command, FETCH_LIMIT, Vec::new())?.success()?.text())
     }
 }
 

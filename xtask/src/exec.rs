@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// No single step of the laboratory takes longer on two busy cores; what does, hangs.
-const TIME_LIMIT: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// What a finished program left behind.
 #[derive(Debug)]
@@ -19,6 +19,9 @@ pub(crate) struct Finished {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
     pub(crate) timed_out: bool,
+    pub(crate) took: Duration,
+    /// Largest resident size seen, in bytes (sampled).
+    pub(crate) peak: u64,
 }
 
 impl Finished {
@@ -38,7 +41,7 @@ impl Finished {
     /// One paragraph for a report: command, end, streams.
     pub(crate) fn describe(&self) -> String {
         let end = if self.timed_out {
-            format!("was killed after {} s", TIME_LIMIT.as_secs())
+            format!("was killed after {} s", self.took.as_secs())
         } else {
             format!("ended with {}", self.status)
         };
@@ -57,11 +60,16 @@ impl Finished {
 
 /// Runs to the end and captures both streams.
 pub(crate) fn capture(command: &mut Command) -> Result<Finished> {
-    capture_with_input(command, Vec::new())
+    capture_within(command, TIME_LIMIT, Vec::new())
 }
 
 /// Same, feeding `input` to the program.
 pub(crate) fn capture_with_input(command: &mut Command, input: Vec<u8>) -> Result<Finished> {
+    capture_within(command, TIME_LIMIT, input)
+}
+
+/// Same, with a time limit of its own.
+pub(crate) fn capture_within(command: &mut Command, limit: Duration, input: Vec<u8>) -> Result<Finished> {
     let shown = show(command);
     let child = command
         .stdin(Stdio::piped())
@@ -69,11 +77,16 @@ pub(crate) fn capture_with_input(command: &mut Command, input: Vec<u8>) -> Resul
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start `{shown}`"))?;
-    finish(child, shown, input)
+    finish_within(child, shown, limit, input)
 }
 
 /// Waits for a program started with three pipes.
-pub(crate) fn finish(mut child: Child, command: String, input: Vec<u8>) -> Result<Finished> {
+pub(crate) fn finish(child: Child, command: String) -> Result<Finished> {
+    finish_within(child, command, TIME_LIMIT, Vec::new())
+}
+
+fn finish_within(mut child: Child, command: String, limit: Duration, input: Vec<u8>) -> Result<Finished> {
+    let start = Instant::now();
     let mut stdin = child.stdin.take().context("child without stdin")?;
     let mut stdout = child.stdout.take().context("child without stdout")?;
     let mut stderr = child.stderr.take().context("child without stderr")?;
@@ -91,31 +104,43 @@ pub(crate) fn finish(mut child: Child, command: String, input: Vec<u8>) -> Resul
         let _ = stderr.read_to_end(&mut bytes);
         bytes
     });
-    let (status, timed_out) = wait(&mut child, TIME_LIMIT)?;
+    let (status, timed_out, peak) = wait(&mut child, limit)?;
     Ok(Finished {
         command,
         status,
         stdout: read_out.join().unwrap_or_default(),
         stderr: String::from_utf8_lossy(&read_err.join().unwrap_or_default()).into_owned(),
         timed_out,
+        took: start.elapsed(),
+        peak,
     })
 }
 
-/// Waits up to `limit`, then kills.
-pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<(ExitStatus, bool)> {
+/// Waits up to `limit`, then kills. Tells whether it had to, and the largest resident size seen.
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<(ExitStatus, bool, u64)> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
+    let mut peak = 0;
     loop {
         if let Some(status) = child.try_wait().context("cannot wait for a child")? {
-            return Ok((status, false));
+            return Ok((status, false, peak));
         }
+        peak = peak.max(resident_peak(child.id()));
         if start.elapsed() > limit {
             let _ = child.kill();
-            return Ok((child.wait().context("cannot wait for a child")?, true));
+            return Ok((child.wait().context("cannot wait for a child")?, true, peak));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
+}
+
+/// The kernel's own high-water mark, so that only growth in the last 20 ms can be missed. 0 once the process has ended.
+fn resident_peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or_default() * 1024
 }
 
 /// Runs a program of this machine that has to succeed.

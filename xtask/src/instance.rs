@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, mount_remount, unmount};
 
 use crate::exec::{self, Finished};
 use crate::namespace;
@@ -54,6 +54,19 @@ impl LabStore {
         self.folder.join("nix/var/nix/db/db.sqlite")
     }
 
+    /// Makes the store directory a file system of its own with only so many bytes. Before any instance mounts it.
+    pub(crate) fn limit(&self, bytes: u64) -> Result<()> {
+        exec::make_folder(&self.store())?;
+        let options = std::ffi::CString::new(format!("size={bytes},mode=0755"))?;
+        mount("small-store", self.store(), "tmpfs", MountFlags::empty(), Some(options.as_c_str()))
+            .context("cannot mount a small store")
+    }
+
+    /// Makes a limited store read-only. The file system itself, not the mount: Nix undoes the latter.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        mount_remount(self.store(), MountFlags::RDONLY, c"").context("cannot make a store read-only")
+    }
+
     /// Where the host finds a store path of this store.
     pub(crate) fn real(&self, store_path: &str) -> PathBuf {
         self.folder.join(store_path.trim_start_matches('/'))
@@ -63,7 +76,8 @@ impl LabStore {
 impl Drop for LabStore {
     fn drop(&mut self) {
         if !keep() {
-            // Nix objects are read-only folders; as root that does not hinder.
+            // Objects are read-only folders; as root that does not hinder. `limit` may have mounted something.
+            let _ = unmount(self.store(), UnmountFlags::DETACH);
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
@@ -122,7 +136,7 @@ impl Instance {
 
     /// Shows a folder of the host at `name` inside.
     pub(crate) fn bind(&mut self, from: &Path, name: &str) -> Result<()> {
-        self.add_mount(name, |target| mount_bind(from, target))
+        self.add_mount(name, |target| mount_bind_recursive(from, target))
     }
 
     /// Shows the whole host at `/host` inside, so that a forced ssh command may `chroot /host` back to it.
@@ -162,17 +176,25 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        if keep() {
+            return;
+        }
         for target in self.mounts.iter().rev() {
             // DETACH: takes submounts along, and a program that is still going cannot stop it.
             let _ = unmount(target, UnmountFlags::DETACH);
         }
-        if !keep() {
-            let _ = fs::remove_dir_all(&self.folder);
-        }
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// `--keep`, handed down by environment because drops take no arguments.
+/// Set by `--keep`; drops take no arguments.
+static KEEP: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is removed or unmounted.
+pub(crate) fn keep_everything() {
+    KEEP.store(true, Ordering::Relaxed);
+}
+
 fn keep() -> bool {
-    std::env::var_os("NCC_INTEROP_KEEP").is_some()
+    KEEP.load(Ordering::Relaxed)
 }

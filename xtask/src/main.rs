@@ -9,6 +9,7 @@ mod exec;
 mod fixtures;
 mod golden;
 mod instance;
+mod interop;
 mod namespace;
 mod roots;
 mod sshd;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Task {
     /// Build the roots that hold real Nix of four ages, and show that each answers over ssh
     Roots(roots::Options),
+    /// Test a nix-copy-closure against real Nix of four ages
+    Interop(interop::Options),
     /// Capture serve protocol sessions of real Nix into protocol/testdata
     Golden(golden::Options),
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     // The laboratory's commands run inside namespaces of their own; others (demo, test, bench) need not.
     let result = match Arguments::parse().command {
         Task::Roots(options) => namespace::enter().and_then(|()| roots::run(&options)),
+        Task::Interop(options) => interop(&options),
         Task::Golden(options) => namespace::enter().and_then(|()| golden::run(&options)),
     };
     match result {
@@ -46,4 +50,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn interop(options: &interop::Options) -> anyhow::Result<()> {
+    // The candidate is built outside: cargo and its lock have no business in a namespace.
+    if !interop::prepare(options)? {
+        return Ok(());
+    }
+    namespace::enter()?;
+    interop::run(options)
 }

@@ -23,7 +23,7 @@ const RUN: &str = "/run/ncc-interop";
 
 /// Returns inside the namespaces; the outer process never returns from here on success, it exits with the inner status.
 pub(crate) fn enter() -> Result<()> {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return mount_run_folder();
     }
     if !rustix::process::geteuid().is_root() {
@@ -47,6 +47,11 @@ pub(crate) fn enter() -> Result<()> {
         .context("cannot start unshare")?;
     let _ = fs::remove_dir(RUN);
     std::process::exit(status.code().unwrap_or(1));
+}
+
+/// Whether this is the inner process.
+pub(crate) fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
 }
 
 fn mount_run_folder() -> Result<()> {

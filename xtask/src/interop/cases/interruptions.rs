@@ -1,0 +1,191 @@
+//! Copies that are stopped in the middle: no invalid path may be registered, and running again completes.
+
+use std::fs;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Outcome;
+use crate::exec;
+use crate::instance::{Instance, LabStore};
+use crate::interop::compare::{self, Times};
+use crate::interop::lab::{Direction, Lab, Receiver, spawn};
+use crate::database;
+
+/// Whom it hits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Client(Signal),
+    Server,
+}
+
+pub(super) fn kill_client_to(lab: &Lab<'_>) -> Result<Outcome> {
+    interrupt(lab, Direction::To, Victim::Client(Signal::KILL))
+}
+
+pub(super) fn kill_client_from(lab: &Lab<'_>) -> Result<Outcome> {
+    interrupt(lab, Direction::From, Victim::Client(Signal::KILL))
+}
+
+pub(super) fn interrupt_to(lab: &Lab<'_>) -> Result<Outcome> {
+    interrupt(lab, Direction::To, Victim::Client(Signal::INT))
+}
+
+pub(super) fn interrupt_from(lab: &Lab<'_>) -> Result<Outcome> {
+    interrupt(lab, Direction::From, Victim::Client(Signal::INT))
+}
+
+pub(super) fn kill_server_to(lab: &Lab<'_>) -> Result<Outcome> {
+    interrupt(lab, Direction::To, Victim::Server)
+}
+
+pub(super) fn kill_server_from(lab: &Lab<'_>) -> Result<Outcome> {
+    interrupt(lab, Direction::From, Victim::Server)
+}
+
+/// Objects that must have arrived before the blow, of 2,000. Fewer on each attempt that came too late.
+const BLOW_AFTER: [usize; 4] = [200, 50, 10, 1];
+
+fn interrupt(lab: &Lab<'_>, direction: Direction, victim: Victim) -> Result<Outcome> {
+    let paths = [lab.chain()?];
+    for threshold in BLOW_AFTER {
+        let receiver = lab.receiver()?;
+        let server = match direction {
+            Direction::To => &receiver,
+            Direction::From => &lab.source,
+        };
+        let store = match direction {
+            Direction::To => &lab.source.store,
+            Direction::From => &receiver.store,
+        };
+        let (mut child, shown) = spawn(&mut lab.candidate.command(direction, store, &server.server, &paths))?;
+        if !progress(&receiver.store, threshold, &mut child)? {
+            exec::finish(child, shown)?.success()?;
+            continue; // it was faster than we looked
+        }
+        match victim {
+            Victim::Client(signal) => kill(child.id(), signal)?,
+            Victim::Server => {
+                for pid in serving(&server.instance)? {
+                    kill(pid, Signal::KILL)?;
+                }
+            }
+        }
+        let finished = exec::finish(child, shown)?;
+        if finished.status.success() {
+            continue; // the blow hit a finished copy
+        }
+        let mut wrong = Vec::new();
+        if victim == Victim::Server {
+            if finished.status.code() != Some(1) {
+                wrong.push(format!("exit 1 expected: {}", finished.describe()));
+            }
+            if !lab.candidate.lenient && !finished.stderr.contains("127.0.0.1") {
+                wrong.push(format!("stderr does not name the host: {}", finished.stderr.trim()));
+            }
+        }
+        wait_for_silence(&server.instance)?;
+        let arrived = database::read(&receiver.store)?.len();
+        wrong.extend(compare::judge(&receiver.instance, &receiver.store, &[])?);
+        lab.candidate.copy(direction, store, &server.server, &paths).context("the run after the interruption")?;
+        wrong.extend(complete(lab, direction, &receiver, &paths)?);
+        return Ok(Outcome { wrong, note: format!("{arrived} valid after the blow"), skipped: None });
+    }
+    bail!("every attempt to interrupt it came too late")
+}
+
+/// Compared with a copy that nobody interrupted.
+fn complete(lab: &Lab<'_>, direction: Direction, receiver: &Receiver, paths: &[String]) -> Result<Vec<String>> {
+    let baseline = lab.baseline(direction, paths)?;
+    let times = if direction == Direction::To { Times::Kept } else { Times::Now };
+    let mut wrong = compare::stores(&baseline, &receiver.store, times)?;
+    // Who is killed cannot remove its file of temporary roots; the next collection does.
+    wrong.retain(|line| !line.starts_with("temproots/"));
+    wrong.extend(compare::judge(&receiver.instance, &receiver.store, paths)?);
+    Ok(wrong)
+}
+
+fn kill(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("not a pid")?;
+    match kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error).context("cannot signal a process of the laboratory"),
+    }
+}
+
+/// Waits until the store holds `count` objects. False if the copy ended first.
+fn progress(store: &LabStore, count: usize, child: &mut Child) -> Result<bool> {
+    let start = Instant::now();
+    loop {
+        if child.try_wait().context("cannot wait for the copy")?.is_some() {
+            return Ok(false);
+        }
+        let objects = fs::read_dir(store.store()).map_or(0, Iterator::count);
+        if objects > count {
+            return Ok(true);
+        }
+        if start.elapsed() > Duration::from_secs(60) {
+            let _ = child.kill();
+            bail!("after a minute only {objects} objects have arrived");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The `nix-store --serve` processes of an instance. All are ours: this PID namespace holds nothing else.
+fn serving(instance: &Instance) -> Result<Vec<u32>> {
+    let root = instance.path("");
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot list /proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process may end while we look: then it is not there.
+        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = words.split(|byte| *byte == 0);
+        let program = words.next().unwrap_or_default();
+        let serves = program.ends_with(b"nix-store") && words.any(|word| word == b"--serve");
+        if serves && fs::read_link(entry.path().join("root")).is_ok_and(|seen| seen.components().eq(root.components())) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// A server may still be at work on what it had read when its client died.
+fn wait_for_silence(instance: &Instance) -> Result<()> {
+    let start = Instant::now();
+    while !serving(instance)?.is_empty() {
+        if start.elapsed() > Duration::from_secs(60) {
+            bail!("the remote's nix-store is still running a minute after its client died");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Real Nix collects garbage over and over while we fetch: temporary roots must hold what has arrived.
+pub(super) fn gc_from(lab: &Lab<'_>) -> Result<Outcome> {
+    let paths = [lab.chain()?];
+    let receiver = lab.receiver()?;
+    let stop = AtomicBool::new(false);
+    let (copied, collections) = std::thread::scope(|scope| {
+        let collector = scope.spawn(|| -> Result<usize> {
+            let mut rounds = 0;
+            while !stop.load(Ordering::Relaxed) {
+                receiver.instance.run("nix-store", &["--gc"])?;
+                rounds += 1;
+            }
+            Ok(rounds)
+        });
+        let copied = lab.candidate.copy(Direction::From, &receiver.store, &lab.source.server, &paths);
+        stop.store(true, Ordering::Relaxed);
+        (copied, collector.join())
+    });
+    copied?;
+    let collections = collections.map_err(|_| anyhow::anyhow!("the collector panicked"))??;
+    // The last collection may have started after the copy's end, and then rightly takes everything: what is left has to be sound.
+    let wrong = compare::judge(&receiver.instance, &receiver.store, &[])?;
+    Ok(Outcome { wrong, note: format!("{collections} collections"), skipped: None })
+}

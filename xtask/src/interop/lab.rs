@@ -1,0 +1,248 @@
+//! One version's workbench: a source with the fixtures, receivers on demand, upstream's client and ours.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::exec::{self, Finished};
+use crate::fixtures::{self, Mixed};
+use crate::instance::{Instance, LabStore};
+use crate::roots::Release;
+use crate::sshd::{self, Keys, Server, Settings};
+use crate::database;
+
+/// Which way paths go, seen from the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    To,
+    From,
+}
+
+impl Direction {
+    pub(crate) const BOTH: [Self; 2] = [Self::To, Self::From];
+
+    /// The client's flag.
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Self::To => "--to",
+            Self::From => "--from",
+        }
+    }
+}
+
+/// The program under test.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) binary: PathBuf,
+    /// Judges states and exit codes but not texts: for upstream in the candidate's place, when the runner itself is tested.
+    pub(crate) lenient: bool,
+}
+
+impl Candidate {
+    /// A copy between the store at `store` and `server`, not yet started.
+    pub(crate) fn command(&self, direction: Direction, store: &LabStore, server: &Server, paths: &[String]) -> Command {
+        let mut command = self.bare(server);
+        command.arg(direction.flag()).arg("--store").arg(store.folder()).arg("root@127.0.0.1").args(paths);
+        command
+    }
+
+    /// The program with ssh options that reach `server`, and a clean environment.
+    pub(crate) fn bare(&self, server: &Server) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.env_clear().env("NIX_SSHOPTS", format!("{} -p {}", server.ssh_options(), server.port()));
+        for name in ["PATH", "HOME", "USER", "LANG"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
+    /// Runs a copy to its end, which must be good.
+    pub(crate) fn copy(&self, direction: Direction, store: &LabStore, server: &Server, paths: &[String]) -> Result<Finished> {
+        exec::capture(&mut self.command(direction, store, server, paths))?.success()
+    }
+}
+
+/// A fresh store with a running instance and sshd around it.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    // Dropped in this order: sshd first, the store last.
+    pub(crate) server: Server,
+    pub(crate) instance: Instance,
+    pub(crate) store: LabStore,
+}
+
+/// A version's workbench.
+#[derive(Debug)]
+pub(crate) struct Lab<'a> {
+    pub(crate) release: Release,
+    pub(crate) candidate: &'a Candidate,
+    root: &'a Path,
+    keys: &'a Keys,
+    many: OnceCell<String>,
+    chain: OnceCell<String>,
+    huge: OnceCell<String>,
+    pub(crate) mixed: Mixed,
+    /// Holds the fixtures.
+    pub(crate) source: Receiver,
+}
+
+impl<'a> Lab<'a> {
+    /// Builds the mixed closure; the large ones wait until a case asks for them.
+    pub(crate) fn open(release: Release, root: &'a Path, keys: &'a Keys, candidate: &'a Candidate) -> Result<Self> {
+        let source = receiver(release, root, keys, "source", &Settings::default(), |_| Ok(()))?;
+        let mixed = fixtures::mixed(&source.instance, &source.store)?;
+        Ok(Self {
+            release,
+            candidate,
+            root,
+            keys,
+            many: OnceCell::new(),
+            chain: OnceCell::new(),
+            huge: OnceCell::new(),
+            mixed,
+            source,
+        })
+    }
+
+    /// The path of 10,000 files.
+    pub(crate) fn many(&self) -> Result<String> {
+        self.later(&self.many, || fixtures::many_files(&self.source.instance))
+    }
+
+    /// The last of 2,000 chained paths.
+    pub(crate) fn chain(&self) -> Result<String> {
+        self.later(&self.chain, || fixtures::chain(&self.source.instance, fixtures::CHAIN))
+    }
+
+    /// The path with a file over 4 GiB.
+    pub(crate) fn huge(&self) -> Result<String> {
+        self.later(&self.huge, || fixtures::huge(&self.source.instance, &self.source.store))
+    }
+
+    fn later(&self, cell: &OnceCell<String>, make: impl Fn() -> Result<String>) -> Result<String> {
+        if let Some(path) = cell.get() {
+            return Ok(path.clone());
+        }
+        let path = make()?;
+        database::settle_registration_times(&self.source.store)?;
+        Ok(cell.get_or_init(|| path).clone())
+    }
+
+    /// An empty store behind an sshd.
+    pub(crate) fn receiver(&self) -> Result<Receiver> {
+        self.receiver_with(&Settings::default(), |_| Ok(()))
+    }
+
+    /// Same, with its own sshd settings, and `prepare` run on the instance before sshd starts.
+    pub(crate) fn receiver_with(&self, settings: &Settings, prepare: impl Fn(&mut Instance) -> Result<()>) -> Result<Receiver> {
+        let receiver = receiver(self.release, self.root, self.keys, "receiver", settings, prepare)?;
+        Ok(receiver)
+    }
+
+    /// A receiver around a store that was prepared.
+    pub(crate) fn receiver_on(&self, store: LabStore) -> Result<Receiver> {
+        around(store, self.release, self.root, self.keys, &Settings::default(), |_| Ok(()))
+    }
+
+    /// A second door to the source store: another instance over it, whose sshd may behave differently.
+    pub(crate) fn door(&self, settings: &Settings, prepare: impl Fn(&mut Instance) -> Result<()>) -> Result<Door> {
+        let mut instance = Instance::start(self.release, self.root, &self.source.store)?;
+        prepare(&mut instance)?;
+        let server = sshd::start(&instance, self.keys, settings)?;
+        Ok(Door { server, instance })
+    }
+
+    /// An instance whose `/nix` is a store that somebody else made.
+    pub(crate) fn inspect(&self, store: &LabStore) -> Result<Instance> {
+        Instance::start(self.release, self.root, store)
+    }
+
+    /// A copy by upstream's own client of this version, client and server both real. For `To`, `near` is an instance over
+    /// the source; for `From`, one over an empty store.
+    pub(crate) fn upstream_command(&self, direction: Direction, near: &Instance, server: &Server, paths: &[String]) -> Result<Command> {
+        self.keys.install_client(near, &[server])?;
+        let mut command = near.command("nix-copy-closure");
+        command
+            .env("NIX_SSHOPTS", format!("-F none -p {} -o BatchMode=yes", server.port()))
+            .args([direction.flag(), "root@127.0.0.1"])
+            .args(paths);
+        Ok(command)
+    }
+
+    /// Runs that copy; it must succeed.
+    pub(crate) fn upstream_copy(&self, direction: Direction, near: &Instance, server: &Server, paths: &[String]) -> Result<()> {
+        let mut command = self.upstream_command(direction, near, server, paths)?;
+        exec::capture(&mut command)?.success().context("upstream's own copy failed")?;
+        Ok(())
+    }
+
+    /// The store that upstream's own client leaves after copying `paths` from the source: what ours has to equal.
+    pub(crate) fn baseline(&self, direction: Direction, paths: &[String]) -> Result<LabStore> {
+        let receiver = self.receiver()?;
+        match direction {
+            Direction::To => self.upstream_copy(direction, &self.source.instance, &receiver.server, paths)?,
+            Direction::From => self.upstream_copy(direction, &receiver.instance, &self.source.server, paths)?,
+        }
+        let Receiver { server, instance, store } = receiver;
+        drop((server, instance));
+        Ok(store)
+    }
+
+    /// A copy of the source store that may be damaged. Only small closures: everything in it is copied.
+    pub(crate) fn small_source(&self, label: &str, paths: &[String]) -> Result<Receiver> {
+        let receiver = receiver(self.release, self.root, self.keys, label, &Settings::default(), |_| Ok(()))?;
+        self.upstream_copy(Direction::To, &self.source.instance, &receiver.server, paths)?;
+        Ok(receiver)
+    }
+}
+
+/// See [`Lab::door`].
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) server: Server,
+    #[allow(dead_code)] // held for its mounts
+    pub(crate) instance: Instance,
+}
+
+fn receiver(
+    release: Release,
+    root: &Path,
+    keys: &Keys,
+    label: &str,
+    settings: &Settings,
+    prepare: impl Fn(&mut Instance) -> Result<()>,
+) -> Result<Receiver> {
+    let store = LabStore::create(label, release.name())?;
+    around(store, release, root, keys, settings, prepare)
+}
+
+fn around(
+    store: LabStore,
+    release: Release,
+    root: &Path,
+    keys: &Keys,
+    settings: &Settings,
+    prepare: impl Fn(&mut Instance) -> Result<()>,
+) -> Result<Receiver> {
+    let mut instance = Instance::start(release, root, &store)?;
+    instance.run("nix-store", &["--init"])?;
+    prepare(&mut instance)?;
+    let server = sshd::start(&instance, keys, settings)?;
+    Ok(Receiver { server, instance, store })
+}
+
+/// Starts a program whose end will be waited for with [`exec::finish`].
+pub(crate) fn spawn(command: &mut Command) -> Result<(Child, String)> {
+    let shown = exec::show(command);
+    let child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    Ok((child, shown))
+}
