@@ -35,13 +35,17 @@ pub(crate) fn without_suffix(name: &[u8]) -> &[u8] {
 pub(crate) struct NamesOnDisk(HashMap<Vec<u8>, u64>);
 
 impl NamesOnDisk {
-    /// The name on disk for `name`, or `None` if that is taken by a name that looks like a suffixed
-    /// one.
+    /// The name on disk for `name`, or `None` if it, or what it would be called, is taken because
+    /// one of the two looks like a suffixed name.
     pub(crate) fn add(&mut self, name: &[u8]) -> Option<Vec<u8>> {
         let Some(count) = self.0.get_mut(&name.to_ascii_lowercase()) else {
             self.0.insert(name.to_ascii_lowercase(), 0);
             return Some(name.to_vec());
         };
+        // Taken by a name that was suffixed here, or packing could not tell the two apart.
+        if without_suffix(name) != name {
+            return None;
+        }
         *count = count.saturating_add(1);
         let mut suffixed = name.to_vec();
         suffixed.extend_from_slice(SUFFIX);
@@ -77,6 +81,11 @@ mod tests {
         assert!(names.add(b"A").is_some());
         assert!(names.add(b"A~nix~case~hack~1").is_some());
         assert!(names.add(b"a").is_none());
+
+        let mut names = NamesOnDisk::default();
+        assert!(names.add(b"A").is_some());
+        assert!(names.add(b"a").is_some());
+        assert!(names.add(b"a~nix~case~hack~1").is_none());
     }
 
     #[test]

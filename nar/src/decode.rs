@@ -107,13 +107,12 @@ pub enum Event<'a> {
 /// use std::io::Read;
 /// use ncc_nar::{Decoder, Encoder, Event};
 ///
-/// let mut nar = Vec::new();
-/// let mut encoder = Encoder::new(&mut nar);
+/// let mut encoder = Encoder::new(Vec::new());
 /// encoder.directory()?;
 /// encoder.entry("hello")?;
 /// encoder.file(false, b"hi")?;
 /// encoder.directory_end()?;
-/// encoder.finish()?;
+/// let nar = encoder.finish()?;
 ///
 /// let mut decoder = Decoder::new(&nar[..]);
 /// assert_eq!(decoder.next_event()?, Some(Event::Directory));

@@ -237,8 +237,9 @@ impl<W: Write> Encoder<W> {
     ///     encoder.finish()?;
     ///     Ok(())
     /// }
-    /// # let mut nar = Vec::new();
-    /// # Encoder::new(&mut nar).file(true, b"hi").unwrap();
+    /// # let mut encoder = Encoder::new(Vec::new());
+    /// # encoder.file(true, b"hi").unwrap();
+    /// # let nar = encoder.finish().unwrap();
     /// # let mut copied = Vec::new();
     /// # copy(&nar[..], &mut copied).unwrap();
     /// # assert_eq!(copied, nar);

@@ -43,8 +43,9 @@ pub enum ListNode {
 /// ```
 /// use ncc_nar::{Encoder, ListNode, list};
 ///
-/// let mut nar = Vec::new();
-/// Encoder::new(&mut nar).file(true, b"hi")?;
+/// let mut encoder = Encoder::new(Vec::new());
+/// encoder.file(true, b"hi")?;
+/// let nar = encoder.finish()?;
 /// let entries = list(&nar[..]).collect::<Result<Vec<_>, _>>()?;
 /// assert!(entries[0].path.is_root());
 /// assert_eq!(entries[0].node, ListNode::Regular { executable: true, size: 2, offset: 128 });

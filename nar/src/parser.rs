@@ -35,8 +35,7 @@ pub enum Step<'a> {
     },
     /// Structure.
     Event(Event<'a>),
-    /// The next `length` bytes (never zero) of the input are contents of the current file. They are
-    /// part of the consumed count.
+    /// What has just been consumed, `length` bytes and never zero, are contents of the current file.
     Contents {
         /// How many.
         length: usize,
@@ -80,8 +79,9 @@ pub(crate) enum RawStep {
 /// ```
 /// use ncc_nar::{Event, Parser, Step};
 ///
-/// let mut nar = Vec::new();
-/// ncc_nar::Encoder::new(&mut nar).file(false, b"hi")?;
+/// let mut encoder = ncc_nar::Encoder::new(Vec::new());
+/// encoder.file(false, b"hi")?;
+/// let mut nar = encoder.finish()?;
 /// nar.extend_from_slice(b"somebody else's");
 ///
 /// let mut parser = Parser::new();
@@ -89,13 +89,14 @@ pub(crate) enum RawStep {
 /// let mut contents = Vec::new();
 /// loop {
 ///     let (consumed, step) = parser.step(input)?;
+///     let (used, rest) = input.split_at(consumed);
+///     input = rest;
 ///     match step {
-///         Step::Contents { length } => contents.extend_from_slice(&input[..length]),
+///         Step::Contents { .. } => contents.extend_from_slice(used),
 ///         Step::Event(event) => assert_eq!(event, Event::Regular { executable: false, size: 2 }),
-///         Step::More { needed, .. } => assert!(input.len() - consumed >= needed, "read more here"),
+///         Step::More { needed, .. } => assert!(input.len() >= needed, "read more here"),
 ///         Step::End => break,
 ///     }
-///     input = &input[consumed..];
 /// }
 /// assert_eq!(contents, b"hi");
 /// assert_eq!(input, b"somebody else's");

@@ -110,8 +110,9 @@ impl UnpackOptions {
 /// ```
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let target = directory.path().join("file");
-/// # let mut nar = Vec::new();
-/// # ncc_nar::Encoder::new(&mut nar).file(false, b"hi").unwrap();
+/// # let mut encoder = ncc_nar::Encoder::new(Vec::new());
+/// # encoder.file(false, b"hi").unwrap();
+/// # let nar = encoder.finish().unwrap();
 /// use ncc_nar::{Metadata, UnpackOptions, unpack};
 ///
 /// let options = UnpackOptions::new().metadata(Metadata::Canonical);
