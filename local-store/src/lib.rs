@@ -1,1 +1,64 @@
-//! A Nix store on this disk: database, locks, temporary roots, canonical files, registration
+//! A Nix store on this disk: database, locks, temporary roots, canonical files, registration.
+//!
+//! Works beside Nix 2.3 to 2.36 in the same store, and without any Nix. [`LocalStoreConfig`] says where a store lies,
+//! [`LocalStore`] is an open one, and it is a [`Source`](ncc_store::Source) and a
+//! [`Destination`](ncc_store::Destination) of copies.
+//!
+//! ```
+//! use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
+//! use ncc_store::Outputs;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let root = directory.path().canonicalize()?;
+//! let store = LocalStore::open(LocalStoreConfig::chroot(&root), Access::ReadWrite)?;
+//! # let file = root.join("greeting");
+//! std::fs::write(&file, "hello")?;
+//! let greeting = store.add_tree("greeting", &file, [])?;
+//!
+//! let closure = store.query_closure(&[greeting.path.clone()], Outputs::Exclude)?;
+//! assert_eq!(closure, [greeting.clone()]);
+//! assert_eq!(std::fs::read(store.real_path(&greeting.path))?, b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it does as Nix does, and why it can share a store with Nix, is written in each file of the
+//! source: schema and settings of connections, path locks, temporary roots, the order of registration. What it leaves
+//! out:
+//!
+//! * `auto-optimise-store`: nothing is hard-linked into `.links`; `nix-store --optimise` does it later.
+//! * Substitution, building, garbage collection, migration of old schemas.
+//! * Remounting a store that is mounted read-only (NixOS): that needs a mount namespace of one's own, made before
+//!   threads are.
+//! * Keeping `-wal` and `-shm` after the last close, as Nix does since 2.23. Readers without rights cope.
+
+// What is in a database or comes from a peer must never be a reason to panic.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+mod adder;
+mod capability;
+mod channel;
+mod closure;
+mod config;
+mod content;
+mod database;
+mod derivation;
+mod error;
+mod import;
+mod layout;
+mod path_lock;
+mod query;
+mod reader;
+mod registration;
+mod store;
+mod temp_roots;
+mod uri;
+mod writer;
+
+pub use config::{Access, Defaults, LocalStoreConfig, Symlinks};
+pub use error::{LocalStoreError, StoreUriError};
+pub use store::{Added, LocalStore};

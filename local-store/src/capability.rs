@@ -1,0 +1,88 @@
+//! The store as [`Source`] and [`Destination`]: the blocking work on threads of tokio's runtime.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_core::{future::BoxFuture, stream::BoxStream};
+use ncc_store::{
+    Destination, NarStream, Outcome, Outputs, PathInfo, Source, StoreDir, StoreError, StorePath,
+    ValidityQuery,
+};
+use tokio::task::spawn_blocking;
+
+use crate::{LocalStore, LocalStoreError, adder, reader};
+
+/// Futures and streams need a tokio runtime once they are polled.
+impl Source for LocalStore {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        self.store_dir()
+    }
+
+    fn closure<'a>(
+        &'a self,
+        roots: &'a [StorePath],
+        outputs: Outputs,
+    ) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
+        let roots = roots.to_vec();
+        self.on_a_thread("compute the closure", move |store| store.query_closure(&roots, outputs))
+    }
+
+    fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
+        let paths = paths.to_vec();
+        self.on_a_thread("read path metadata", move |store| store.query_path_infos(&paths))
+    }
+
+    fn nars(&self, paths: Vec<Arc<PathInfo>>) -> NarStream {
+        reader::nars(self.clone(), paths)
+    }
+}
+
+/// Futures and streams need a tokio runtime once they are polled.
+impl Destination for LocalStore {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        self.store_dir()
+    }
+
+    /// There is nothing to substitute from: that wish is noted and passed over.
+    fn valid_paths<'a>(
+        &'a self,
+        paths: &'a [StorePath],
+        query: ValidityQuery,
+    ) -> BoxFuture<'a, Result<BTreeSet<StorePath>, StoreError>> {
+        if query.substitute {
+            tracing::debug!(store = self.name(), "asked to substitute, which this store cannot");
+        }
+        let paths = paths.to_vec();
+        self.on_a_thread("look up paths", move |store| {
+            if query.lock {
+                store.add_temp_roots(&paths)?;
+            }
+            store.query_valid_paths(&paths)
+        })
+    }
+
+    fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
+        adder::add_many(self.clone(), nars)
+    }
+}
+
+impl LocalStore {
+    fn on_a_thread<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Self) -> Result<T, LocalStoreError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let result = spawn_blocking(move || work(&store)).await.unwrap_or(Err(LocalStoreError::Panicked));
+            result.map_err(|error| error.about(self.name(), action, None))
+        })
+    }
+}

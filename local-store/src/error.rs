@@ -1,0 +1,433 @@
+//! What can go wrong in a store on this disk.
+
+use std::{io, path::PathBuf};
+
+use ncc_store::{
+    Cause, ContentAddressError, HashAlgorithm, HashError, NarHash, StoreError, StorePath, StorePathError,
+};
+
+/// Why a store on this disk could not do its part. Every variant names the file, the path or the row it is about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalStoreError {
+    /// A system call on a file failed.
+    #[error("cannot {action} '{path}'")]
+    Io {
+        /// A verb: "create directory", "open", "lock".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The database said no.
+    #[error("cannot {action} in database '{path}'")]
+    Database {
+        /// A verb: "register paths", "read path metadata".
+        action: &'static str,
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Read-only access to a place where there is no store.
+    #[error("there is no Nix store with database '{path}'")]
+    NoStore {
+        /// The database file that does not exist.
+        path: PathBuf,
+    },
+    /// The database was made by a Nix that is newer or older than this program understands.
+    #[error("the database of '{path}' has schema {found}, only schema {supported} is supported")]
+    Schema {
+        /// The file that holds the number.
+        path: PathBuf,
+        /// The number.
+        found: u64,
+        /// The one this crate knows.
+        supported: u64,
+    },
+    /// The file that holds the schema number holds something else.
+    #[error("'{path}' holds '{text}', which is no schema number")]
+    BadSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its content, made printable and cut.
+        text: String,
+    },
+    /// The store directory, or one above it, is a symlink.
+    #[error("'{path}' is a symlink, which the store directory and those above it must not be")]
+    SymlinkedStore {
+        /// The symlink.
+        path: PathBuf,
+    },
+    /// The store directory lies on a file system that is mounted read-only.
+    #[error("store directory '{path}' is mounted read-only")]
+    ReadOnlyMount {
+        /// The real store directory.
+        path: PathBuf,
+    },
+    /// The store was opened with [`Access::ReadOnly`](crate::Access::ReadOnly).
+    #[error("the store in '{path}' was opened for reading only")]
+    OpenedReadOnly {
+        /// The real store directory.
+        path: PathBuf,
+    },
+    /// The database goes on changing under a reader that cannot take part in its locking.
+    #[error("database '{path}' changed while it was read, {attempts} times")]
+    Unstable {
+        /// The database file.
+        path: PathBuf,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// A row of `ValidPaths` that this crate cannot make sense of.
+    #[error("row {row} of database '{database}' (path '{path}') has an unusable {column}")]
+    BadRow {
+        /// The database file.
+        database: PathBuf,
+        /// Its id.
+        row: i64,
+        /// The path it is about, as it stands there.
+        path: String,
+        /// The column.
+        column: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Cause,
+    },
+    /// Asked about a path that is not registered.
+    #[error("path '{path}' is not valid")]
+    NotValid {
+        /// The full path.
+        path: String,
+    },
+    /// An object could not be read from the disk.
+    #[error("cannot read object '{path}'")]
+    Read {
+        /// Where it lies.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ncc_nar::Error,
+    },
+    /// An object could not be written to the disk.
+    #[error("cannot write object '{path}'")]
+    Write {
+        /// Where it was to lie.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ncc_nar::Error,
+    },
+    /// What lay at the place of a new object could not be removed.
+    #[error("cannot remove what lies at '{path}'")]
+    Remove {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ncc_nar::Error,
+    },
+    /// The bytes are no NAR.
+    #[error("what came as '{path}' is no canonical archive")]
+    Malformed {
+        /// The path.
+        path: StorePath,
+        /// What is wrong with them.
+        #[source]
+        source: ncc_nar::Error,
+    },
+    /// The content is not what its metadata says.
+    #[error("what came as '{path}' has NAR hash {actual}, announced was {expected}")]
+    HashMismatch {
+        /// The path.
+        path: StorePath,
+        /// Announced.
+        expected: NarHash,
+        /// Of what came.
+        actual: NarHash,
+    },
+    /// The content is longer or shorter than its metadata says.
+    #[error("what came as '{path}' has a NAR of {actual} bytes, announced were {expected}")]
+    SizeMismatch {
+        /// The path.
+        path: StorePath,
+        /// Announced.
+        expected: u64,
+        /// What came; where there was more than announced, what was seen until then.
+        actual: u64,
+    },
+    /// The announced size is 0, which stands for "unknown".
+    #[error("'{path}' came without the size of its NAR")]
+    UnknownSize {
+        /// The path.
+        path: StorePath,
+    },
+    /// The source of the bytes failed.
+    #[error("the content of '{path}' did not arrive")]
+    Body {
+        /// The path.
+        path: StorePath,
+        /// What it said.
+        #[source]
+        source: Cause,
+    },
+    /// The content address does not give the path it came with.
+    #[error("'{path}' claims to be content-addressed by '{claim}', which does not give this path")]
+    FalseClaim {
+        /// The path.
+        path: StorePath,
+        /// The content address.
+        claim: String,
+        /// Why it cannot give any path, if that is so.
+        #[source]
+        source: Option<ContentAddressError>,
+    },
+    /// The content does not have the hash of the content address.
+    #[error("the content of '{path}' has the hash {actual}, its content address '{claim}' says otherwise")]
+    ContentMismatch {
+        /// The path.
+        path: StorePath,
+        /// The content address.
+        claim: String,
+        /// What was computed.
+        actual: String,
+    },
+    /// A content address over the bytes of a file, on something that is no file.
+    #[error("'{path}' is not a regular file, which its content address '{claim}' needs")]
+    NotAFile {
+        /// The path.
+        path: StorePath,
+        /// The content address.
+        claim: String,
+    },
+    /// A kind of content address that this crate cannot compute.
+    #[error("the content address '{claim}' of '{path}' cannot be verified: {what} is not supported")]
+    Unverifiable {
+        /// The path.
+        path: StorePath,
+        /// The content address.
+        claim: String,
+        /// "git hashing" or the algorithm.
+        what: &'static str,
+    },
+    /// A derivation that cannot be what its name says.
+    #[error("'{path}' is not a proper derivation")]
+    Derivation {
+        /// The path.
+        path: StorePath,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// A path refers to one that is not valid.
+    #[error("'{path}' refers to '{reference}', which is not valid")]
+    InvalidReference {
+        /// The path.
+        path: StorePath,
+        /// What it refers to.
+        reference: StorePath,
+    },
+    /// Paths of one batch refer to each other in a circle.
+    #[error("'{path}' refers to itself by way of other paths")]
+    Cycle {
+        /// One of them.
+        path: StorePath,
+    },
+    /// The caller went away while a lock was waited for.
+    #[error("gave up waiting for '{path}'")]
+    Cancelled {
+        /// The lock file or socket.
+        path: PathBuf,
+    },
+    /// Another process damaged the list of temporary roots, or took it over.
+    #[error("the file of temporary roots '{path}' belongs to a process that is alive")]
+    TempRootsTaken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A worker thread ended in a panic.
+    #[error("a worker thread of the store panicked")]
+    Panicked,
+    /// A name that cannot be part of a store path.
+    #[error("'{name}' cannot be the name of a store path")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        #[source]
+        source: ContentAddressError,
+    },
+}
+
+impl LocalStoreError {
+    /// Wraps an error of the file system.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// The same for errors of the rustix crate.
+    pub(crate) fn errno(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(rustix::io::Errno) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source: source.into() }
+    }
+
+    /// The kind of the system's error at the bottom, if there is one.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            Self::Read { source, .. }
+            | Self::Write { source, .. }
+            | Self::Remove { source, .. }
+            | Self::Malformed { source, .. } => source.io_kind(),
+            Self::Database { source, .. } => database_kind(source),
+            Self::ReadOnlyMount { .. } => Some(io::ErrorKind::ReadOnlyFilesystem),
+            Self::NoStore { .. } => Some(io::ErrorKind::NotFound),
+            _ => None,
+        }
+    }
+
+    /// Whether this user may not do what was tried: another user may, or a daemon.
+    pub fn is_permission_denied(&self) -> bool {
+        self.io_kind() == Some(io::ErrorKind::PermissionDenied)
+    }
+
+    /// Whether the trouble is with one object only, so that others can still be added.
+    pub(crate) fn concerns_one_object(&self) -> bool {
+        match self {
+            Self::Malformed { .. }
+            | Self::HashMismatch { .. }
+            | Self::SizeMismatch { .. }
+            | Self::UnknownSize { .. }
+            | Self::Body { .. }
+            | Self::FalseClaim { .. }
+            | Self::ContentMismatch { .. }
+            | Self::NotAFile { .. }
+            | Self::Unverifiable { .. }
+            | Self::Derivation { .. }
+            | Self::InvalidReference { .. }
+            | Self::Cycle { .. }
+            | Self::Name { .. } => true,
+            // Names that this file system cannot hold, and the like. Without space or rights nothing else fares
+            // better.
+            Self::Write { source, .. } => !matches!(
+                source.io_kind(),
+                Some(
+                    io::ErrorKind::StorageFull
+                        | io::ErrorKind::QuotaExceeded
+                        | io::ErrorKind::ReadOnlyFilesystem
+                        | io::ErrorKind::PermissionDenied
+                )
+            ),
+            _ => false,
+        }
+    }
+
+    /// As an error of store `name`, about `path` if it is about one.
+    pub(crate) fn about(self, name: &str, action: &'static str, path: Option<&StorePath>) -> StoreError {
+        let store = name.to_owned();
+        match (self, path) {
+            (Self::NotValid { path }, _) => StoreError::NotValid { store, path },
+            // In these two `store` is where the content came from.
+            (Self::HashMismatch { path, expected, actual }, _) => {
+                StoreError::HashMismatch { store: format!("what was sent to {name}"), path, expected, actual }
+            }
+            (Self::SizeMismatch { path, expected, actual }, _) => {
+                StoreError::SizeMismatch { store: format!("what was sent to {name}"), path, expected, actual }
+            }
+            (error, Some(path)) => {
+                StoreError::Path { store, action, path: path.clone(), source: Box::new(error) }
+            }
+            (error, None) => StoreError::Failed { store, action, source: Box::new(error) },
+        }
+    }
+}
+
+fn database_kind(error: &rusqlite::Error) -> Option<io::ErrorKind> {
+    match error.sqlite_error_code()? {
+        rusqlite::ErrorCode::ReadOnly
+        | rusqlite::ErrorCode::PermissionDenied
+        | rusqlite::ErrorCode::CannotOpen => Some(io::ErrorKind::PermissionDenied),
+        rusqlite::ErrorCode::DiskFull => Some(io::ErrorKind::StorageFull),
+        _ => None,
+    }
+}
+
+/// Why a text names no local store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreUriError {
+    /// A kind of store that Nix knows and this crate does not.
+    #[error("stores of the kind '{kind}' are not supported yet")]
+    UnsupportedKind {
+        /// "daemon", "unix", "ssh", ...
+        kind: String,
+    },
+    /// Neither a known word nor an absolute path.
+    #[error("'{uri}' is no store: neither an absolute path nor a kind of store that is known")]
+    Unknown {
+        /// The text.
+        uri: String,
+    },
+    /// A path that depends on the working directory.
+    #[error("'{path}' is not an absolute path")]
+    Relative {
+        /// The path.
+        path: String,
+    },
+    /// A parameter that a local store does not have, or that this crate does not heed.
+    #[error("the store parameter '{name}' is not supported")]
+    Parameter {
+        /// Its name.
+        name: String,
+    },
+    /// A part of the query that is no `name=value`.
+    #[error("'{text}' is no store parameter of the form name=value")]
+    BadParameter {
+        /// The part.
+        text: String,
+    },
+    /// `%` without two hexadecimal digits, or a NUL.
+    #[error("'{text}' has a bad percent escape")]
+    Escape {
+        /// The text.
+        text: String,
+    },
+    /// The parameter `store` is no store directory.
+    #[error("the store parameter 'store' is no store directory")]
+    StoreDir(#[source] StorePathError),
+}
+
+/// For [`LocalStoreError::BadRow`]: a column that holds nothing, or something of another type.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ColumnError {
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    #[error(transparent)]
+    Path(#[from] StorePathError),
+    #[error(transparent)]
+    ContentAddress(#[from] ContentAddressError),
+    #[error("{0} is no size")]
+    Size(i64),
+}
+
+/// For [`LocalStoreError::Derivation`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DerivationTrouble {
+    #[error("it is not a regular file")]
+    NotAFile,
+    #[error("it is over {limit} bytes long")]
+    TooLong { limit: u64 },
+}
+
+/// The name of an algorithm that can only be carried.
+pub(crate) fn unsupported_algorithm(algorithm: HashAlgorithm) -> &'static str {
+    algorithm.name()
+}

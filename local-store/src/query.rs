@@ -1,0 +1,165 @@
+//! What the database says about single paths.
+
+use ncc_store::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
+use rusqlite::{Connection, OptionalExtension as _, Row, types::ValueRef};
+
+use crate::{LocalStoreError, database::Database, error::ColumnError};
+
+/// Reads rows within one transaction.
+pub(crate) struct Query<'a> {
+    connection: &'a Connection,
+    database: &'a Database,
+    store_dir: &'a StoreDir,
+}
+
+/// A row of `ValidPaths`, before anything depends on what it says.
+pub(crate) struct PathRow {
+    id: i64,
+    path: String,
+    hash: String,
+    registration_time: i64,
+    deriver: Option<String>,
+    nar_size: Option<i64>,
+    ultimate: bool,
+    signatures: Option<String>,
+    content_address: Option<String>,
+}
+
+const COLUMNS: &str = "id, path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca";
+
+impl<'a> Query<'a> {
+    pub(crate) const fn new(
+        connection: &'a Connection,
+        database: &'a Database,
+        store_dir: &'a StoreDir,
+    ) -> Self {
+        Self { connection, database, store_dir }
+    }
+
+    /// The row id of a valid path.
+    pub(crate) fn id(&self, path: &StorePath) -> Result<Option<i64>, LocalStoreError> {
+        self.id_of_text(&self.store_dir.full(path))
+    }
+
+    fn id_of_text(&self, path: &str) -> Result<Option<i64>, LocalStoreError> {
+        self.connection
+            .prepare_cached("select id from ValidPaths where path = ?1")
+            .and_then(|mut statement| statement.query_row([path], |row| row.get(0)).optional())
+            .map_err(self.database.failed("look up paths"))
+    }
+
+    /// Everything about a valid path.
+    pub(crate) fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, LocalStoreError> {
+        let Some(id) = self.id(path)? else { return Ok(None) };
+        let row = self.row(id)?;
+        let mut info = self.interpret(&row)?;
+        let mut references = Vec::new();
+        for reference in self.references(id)? {
+            references.push(self.path(&self.row(reference)?)?);
+        }
+        info.references = references.into_iter().collect();
+        Ok(Some(info))
+    }
+
+    /// The row with this id, which the database promises to have.
+    pub(crate) fn row(&self, id: i64) -> Result<PathRow, LocalStoreError> {
+        self.connection
+            .prepare_cached(&format!("select {COLUMNS} from ValidPaths where id = ?1"))
+            .and_then(|mut statement| statement.query_row([id], read_row))
+            .map_err(self.database.failed("read path metadata"))
+    }
+
+    /// The row ids of what `id` refers to.
+    pub(crate) fn references(&self, id: i64) -> Result<Vec<i64>, LocalStoreError> {
+        self.connection
+            .prepare_cached("select reference from Refs where referrer = ?1")
+            .and_then(|mut statement| statement.query_map([id], |row| row.get(0))?.collect())
+            .map_err(self.database.failed("read references"))
+    }
+
+    /// The row ids of those outputs of derivation `id` that are valid.
+    pub(crate) fn valid_outputs(&self, id: i64) -> Result<Vec<i64>, LocalStoreError> {
+        self.connection
+            .prepare_cached(
+                "select ValidPaths.id from DerivationOutputs join ValidPaths \
+                 on ValidPaths.path = DerivationOutputs.path where drv = ?1",
+            )
+            .and_then(|mut statement| statement.query_map([id], |row| row.get(0))?.collect())
+            .map_err(self.database.failed("read outputs of derivations"))
+    }
+
+    /// The path of a row.
+    pub(crate) fn path(&self, row: &PathRow) -> Result<StorePath, LocalStoreError> {
+        self.store_dir.parse(&row.path).map_err(|error| self.bad(row, "path", error.into()))
+    }
+
+    /// The metadata in a row, without references. Its size is 0 if the row does not know it.
+    pub(crate) fn interpret(&self, row: &PathRow) -> Result<PathInfo, LocalStoreError> {
+        let path = self.path(row)?;
+        let hash = NarHash::parse(&row.hash).map_err(|error| self.bad(row, "hash", error.into()))?;
+        let size = row.nar_size.unwrap_or(0);
+        let size = u64::try_from(size).map_err(|_| self.bad(row, "narSize", ColumnError::Size(size)))?;
+        let mut info = PathInfo::new(path, hash, size);
+        info.registration_time = row.registration_time;
+        info.ultimate = row.ultimate;
+        // A deriver says where a path came from and nothing depends on it, so an odd one of an old store is no
+        // reason to refuse the path.
+        info.deriver = row.deriver.as_deref().filter(|text| !text.is_empty()).and_then(|text| {
+            self.store_dir
+                .parse(text)
+                .inspect_err(|error| tracing::warn!(path = %info.path, %error, "deriver left out"))
+                .ok()
+        });
+        if let Some(signatures) = &row.signatures {
+            info.set_signatures(signatures.split_ascii_whitespace());
+        }
+        if let Some(claim) = row.content_address.as_deref().filter(|text| !text.is_empty()) {
+            let claim: ContentAddress =
+                claim.parse().map_err(|error| self.bad(row, "ca", ColumnError::ContentAddress(error)))?;
+            info.content_address = Some(claim);
+        }
+        Ok(info)
+    }
+
+    fn bad(&self, row: &PathRow, column: &'static str, source: ColumnError) -> LocalStoreError {
+        LocalStoreError::BadRow {
+            database: self.database.path().to_owned(),
+            row: row.id,
+            path: row.path.clone(),
+            column,
+            source: Box::new(source),
+        }
+    }
+}
+
+fn read_row(row: &Row<'_>) -> Result<PathRow, rusqlite::Error> {
+    Ok(PathRow {
+        id: row.get(0)?,
+        path: text(row, 1)?.unwrap_or_default(),
+        hash: text(row, 2)?.unwrap_or_default(),
+        registration_time: integer(row, 3)?.unwrap_or(0),
+        deriver: text(row, 4)?,
+        nar_size: integer(row, 5)?,
+        ultimate: integer(row, 6)?.is_some_and(|flag| flag != 0),
+        signatures: text(row, 7)?,
+        content_address: text(row, 8)?,
+    })
+}
+
+/// SQLite keeps whatever is put into a column, and bytes that are no UTF-8 as text: what is odd here is found odd
+/// by whoever interprets it, and only if somebody does.
+fn text(row: &Row<'_>, column: usize) -> Result<Option<String>, rusqlite::Error> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Integer(number) => Some(number.to_string()),
+        ValueRef::Real(number) => Some(number.to_string()),
+        ValueRef::Null => None,
+    })
+}
+
+fn integer(row: &Row<'_>, column: usize) -> Result<Option<i64>, rusqlite::Error> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Integer(number) => Some(number),
+        _ => None,
+    })
+}

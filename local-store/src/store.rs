@@ -1,0 +1,290 @@
+//! The store itself: what needs no runtime.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use ncc_nar::{PackOptions, pack, size_of};
+use ncc_store::{Outputs, PathInfo, StoreDir, StorePath};
+
+use crate::{
+    Access, LocalStoreConfig, LocalStoreError,
+    closure::closure,
+    database::Database,
+    derivation::Derivations,
+    layout,
+    query::Query,
+    temp_roots::TempRoots,
+    writer::{Body, BodyEvent, Done, Writer},
+};
+
+/// Bytes that are read at once from a body.
+const BODY_BLOCK: usize = 128 << 10;
+
+/// A Nix store on this disk. Clones are the same open store.
+///
+/// All methods here block the thread; the traits [`Source`](ncc_store::Source) and
+/// [`Destination`](ncc_store::Destination) do the same work on threads of a tokio runtime.
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: LocalStoreConfig,
+    database: Database,
+    /// Only of a store that may be written to.
+    writing: Option<Writing>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    temp_roots: Arc<TempRoots>,
+    derivations: Derivations,
+    /// Locked as long as it is open: nobody changes the schema meanwhile.
+    _schema_lock: File,
+}
+
+/// What adding a path came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It is valid now.
+    New,
+    /// It was valid before; nothing was changed, the bytes were not looked at.
+    AlreadyValid,
+}
+
+impl LocalStore {
+    /// Opens the store in `config`. With [`Access::ReadWrite`] one is made if there is none.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::NoStore`] if there is nothing to read, [`LocalStoreError::Schema`] if it is of another
+    /// age, [`LocalStoreError::Io`] and [`LocalStoreError::Database`] where this user may not do what is needed.
+    pub fn open(config: LocalStoreConfig, access: Access) -> Result<Self, LocalStoreError> {
+        let writing = match access {
+            Access::ReadWrite => {
+                let schema_lock = layout::prepare(&config)?;
+                Some(Writing {
+                    temp_roots: TempRoots::open(&config.state_dir)?,
+                    derivations: Derivations::new(&config.store_dir),
+                    _schema_lock: schema_lock,
+                })
+            }
+            Access::ReadOnly => {
+                layout::check(&config)?;
+                None
+            }
+        };
+        let database = Database::open(config.database_file(), access)?;
+        Ok(Self { shared: Arc::new(Shared { config, database, writing }) })
+    }
+
+    /// Where it lies.
+    pub fn config(&self) -> &LocalStoreConfig {
+        &self.shared.config
+    }
+
+    /// How messages call it.
+    pub fn name(&self) -> &str {
+        &self.config().name
+    }
+
+    /// What it was opened for.
+    pub fn access(&self) -> Access {
+        if self.shared.writing.is_some() { Access::ReadWrite } else { Access::ReadOnly }
+    }
+
+    /// The prefix of its path texts.
+    pub fn store_dir(&self) -> &StoreDir {
+        &self.config().store_dir
+    }
+
+    /// Where its objects lie.
+    pub fn real_store_dir(&self) -> &Path {
+        &self.config().real_store_dir
+    }
+
+    /// Where its database lies.
+    pub fn state_dir(&self) -> &Path {
+        &self.config().state_dir
+    }
+
+    /// Where an object lies, if it exists.
+    pub fn real_path(&self, path: &StorePath) -> PathBuf {
+        self.real_store_dir().join(path.base_name())
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.shared.database
+    }
+
+    fn query<T>(
+        &self,
+        action: &'static str,
+        mut query: impl FnMut(&Query<'_>) -> Result<T, LocalStoreError>,
+    ) -> Result<T, LocalStoreError> {
+        self.database()
+            .read(action, |connection| query(&Query::new(connection, self.database(), self.store_dir())))
+    }
+
+    /// The metadata of a path, if it is valid.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::Database`], [`LocalStoreError::BadRow`].
+    pub fn query_path_info(&self, path: &StorePath) -> Result<Option<PathInfo>, LocalStoreError> {
+        Ok(self.query_path_infos(std::slice::from_ref(path))?.pop())
+    }
+
+    /// The metadata of those of `paths` that are valid, in ascending order.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::Database`], [`LocalStoreError::BadRow`].
+    pub fn query_path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, LocalStoreError> {
+        let paths: BTreeSet<&StorePath> = paths.iter().collect();
+        let infos = self.query("read path metadata", |query| {
+            paths.iter().filter_map(|path| query.info(path).transpose()).collect::<Result<Vec<_>, _>>()
+        })?;
+        self.with_sizes(infos)
+    }
+
+    /// Those of `paths` that are valid.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::Database`].
+    pub fn query_valid_paths(&self, paths: &[StorePath]) -> Result<BTreeSet<StorePath>, LocalStoreError> {
+        self.query("look up paths", |query| {
+            let mut valid = BTreeSet::new();
+            for path in paths {
+                if query.id(path)?.is_some() {
+                    valid.insert(path.clone());
+                }
+            }
+            Ok(valid)
+        })
+    }
+
+    pub(crate) fn is_valid(&self, path: &StorePath) -> Result<bool, LocalStoreError> {
+        self.query("look up paths", |query| Ok(query.id(path)?.is_some()))
+    }
+
+    /// Everything that `roots` refer to, themselves included, in ascending order.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::NotValid`] for a root that is not; [`LocalStoreError::BadRow`] for something in the
+    /// closure that cannot be understood.
+    pub fn query_closure(
+        &self,
+        roots: &[StorePath],
+        outputs: Outputs,
+    ) -> Result<Vec<PathInfo>, LocalStoreError> {
+        let infos = self.query("compute the closure", |query| {
+            closure(query, roots, outputs, |path| self.store_dir().full(path))
+        })?;
+        self.with_sizes(infos)
+    }
+
+    /// Fills in the sizes that ancient rows do not have.
+    fn with_sizes(&self, mut infos: Vec<PathInfo>) -> Result<Vec<PathInfo>, LocalStoreError> {
+        for info in infos.iter_mut().filter(|info| info.nar_size == 0) {
+            let real = self.real_path(&info.path);
+            info.nar_size = size_of(&real, &PackOptions::default())
+                .map_err(|source| LocalStoreError::Read { path: real, source })?;
+        }
+        Ok(infos)
+    }
+
+    /// Writes the NAR of a valid path and tells how long it is. Its hash is not checked.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::NotValid`], [`LocalStoreError::Read`].
+    pub fn write_nar(&self, path: &StorePath, writer: &mut impl Write) -> Result<u64, LocalStoreError> {
+        if !self.is_valid(path)? {
+            return Err(LocalStoreError::NotValid { path: self.store_dir().full(path) });
+        }
+        let real = self.real_path(path);
+        pack(&real, writer, &PackOptions::default())
+            .map_err(|source| LocalStoreError::Read { path: real, source })
+    }
+
+    /// Protects `paths`, valid or not, from the garbage collector for as long as this process has a store open in
+    /// this state directory. Waits while an old collector runs.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::OpenedReadOnly`], [`LocalStoreError::Io`].
+    pub fn add_temp_roots(&self, paths: &[StorePath]) -> Result<(), LocalStoreError> {
+        self.root(paths, &|| false)
+    }
+
+    pub(crate) fn root<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a StorePath>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(), LocalStoreError> {
+        let writing = self.writing()?;
+        writing.temp_roots.add(paths.into_iter().map(|path| self.store_dir().full(path)), cancelled)
+    }
+
+    pub(crate) fn derivations(&self) -> Result<&Derivations, LocalStoreError> {
+        Ok(&self.writing()?.derivations)
+    }
+
+    fn writing(&self) -> Result<&Writing, LocalStoreError> {
+        self.shared
+            .writing
+            .as_ref()
+            .ok_or_else(|| LocalStoreError::OpenedReadOnly { path: self.real_store_dir().to_owned() })
+    }
+
+    /// Adds one object: `info.nar_size` bytes of NAR from `nar`. Everything about it is checked, and it is registered
+    /// when this returns.
+    ///
+    /// # Errors
+    /// Any [`LocalStoreError`]; nothing of the object is left then.
+    pub fn add_nar(&self, info: &PathInfo, nar: &mut impl Read) -> Result<Added, LocalStoreError> {
+        self.writing()?;
+        let mut result = None;
+        let mut report = |done| result = Some(done);
+        let mut writer = Writer::new(self, &mut report, &|| false);
+        writer.add(&Arc::new(info.clone()), &mut Reader { nar, path: &info.path })?;
+        writer.commit()?;
+        match result {
+            Some(Done::Added(_)) => Ok(Added::New),
+            Some(Done::AlreadyValid(_)) => Ok(Added::AlreadyValid),
+            Some(Done::Failed(_, error)) => Err(error),
+            None => Err(LocalStoreError::Panicked),
+        }
+    }
+}
+
+struct Reader<'a, R> {
+    nar: &'a mut R,
+    path: &'a StorePath,
+}
+
+impl<R: Read> Body for Reader<'_, R> {
+    fn next(&mut self) -> BodyEvent {
+        let mut block = vec![0; BODY_BLOCK];
+        loop {
+            return match self.nar.read(&mut block) {
+                Ok(0) => BodyEvent::End,
+                Ok(count) => {
+                    block.truncate(count);
+                    BodyEvent::Block(Bytes::from(block))
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => BodyEvent::Failed(ncc_store::StoreError::Path {
+                    store: "the given reader".to_owned(),
+                    action: "read",
+                    path: self.path.clone(),
+                    source: Box::new(error),
+                }),
+            };
+        }
+    }
+}

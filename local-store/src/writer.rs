@@ -1,0 +1,344 @@
+//! Objects into the store: locks, files, checks, and registration in batches.
+
+use std::{
+    io::{self, Read},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf as _, Bytes};
+use ncc_nar::{DecodeOptions, Malformation, Metadata, UnpackOptions, unpack};
+use ncc_store::{NarHasher, PathInfo, StoreError, StorePath};
+
+use crate::{
+    LocalStore, LocalStoreError, content, derivation,
+    path_lock::PathLock,
+    registration::{Candidate, register},
+};
+
+/// Paths in one transaction, each of which holds a lock file open: a quarter of the usual 1,024 descriptors when
+/// two writers are at it.
+const BATCH_PATHS: usize = 128;
+/// Bytes of NARs in one transaction: what an interruption may cost.
+const BATCH_BYTES: u64 = 64 << 20;
+/// How long a finished object may wait for its registration while others come in.
+const BATCH_TIME: Duration = Duration::from_secs(1);
+/// An object of this size may be long under way: what is finished is registered before it.
+const LARGE_OBJECT: u64 = 4 << 20;
+
+/// Where the bytes of an object come from.
+pub(crate) trait Body {
+    /// The next event. [`BodyEvent::End`] again and again at the end.
+    fn next(&mut self) -> BodyEvent;
+}
+
+pub(crate) enum BodyEvent {
+    Block(Bytes),
+    /// Nothing has arrived yet: time to register what is finished.
+    Idle,
+    End,
+    Failed(StoreError),
+    /// Whoever wanted it is gone.
+    Gone,
+}
+
+/// What became of one object.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Added(StorePath),
+    AlreadyValid(StorePath),
+    Failed(StorePath, LocalStoreError),
+}
+
+/// Adds objects one after the other. What became of them goes to `report` in their order, after registration.
+pub(crate) struct Writer<'a> {
+    store: &'a LocalStore,
+    batch: Batch,
+    report: &'a mut dyn FnMut(Done),
+    cancelled: &'a dyn Fn() -> bool,
+}
+
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    /// How many of them hold a lock.
+    locks: usize,
+    bytes: u64,
+    since: Option<Instant>,
+}
+
+enum Entry {
+    Complete(Candidate, PathLock),
+    Settled(Done),
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(
+        store: &'a LocalStore,
+        report: &'a mut dyn FnMut(Done),
+        cancelled: &'a dyn Fn() -> bool,
+    ) -> Self {
+        Self { store, batch: Batch::default(), report, cancelled }
+    }
+
+    /// Takes one object. `Err` is about the store, not about the object: nothing more can be added.
+    pub(crate) fn add(&mut self, info: &Arc<PathInfo>, body: &mut dyn Body) -> Result<(), LocalStoreError> {
+        match self.write(info, body) {
+            Ok(entry) => self.batch.push(entry, info.nar_size),
+            Err(error) if error.concerns_one_object() => {
+                self.batch.push(Entry::Settled(Done::Failed(info.path.clone(), error)), 0);
+            }
+            Err(error) => {
+                // What was complete before is safe.
+                self.commit()?;
+                return Err(error);
+            }
+        }
+        if self.batch.is_full() { self.commit() } else { Ok(()) }
+    }
+
+    /// Registers what is complete.
+    pub(crate) fn commit(&mut self) -> Result<(), LocalStoreError> {
+        let entries = std::mem::take(&mut self.batch).entries;
+        let candidates: Vec<&Candidate> = entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Complete(candidate, _) => Some(candidate),
+                Entry::Settled(_) => None,
+            })
+            .collect();
+        // On an error the files stay as garbage: whether a commit that failed has happened is not always known.
+        let results = if candidates.is_empty() {
+            Vec::new()
+        } else {
+            register(self.store.database(), self.store.store_dir(), &candidates)?
+        };
+        let mut results = results.into_iter();
+        for entry in entries {
+            let done = match entry {
+                Entry::Settled(done) => done,
+                Entry::Complete(candidate, lock) => {
+                    let path = candidate.info.path.clone();
+                    let done = match results.next() {
+                        Some(Err(error)) => {
+                            discard(&self.store.real_path(&path));
+                            if path.is_derivation() {
+                                self.store.derivations()?.forget(self.store.store_dir());
+                            }
+                            Done::Failed(path, error)
+                        }
+                        _ => Done::Added(path),
+                    };
+                    lock.retire();
+                    done
+                }
+            };
+            (self.report)(done);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, info: &Arc<PathInfo>, body: &mut dyn Body) -> Result<Entry, LocalStoreError> {
+        let path = &info.path;
+        if info.nar_size == 0 {
+            return Err(LocalStoreError::UnknownSize { path: path.clone() });
+        }
+        content::check_claim(self.store.store_dir(), info)?;
+        // First the root, then the question: what is valid now stays valid while this process lives.
+        self.store.root([path], self.cancelled)?;
+        let already_valid = || Entry::Settled(Done::AlreadyValid(path.clone()));
+        if self.store.is_valid(path)? {
+            return Ok(already_valid());
+        }
+        let real = self.store.real_path(path);
+        let lock = self.lock(&real)?;
+        if self.store.is_valid(path)? {
+            lock.retire();
+            return Ok(already_valid());
+        }
+        if info.nar_size >= LARGE_OBJECT {
+            self.commit()?;
+        }
+        let written = remove_leftovers(&real).and_then(|()| {
+            self.unpack(info, &real, body)?;
+            content::check_content(&real, info)?;
+            let outputs = derivation::outputs(self.store, info, &real)?;
+            Ok(Candidate { info: info.clone(), outputs })
+        });
+        match written {
+            Ok(candidate) => Ok(Entry::Complete(candidate, lock)),
+            Err(error) => {
+                discard(&real);
+                lock.retire();
+                if path.is_derivation() {
+                    self.store.derivations()?.forget(self.store.store_dir());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the lock of an object, after letting go of all others if it must be waited for.
+    fn lock(&mut self, real: &Path) -> Result<PathLock, LocalStoreError> {
+        match PathLock::try_acquire(real) {
+            Ok(Some(lock)) => return Ok(lock),
+            Ok(None) => {}
+            // Other writers of this process may have used up the descriptors; a batch frees its own.
+            Err(LocalStoreError::Io { source, .. })
+                if self.batch.locks > 0
+                    && source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+        self.commit()?;
+        PathLock::acquire(real, self.cancelled)
+    }
+
+    fn unpack(&mut self, info: &PathInfo, real: &Path, body: &mut dyn Body) -> Result<(), LocalStoreError> {
+        let mut incoming = Incoming {
+            info,
+            body,
+            writer: self,
+            block: Bytes::new(),
+            hasher: NarHasher::new(),
+            ended: false,
+            failure: None,
+        };
+        let options = UnpackOptions::new()
+            .metadata(Metadata::Canonical)
+            .decode(DecodeOptions::new().nar_size(info.nar_size));
+        let unpacked = unpack(&mut incoming, real, &options);
+        incoming.finish(unpacked.map(drop), real)
+    }
+}
+
+impl Batch {
+    fn push(&mut self, entry: Entry, bytes: u64) {
+        if let Entry::Complete(..) = entry {
+            self.locks += 1;
+            self.bytes = self.bytes.saturating_add(bytes);
+        }
+        self.since.get_or_insert_with(Instant::now);
+        self.entries.push(entry);
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= BATCH_PATHS
+            || self.bytes >= BATCH_BYTES
+            || self.since.is_some_and(|since| since.elapsed() >= BATCH_TIME)
+    }
+}
+
+/// The bytes of one object as they are unpacked: counted, hashed, and never more than announced.
+struct Incoming<'a, 'w> {
+    info: &'a PathInfo,
+    body: &'a mut dyn Body,
+    writer: &'a mut Writer<'w>,
+    block: Bytes,
+    hasher: NarHasher,
+    ended: bool,
+    /// The reason behind an error that the unpacker got.
+    failure: Option<LocalStoreError>,
+}
+
+impl Incoming<'_, '_> {
+    /// Makes sure that there are bytes, unless it is the end.
+    fn fill(&mut self) -> Result<(), LocalStoreError> {
+        let path = || self.info.path.clone();
+        while self.block.is_empty() && !self.ended {
+            match self.body.next() {
+                BodyEvent::Block(block) => self.block = block,
+                BodyEvent::Idle => self.writer.commit()?,
+                BodyEvent::End => self.ended = true,
+                BodyEvent::Failed(error) => {
+                    return Err(LocalStoreError::Body { path: path(), source: Box::new(error) });
+                }
+                BodyEvent::Gone => {
+                    return Err(LocalStoreError::Cancelled { path: self.writer.store.real_path(&path()) });
+                }
+            }
+        }
+        let seen = self.hasher.size().saturating_add(self.block.len() as u64);
+        if seen > self.info.nar_size {
+            return Err(LocalStoreError::SizeMismatch {
+                path: path(),
+                expected: self.info.nar_size,
+                actual: seen,
+            });
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, unpacked: Result<(), ncc_nar::Error>, real: &Path) -> Result<(), LocalStoreError> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let path = || self.info.path.clone();
+        let short =
+            |actual| LocalStoreError::SizeMismatch { path: path(), expected: self.info.nar_size, actual };
+        match unpacked {
+            Ok(()) => {}
+            Err(_) if self.ended => return Err(short(self.hasher.size())),
+            Err(source @ ncc_nar::Error::Malformed { .. }) => {
+                return Err(match source.malformation() {
+                    Some(Malformation::ShorterThanAnnounced { .. }) => short(self.hasher.size()),
+                    _ => LocalStoreError::Malformed { path: path(), source },
+                });
+            }
+            Err(source) => return Err(LocalStoreError::Write { path: real.to_owned(), source }),
+        }
+        // The archive is over; is the body?
+        self.fill()?;
+        if !self.block.is_empty() {
+            // More than the archive, within the announced size: then the announcement is wrong.
+            return Err(short(self.hasher.size()));
+        }
+        let (actual, size) = self.hasher.finish();
+        if size != self.info.nar_size {
+            return Err(LocalStoreError::SizeMismatch {
+                path: self.info.path.clone(),
+                expected: self.info.nar_size,
+                actual: size,
+            });
+        }
+        if actual != self.info.nar_hash {
+            return Err(LocalStoreError::HashMismatch {
+                path: self.info.path.clone(),
+                expected: self.info.nar_hash,
+                actual,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Read for Incoming<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Err(error) = self.fill() {
+            self.failure = Some(error);
+            return Err(io::ErrorKind::Other.into());
+        }
+        let count = self.block.len().min(buffer.len());
+        let (into, _) = buffer.split_at_mut(count);
+        self.block.copy_to_slice(into);
+        self.hasher.update(into);
+        Ok(count)
+    }
+}
+
+fn remove_leftovers(real: &Path) -> Result<(), LocalStoreError> {
+    match std::fs::symlink_metadata(real) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(LocalStoreError::io("examine", real)(error)),
+        Ok(_) => {}
+    }
+    tracing::debug!(path = %real.display(), "removing what lies there unregistered");
+    ncc_nar::remove(real).map_err(|source| LocalStoreError::Remove { path: real.to_owned(), source })
+}
+
+/// Removes an object that will not be registered. If that fails it is garbage, and the error before says more.
+fn discard(real: &Path) {
+    if let Err(error) = remove_leftovers(real) {
+        tracing::warn!(%error, "an incomplete object stays behind, unregistered");
+    }
+}
