@@ -1,0 +1,48 @@
+//! The decoder accepts exactly what the encoder writes, however the bytes are cut.
+#![no_main]
+
+use std::io::{self, Read};
+
+use libfuzzer_sys::fuzz_target;
+use ncc_nar::{DecodeOptions, Decoder, Encoder, Error, list};
+
+fuzz_target!(|data: &[u8]| {
+    let whole = reencode(data, &DecodeOptions::new());
+    // Small pieces through the smallest buffer.
+    let pieces = reencode(Pieces(data), &DecodeOptions::new().buffer_size(0));
+    match (&whole, &pieces) {
+        (Ok((nar, position)), Ok(again)) => {
+            assert_eq!(&data[..nar.len()], nar, "accepted something else than the canonical form");
+            assert_eq!(*position, nar.len() as u64);
+            assert_eq!(&(nar.clone(), *position), again);
+            let announced = DecodeOptions::new().nar_size(*position);
+            assert_eq!(&reencode(data, &announced).unwrap().0, nar);
+        }
+        (Err(one), Err(other)) => assert_eq!(format!("{one:?}"), format!("{other:?}")),
+        _ => panic!("the verdict depends on how the bytes were cut: {whole:?}, {pieces:?}"),
+    }
+    let errors = list(data).filter(|entry| entry.is_err()).count();
+    assert_eq!(errors, usize::from(whole.is_err()));
+});
+
+fn reencode(reader: impl Read, options: &DecodeOptions) -> Result<(Vec<u8>, u64), Error> {
+    let mut decoder = Decoder::with_options(reader, options);
+    let mut encoder = Encoder::new(Vec::new());
+    while let Some(event) = decoder.next_event()? {
+        encoder.event(&event).expect("what was decoded can be encoded");
+        if let Err(error) = encoder.contents_from(&mut decoder.contents()) {
+            return Err(error.downcast().expect("readers of slices do not fail"));
+        }
+    }
+    let nar = encoder.finish().expect("the decoder said that this is all");
+    Ok((nar, decoder.position()))
+}
+
+struct Pieces<'a>(&'a [u8]);
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let count = (1 + self.0.len() % 13).min(target.len());
+        self.0.read(&mut target[..count])
+    }
+}
