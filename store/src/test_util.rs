@@ -32,7 +32,10 @@ use std::{
 use bytes::Bytes;
 
 pub use self::nar::{file_content, file_nar};
-use crate::{Outputs, PathInfo, StoreDir, StoreError, StorePath, ValidityQuery};
+use crate::{
+    DerivationError, ModuloCache, Outputs, OutputsError, PathInfo, StoreDir, StoreError, StorePath,
+    ValidityQuery,
+};
 
 /// What a path that arrives without a registration time gets, so that results can be compared.
 pub const REGISTRATION_TIME: i64 = 1_700_000_000;
@@ -59,6 +62,8 @@ struct State {
     substitutable: BTreeMap<StorePath, Object>,
     /// What Nix keeps in the table `DerivationOutputs`.
     outputs: BTreeMap<StorePath, BTreeSet<StorePath>>,
+    /// Hashes of the derivations that were checked.
+    hashes: Option<ModuloCache>,
     faults: Vec<Fault>,
     calls: Vec<Call>,
     adds: usize,
@@ -124,7 +129,7 @@ pub enum Fault {
 }
 
 /// Why a [`MemoryStore`] refuses an object, as a Nix server would.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// `nar_size` is 0.
@@ -147,6 +152,15 @@ pub enum Refusal {
     /// The content is not what the content address says.
     #[error("content address mismatch importing the path")]
     ContentAddressHash,
+    /// The name ends in `.drv`, the content is something else.
+    #[error("error parsing derivation")]
+    Derivation(#[source] DerivationError),
+    /// The name ends in `.drv`, but there is no regular file.
+    #[error("the derivation is not a regular file")]
+    DerivationFile,
+    /// A derivation has outputs that it cannot have.
+    #[error("the derivation is wrong")]
+    DerivationOutputs(#[source] Box<OutputsError>),
     /// A reference is not valid.
     #[error("reference '{0}' is not valid")]
     Reference(StorePath),

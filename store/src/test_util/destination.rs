@@ -8,8 +8,8 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::{Call, Fault, MemoryStore, Object, REGISTRATION_TIME, Refusal, State, file_content};
 use crate::{
-    ContentAddress, ContentMethod, Destination, Hasher, Nar, NarHash, NarStream, Outcome, PathInfo, StoreDir,
-    StoreError, StorePath, ValidityQuery,
+    ContentAddress, ContentMethod, Derivation, DerivationOutput, Destination, Hasher, ModuloCache, Nar,
+    NarHash, NarStream, Outcome, PathInfo, StoreDir, StoreError, StorePath, ValidityQuery,
 };
 
 impl Destination for MemoryStore {
@@ -117,6 +117,9 @@ impl MemoryStore {
             return Ok(Outcome::AlreadyValid(path.clone()));
         }
         self.check(&state, info, &nar).map_err(|refusal| self.refuse(path, refusal))?;
+        if path.is_derivation() {
+            self.register_derivation(&mut state, path, &nar).map_err(|refusal| self.refuse(path, refusal))?;
+        }
         state.adds = state.adds.saturating_add(1);
         if !state.faults.contains(&Fault::ForgetPath(path.clone())) {
             let mut info = info.clone();
@@ -126,6 +129,29 @@ impl MemoryStore {
             state.insert(Object { info, nar });
         }
         Ok(Outcome::Added(path.clone()))
+    }
+
+    /// Checks a derivation, whose inputs must be valid, and records its known outputs.
+    fn register_derivation(&self, state: &mut State, path: &StorePath, nar: &[u8]) -> Result<(), Refusal> {
+        let derivation = self.parse_derivation(nar)?;
+        let State { valid, hashes, .. } = &mut *state;
+        let cache = hashes.get_or_insert_with(|| ModuloCache::new(self.store_dir.clone()));
+        let mut read = |input: &StorePath| {
+            let object = valid.get(input).ok_or_else(|| self.not_valid(input))?;
+            Ok(self.parse_derivation(&object.nar)?)
+        };
+        derivation
+            .check_outputs(path, cache, &mut read)
+            .and_then(|()| cache.insert(path, &derivation, &mut read))
+            .map_err(|error| Refusal::DerivationOutputs(Box::new(error)))?;
+        let outputs = derivation.outputs.values().filter_map(DerivationOutput::path).cloned().collect();
+        state.outputs.insert(path.clone(), outputs);
+        Ok(())
+    }
+
+    pub(super) fn parse_derivation(&self, nar: &[u8]) -> Result<Derivation, Refusal> {
+        let content = file_content(nar).ok_or(Refusal::DerivationFile)?;
+        Derivation::parse(content, &self.store_dir).map_err(Refusal::Derivation)
     }
 
     /// What a Nix server checks before it registers a path.

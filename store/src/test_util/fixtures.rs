@@ -1,13 +1,14 @@
 //! Objects to fill a [`MemoryStore`] with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::{MemoryStore, Object, REGISTRATION_TIME, file_nar};
 use crate::{
-    ContentAddress, ContentMethod, NarHash, PathInfo, SecretKey, StorePath, StorePathSet, make_store_path,
+    ContentAddress, ContentMethod, Derivation, DerivationOutput, ModuloCache, NarHash, PathInfo, SecretKey,
+    StorePath, StorePathSet, make_store_path,
 };
 
 /// Every method panics on a name that no store path can have.
@@ -64,6 +65,67 @@ impl MemoryStore {
             chain.push(link);
         }
         chain
+    }
+
+    /// Adds a derivation with input-addressed outputs that follow from it. Of `inputs`, derivations are wanted for all
+    /// their outputs, and anything else is a source.
+    ///
+    /// # Panics
+    /// If the name is not allowed, there are no outputs, or an input derivation is not valid or none at all.
+    pub fn add_derivation(&self, name: &str, outputs: &[&str], inputs: &[StorePath]) -> StorePath {
+        let mut derivation = Derivation {
+            platform: b"x86_64-linux".to_vec(),
+            builder: b"/bin/sh".to_vec(),
+            environment: BTreeMap::from([(b"name".to_vec(), name.into())]),
+            ..Derivation::default()
+        };
+        for input in inputs.iter().filter(|input| input.is_derivation()) {
+            let wanted = self.derivation(input).outputs.into_keys().collect();
+            derivation.input_derivations.insert(input.clone(), wanted);
+        }
+        derivation.input_sources = inputs.iter().filter(|input| !input.is_derivation()).cloned().collect();
+        // Which paths stand there does not matter to the paths that follow.
+        let own = self.made_up_path(&format!("{name}.drv"), inputs);
+        for output in outputs {
+            derivation.outputs.insert((*output).to_owned(), DerivationOutput::InputAddressed(own.clone()));
+            derivation.environment.insert(output.as_bytes().to_vec(), Vec::new());
+        }
+        let mut cache = ModuloCache::new(self.store_dir.clone());
+        let paths = derivation
+            .output_paths(&own, &mut cache, |input| Ok(self.derivation(input)))
+            .unwrap_or_else(|error| panic!("no derivation can be like '{name}': {error}"));
+        for (output, path) in paths {
+            derivation.environment.insert(output.clone().into(), self.store_dir.full(&path).into());
+            derivation.outputs.insert(output, DerivationOutput::InputAddressed(path));
+        }
+        let references: Vec<_> = derivation.references().iter().cloned().collect();
+        let known: Vec<_> = derivation.outputs.values().filter_map(DerivationOutput::path).cloned().collect();
+        let path = self.add_text(&format!("{name}.drv"), derivation.to_bytes(&self.store_dir), &references);
+        self.declare_outputs(&path, &known);
+        path
+    }
+
+    /// Makes the outputs of a derivation valid, each referring to `references`. Gives them in the order of their names.
+    ///
+    /// # Panics
+    /// If the derivation is not valid or none at all.
+    pub fn build(&self, derivation: &StorePath, references: &[StorePath]) -> Vec<StorePath> {
+        let outputs = self.derivation(derivation).outputs;
+        let mut built = Vec::with_capacity(outputs.len());
+        for (name, output) in outputs {
+            let Some(path) = output.path().cloned() else { continue };
+            let nar = file_nar(format!("output {name} of {derivation}\n").as_bytes());
+            let mut info = info_of(path.clone(), &nar, references.iter().cloned());
+            info.deriver = Some(derivation.clone());
+            self.insert(info, nar);
+            built.push(path);
+        }
+        built
+    }
+
+    fn derivation(&self, path: &StorePath) -> Derivation {
+        let nar = self.nar(path).unwrap_or_else(|| panic!("'{path}' is not valid"));
+        self.parse_derivation(&nar).unwrap_or_else(|error| panic!("'{path}': {error}"))
     }
 
     /// Adds anything, true or false.

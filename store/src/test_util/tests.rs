@@ -8,9 +8,9 @@ fn copy(from: &MemoryStore, to: &MemoryStore, paths: &[StorePath]) -> Vec<Result
     to.add_many(nars).collect::<Vec<_>>().now_or_never().expect("memory is always ready")
 }
 
-fn refusal(outcome: &Result<Outcome, StoreError>) -> Option<&Refusal> {
+fn refusal(outcome: &Result<Outcome, StoreError>) -> Option<String> {
     let (Err(error) | Ok(Outcome::Failed { error, .. })) = outcome else { return None };
-    std::error::Error::source(error)?.downcast_ref()
+    std::error::Error::source(error).map(ToString::to_string)
 }
 
 fn closure(store: &MemoryStore, roots: &[StorePath], outputs: Outputs) -> Result<Vec<StorePath>, StoreError> {
@@ -82,7 +82,7 @@ fn a_reference_that_is_not_valid_ends_the_import() {
     let to = MemoryStore::new("b");
     let outcomes = copy(&from, &to, &chain[1..]);
     assert_eq!(outcomes.len(), 1);
-    assert_eq!(refusal(&outcomes[0]), Some(&Refusal::Reference(chain[0].clone())));
+    assert_eq!(refusal(&outcomes[0]), Some(Refusal::Reference(chain[0].clone()).to_string()));
     assert!(to.paths().is_empty());
 }
 
@@ -119,7 +119,7 @@ fn lies_about_the_content_end_the_import() {
         let to = MemoryStore::new("b");
         let outcomes = copy(&from, &to, std::slice::from_ref(&path));
         assert!(outcomes[0].is_err());
-        assert_eq!(refusal(&outcomes[0]), Some(&expected));
+        assert_eq!(refusal(&outcomes[0]), Some(expected.to_string()));
         assert!(to.paths().is_empty());
     }
 }
@@ -141,7 +141,7 @@ fn lies_in_the_metadata_end_the_import() {
         let path = from.add("x", "some content", &[]);
         from.change(&path, lie);
         let outcomes = copy(&from, &MemoryStore::new("b"), &[path]);
-        assert_eq!(refusal(&outcomes[0]), Some(&expected));
+        assert_eq!(refusal(&outcomes[0]), Some(expected.to_string()));
     }
 }
 
@@ -154,7 +154,7 @@ fn content_that_is_not_what_its_address_says_ends_the_import() {
     info.nar_hash = NarHash::of(&nar);
     from.insert(info, nar);
     let outcomes = copy(&from, &MemoryStore::new("b"), &[path]);
-    assert_eq!(refusal(&outcomes[0]), Some(&Refusal::ContentAddressHash));
+    assert_eq!(refusal(&outcomes[0]), Some(Refusal::ContentAddressHash.to_string()));
 }
 
 #[test]
@@ -166,8 +166,8 @@ fn a_failure_before_the_first_block_leaves_the_others_alone() {
     let refusing = MemoryStore::new("b");
     refusing.inject(Fault::RefusePath(chain[0].clone()));
     let outcomes = copy(&from, &refusing, &all);
-    assert_eq!(refusal(&outcomes[0]), Some(&Refusal::Injected));
-    assert_eq!(refusal(&outcomes[1]), Some(&Refusal::FailedReference(chain[0].clone())));
+    assert_eq!(refusal(&outcomes[0]), Some(Refusal::Injected.to_string()));
+    assert_eq!(refusal(&outcomes[1]), Some(Refusal::FailedReference(chain[0].clone()).to_string()));
     assert_eq!(refusing.paths(), std::slice::from_ref(&other));
 
     from.inject(Fault::FailReading(chain[0].clone(), 0));
@@ -244,4 +244,57 @@ fn a_path_that_is_not_valid_ends_the_nars() {
         store.nars(infos).map(|nar| nar.map(|nar| nar.info.path.clone())).collect().now_or_never().unwrap();
     assert_eq!(results.len(), 2);
     assert!(matches!(results[1], Err(StoreError::NotValid { .. })));
+}
+
+#[test]
+fn derivations_come_with_their_outputs_and_only_after_their_inputs() {
+    let from = MemoryStore::new("a");
+    let source = from.add("source", "code", &[]);
+    let library = from.add_derivation("library", &["out", "dev"], std::slice::from_ref(&source));
+    let program = from.add_derivation("program", &["out"], &[library.clone(), source.clone()]);
+    let [dev, out] = from.build(&library, &[]).try_into().unwrap();
+    assert_eq!((dev.name(), out.name()), ("library-dev", "library"));
+    let built = from.build(&program, std::slice::from_ref(&out)).remove(0);
+    assert_eq!(from.info(&built).unwrap().deriver, Some(program.clone()));
+
+    let to = MemoryStore::new("b");
+    assert!(copy(&from, &to, &from.paths()).iter().all(|outcome| matches!(outcome, Ok(Outcome::Added(_)))));
+    // The other store learnt what they make.
+    let roots = std::slice::from_ref(&program);
+    let mut recipes = vec![source, library, program.clone()];
+    recipes.sort();
+    assert_eq!(closure(&to, roots, Outputs::Exclude).unwrap(), recipes);
+    assert_eq!(closure(&to, roots, Outputs::Include).unwrap(), from.paths());
+
+    // Without the reference nothing but the check of the outputs needs the input.
+    from.change(&program, |info| {
+        info.references = StorePathSet::default();
+        info.content_address = None;
+    });
+    let outcomes = copy(&from, &MemoryStore::new("c"), &[program]);
+    assert_eq!(refusal(&outcomes[0]).unwrap(), "the derivation is wrong");
+}
+
+#[test]
+fn what_is_called_a_derivation_must_be_one() {
+    let from = MemoryStore::new("a");
+    let cases = [
+        (from.add_text("x.drv", "hello", &[]), "error parsing derivation"),
+        (from.add_text("x.drv", "Derive([],[],[],\"\",\"\",[],[])", &[]), "the derivation is wrong"),
+    ];
+    for (path, reason) in cases {
+        let outcomes = copy(&from, &MemoryStore::new("b"), std::slice::from_ref(&path));
+        assert!(outcomes[0].is_err());
+        assert_eq!(refusal(&outcomes[0]).unwrap(), reason);
+    }
+    let path = from.add("x.drv", "", &[]);
+    let nar = b"no archive at all".to_vec();
+    from.change(&path, |info| {
+        info.content_address = None;
+        info.nar_hash = NarHash::of(&nar);
+        info.nar_size = nar.len() as u64;
+    });
+    from.insert(from.info(&path).unwrap(), nar);
+    let outcomes = copy(&from, &MemoryStore::new("b"), &[path]);
+    assert_eq!(refusal(&outcomes[0]).unwrap(), Refusal::DerivationFile.to_string());
 }
