@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, process::ExitCode, sync::Arc};
 
 use ncc_copy::CopyError;
-use ncc_local_store::Error as LocalStoreError;
+use ncc_local_store::LocalStoreError;
 use ncc_remote_store::RemoteError;
 
 /// Why the program ends without success.
@@ -67,7 +67,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 fn hints(error: &(dyn Error + 'static)) -> Vec<String> {

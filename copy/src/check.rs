@@ -105,8 +105,9 @@ impl Watched {
                         self.checks.observer.event(Event::Started(&self.info));
                     }
                     hasher.update(&block);
-                    if hasher.size() > self.info.nar_size {
-                        Err(self.size_mismatch(hasher.size()))
+                    let size = hasher.size();
+                    if size > self.info.nar_size {
+                        Err(self.size_mismatch(size))
                     } else {
                         match self.held.replace(block) {
                             Some(held) => Ok(held),

@@ -55,12 +55,11 @@ pub async fn plan(
     let query = ValidityQuery::default().locking().substituting(request.substitute);
     let valid = destination.valid_paths(&paths, query).await?;
 
-    let graph = Graph::new(closure);
-    let order = graph
-        .topological_order()
+    // In topological order; and a closure that lacks something it refers to ends here.
+    let graph = Graph::new(closure)
         .map_err(|error| CopyError::Graph { store: source.name().to_owned(), source: error })?;
     let mut plan = Plan { roots: request.roots.clone(), ..Plan::default() };
-    for info in order {
+    for info in &graph {
         let place = if valid.contains(&info.path) { &mut plan.present } else { &mut plan.to_send };
         place.push(Arc::clone(info));
     }

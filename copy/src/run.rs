@@ -28,7 +28,9 @@ impl Total {
 
     fn of(infos: &[Arc<PathInfo>]) -> Self {
         let mut total = Self::default();
-        infos.iter().for_each(|info| total.add(info.nar_size));
+        for info in infos {
+            total.add(info.nar_size);
+        }
         total
     }
 }
@@ -122,7 +124,9 @@ pub async fn run(
         }
     }
     report.elapsed = start.elapsed();
-    open.values().for_each(|info| report.unsent.add(info.nar_size));
+    for info in open.values() {
+        report.unsent.add(info.nar_size);
+    }
     if let Some(source) = interrupted {
         return Err(CopyError::Interrupted { report: Box::new(report), source });
     }

@@ -1,12 +1,16 @@
 //! A running copy of a cached root: an overlay over it, with `/nix` a plain folder outside the overlay.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, mount_remount, unmount};
+
+use rustix::process::{chroot, pivot_root};
 
 use crate::exec::{self, Finished};
 use crate::namespace;
@@ -150,9 +154,13 @@ impl Instance {
     }
 
     /// A program inside, as root, with a clean environment.
+    ///
+    /// Not a plain chroot: children of Nix 2.8.0 return to the mount namespace's own root (setns) before they start ssh, and
+    /// so out of any chroot. The root of this instance becomes the root of a namespace, see [`enter`].
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("chroot");
-        command.arg(&self.root).arg(program);
+        let mut command = Command::new("unshare");
+        // /proc/1/exe is this program (process 1 of the namespace), also when a build has replaced its file meanwhile.
+        command.args(["--mount", "--", "/proc/1/exe", "enter"]).arg(&self.root).arg(program);
         command.env_clear().envs([
             ("PATH", "/usr/local/bin:/usr/bin:/usr/sbin"),
             ("HOME", "/root"),
@@ -185,6 +193,28 @@ impl Drop for Instance {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Arguments of the hidden `cargo xtask enter`.
+#[derive(clap::Args)]
+pub(crate) struct Enter {
+    root: PathBuf,
+    program: PathBuf,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// Makes `root` the root of the (fresh) mount namespace, drops all that was outside, and becomes the program.
+pub(crate) fn enter(options: &Enter) -> Result<()> {
+    let root = &options.root;
+    std::env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))?;
+    // Old root below the new one at the same place, then the upper of the two removed: no folder for the old root is needed.
+    pivot_root(".", ".").context("cannot change the root")?;
+    unmount(".", UnmountFlags::DETACH).context("cannot leave the old root")?;
+    chroot(".").context("cannot enter the new root")?;
+    std::env::set_current_dir("/").context("no root")?;
+    let error = Command::new(&options.program).args(&options.arguments).exec();
+    Err(error).with_context(|| format!("cannot start {}", options.program.display()))
 }
 
 /// Set by `--keep`; drops take no arguments.

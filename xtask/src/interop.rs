@@ -61,7 +61,10 @@ struct Line {
 
 impl Options {
     fn selects(&self, case: &Case, release: Release) -> bool {
-        let named = self.case.iter().any(|name| case.name == name || (case.name.starts_with(name.as_str()) && name.ends_with('-')));
+        let named = self
+            .case
+            .iter()
+            .any(|name| case.name == name || (case.name.starts_with(name.as_str()) && name.ends_with('-')));
         if !self.case.is_empty() {
             return named;
         }
@@ -79,7 +82,9 @@ pub(crate) fn prepare(options: &Options) -> Result<bool> {
     }
     for name in &options.case {
         ensure!(
-            CASES.iter().any(|case| case.name == name || (name.ends_with('-') && case.name.starts_with(name.as_str()))),
+            CASES.iter().any(
+                |case| case.name == name || (name.ends_with('-') && case.name.starts_with(name.as_str()))
+            ),
             "no case is called {name} (--list shows them)"
         );
     }
@@ -101,7 +106,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.keep {
         crate::instance::keep_everything();
     }
-    let binary = options.binary.clone().unwrap_or_else(|| namespace::target_folder().join("fast/nix-copy-closure"));
+    let binary =
+        options.binary.clone().unwrap_or_else(|| namespace::target_folder().join("fast/nix-copy-closure"));
     let binary = binary.canonicalize().with_context(|| format!("no candidate at {}", binary.display()))?;
     let candidate = Candidate { binary, lenient: options.lenient };
     let roots = roots::ensure_all(&options.release)?;
@@ -131,9 +137,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 })
             })
             .collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?)
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?)
     })?;
     let lines = lines.into_inner().map_err(|_| anyhow!("a worker panicked"))?;
     println!("\n{}", table(&lines, &roots.keys().copied().collect::<Vec<_>>()));
@@ -181,7 +185,9 @@ fn show(line: &Line) -> String {
             }
             text
         }
-        Err(error) => format!("{}      {}\n", head("FAIL", ""), format!("{error:#}").replace('\n', "\n      ")),
+        Err(error) => {
+            format!("{}      {}\n", head("FAIL", ""), format!("{error:#}").replace('\n', "\n      "))
+        }
     }
 }
 

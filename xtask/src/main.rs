@@ -5,14 +5,19 @@
 
 mod apt;
 mod database;
+mod demo;
 mod exec;
 mod fixtures;
 mod golden;
 mod instance;
 mod interop;
+mod layers;
+mod licences;
+mod metadata;
 mod namespace;
 mod roots;
 mod sshd;
+mod test;
 mod wire;
 
 use std::process::ExitCode;
@@ -28,19 +33,29 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Copy a real closure between two stores on this machine, with nothing but what is built here
+    Demo(demo::Options),
+    /// Everything that decides whether a change lands
+    Test(test::Options),
     /// Build the roots that hold real Nix of four ages, and show that each answers over ssh
     Roots(roots::Options),
     /// Test a nix-copy-closure against real Nix of four ages
     Interop(interop::Options),
     /// Capture serve protocol sessions of real Nix into protocol/testdata
     Golden(golden::Options),
+    /// Used by the laboratory itself
+    #[command(hide = true)]
+    Enter(instance::Enter),
 }
 
 fn main() -> ExitCode {
     // The laboratory's commands run inside namespaces of their own; others (demo, test, bench) need not.
     let result = match Arguments::parse().command {
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
         Task::Roots(options) => namespace::enter().and_then(|()| roots::run(&options)),
         Task::Interop(options) => interop(&options),
+        Task::Enter(options) => instance::enter(&options),
         Task::Golden(options) => namespace::enter().and_then(|()| golden::run(&options)),
     };
     match result {

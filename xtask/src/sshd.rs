@@ -155,6 +155,11 @@ fn start_once(instance: &Instance, keys: &Keys, settings: &Settings) -> Result<S
 }
 
 impl Server {
+    /// The process id of the listening sshd.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its loopback port.
     pub(crate) fn port(&self) -> u16 {
         self.port

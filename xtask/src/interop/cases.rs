@@ -51,7 +51,11 @@ const fn slow(name: &'static str, about: &'static str, run: fn(&Lab<'_>) -> Resu
 
 /// Every case, in the order they run.
 pub(crate) const CASES: &[Case] = &[
-    case("to-mixed", "all kinds of objects, names, metadata; then the same again, which sends nothing", copies::to_mixed),
+    case(
+        "to-mixed",
+        "all kinds of objects, names, metadata; then the same again, which sends nothing",
+        copies::to_mixed,
+    ),
     case("from-mixed", "same, fetched into a new store, which Nix then goes on using", copies::from_mixed),
     case("to-derivation", "closure of a .drv", copies::to_derivation),
     case("from-derivation", "closure of a .drv, fetched", copies::from_derivation),
@@ -94,7 +98,11 @@ pub(crate) const CASES: &[Case] = &[
     case("kill-client-from", "same, fetching", interruptions::kill_client_from),
     case("interrupt-to", "Ctrl-C in the middle, then again", interruptions::interrupt_to),
     case("interrupt-from", "same, fetching", interruptions::interrupt_from),
-    case("kill-server-to", "kill -9 of the remote's nix-store in the middle, then again", interruptions::kill_server_to),
+    case(
+        "kill-server-to",
+        "kill -9 of the remote's nix-store in the middle, then again",
+        interruptions::kill_server_to,
+    ),
     case("kill-server-from", "same, fetching", interruptions::kill_server_from),
     case("gc-from", "Nix collects garbage in our store all the while", interruptions::gc_from),
 ];

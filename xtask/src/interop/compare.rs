@@ -176,7 +176,8 @@ pub(crate) fn judge(instance: &Instance, store: &LabStore, roots: &[String]) -> 
         }
     }
     let verify = instance.try_run("nix-store", &["--verify", "--check-contents"])?;
-    let complaint = ["was modified", "disappeared", "error", "corrupt"].iter().any(|word| verify.stderr.contains(word));
+    let complaint =
+        ["was modified", "disappeared", "error", "corrupt"].iter().any(|word| verify.stderr.contains(word));
     if !verify.status.success() || complaint {
         wrong.push(verify.describe());
     }
@@ -198,7 +199,11 @@ pub(crate) fn judge(instance: &Instance, store: &LabStore, roots: &[String]) -> 
         let answered: BTreeSet<&str> = answer.lines().collect();
         let reachable = reachable(&rows, root);
         if answered != reachable {
-            wrong.push(format!("nix-store -qR {root} gives {} paths, the database {}", answered.len(), reachable.len()));
+            wrong.push(format!(
+                "nix-store -qR {root} gives {} paths, the database {}",
+                answered.len(),
+                reachable.len()
+            ));
         }
     }
     Ok(shorten(wrong))

@@ -6,12 +6,12 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::database;
 use crate::exec::{self, Finished};
 use crate::fixtures::{self, Mixed};
 use crate::instance::{Instance, LabStore};
 use crate::roots::Release;
 use crate::sshd::{self, Keys, Server, Settings};
-use crate::database;
 
 /// Which way paths go, seen from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,13 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     /// A copy between the store at `store` and `server`, not yet started.
-    pub(crate) fn command(&self, direction: Direction, store: &LabStore, server: &Server, paths: &[String]) -> Command {
+    pub(crate) fn command(
+        &self,
+        direction: Direction,
+        store: &LabStore,
+        server: &Server,
+        paths: &[String],
+    ) -> Command {
         let mut command = self.bare(server);
         command.arg(direction.flag()).arg("--store").arg(store.folder()).arg("root@127.0.0.1").args(paths);
         command
@@ -61,7 +67,13 @@ impl Candidate {
     }
 
     /// Runs a copy to its end, which must be good.
-    pub(crate) fn copy(&self, direction: Direction, store: &LabStore, server: &Server, paths: &[String]) -> Result<Finished> {
+    pub(crate) fn copy(
+        &self,
+        direction: Direction,
+        store: &LabStore,
+        server: &Server,
+        paths: &[String],
+    ) -> Result<Finished> {
         exec::capture(&mut self.command(direction, store, server, paths))?.success()
     }
 }
@@ -92,7 +104,12 @@ pub(crate) struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     /// Builds the mixed closure; the large ones wait until a case asks for them.
-    pub(crate) fn open(release: Release, root: &'a Path, keys: &'a Keys, candidate: &'a Candidate) -> Result<Self> {
+    pub(crate) fn open(
+        release: Release,
+        root: &'a Path,
+        keys: &'a Keys,
+        candidate: &'a Candidate,
+    ) -> Result<Self> {
         let source = receiver(release, root, keys, "source", &Settings::default(), |_| Ok(()))?;
         let mixed = fixtures::mixed(&source.instance, &source.store)?;
         Ok(Self {
@@ -138,7 +155,11 @@ impl<'a> Lab<'a> {
     }
 
     /// Same, with its own sshd settings, and `prepare` run on the instance before sshd starts.
-    pub(crate) fn receiver_with(&self, settings: &Settings, prepare: impl Fn(&mut Instance) -> Result<()>) -> Result<Receiver> {
+    pub(crate) fn receiver_with(
+        &self,
+        settings: &Settings,
+        prepare: impl Fn(&mut Instance) -> Result<()>,
+    ) -> Result<Receiver> {
         let receiver = receiver(self.release, self.root, self.keys, "receiver", settings, prepare)?;
         Ok(receiver)
     }
@@ -149,7 +170,11 @@ impl<'a> Lab<'a> {
     }
 
     /// A second door to the source store: another instance over it, whose sshd may behave differently.
-    pub(crate) fn door(&self, settings: &Settings, prepare: impl Fn(&mut Instance) -> Result<()>) -> Result<Door> {
+    pub(crate) fn door(
+        &self,
+        settings: &Settings,
+        prepare: impl Fn(&mut Instance) -> Result<()>,
+    ) -> Result<Door> {
         let mut instance = Instance::start(self.release, self.root, &self.source.store)?;
         prepare(&mut instance)?;
         let server = sshd::start(&instance, self.keys, settings)?;
@@ -163,7 +188,13 @@ impl<'a> Lab<'a> {
 
     /// A copy by upstream's own client of this version, client and server both real. For `To`, `near` is an instance over
     /// the source; for `From`, one over an empty store.
-    pub(crate) fn upstream_command(&self, direction: Direction, near: &Instance, server: &Server, paths: &[String]) -> Result<Command> {
+    pub(crate) fn upstream_command(
+        &self,
+        direction: Direction,
+        near: &Instance,
+        server: &Server,
+        paths: &[String],
+    ) -> Result<Command> {
         self.keys.install_client(near, &[server])?;
         let mut command = near.command("nix-copy-closure");
         command
@@ -174,7 +205,13 @@ impl<'a> Lab<'a> {
     }
 
     /// Runs that copy; it must succeed.
-    pub(crate) fn upstream_copy(&self, direction: Direction, near: &Instance, server: &Server, paths: &[String]) -> Result<()> {
+    pub(crate) fn upstream_copy(
+        &self,
+        direction: Direction,
+        near: &Instance,
+        server: &Server,
+        paths: &[String],
+    ) -> Result<()> {
         let mut command = self.upstream_command(direction, near, server, paths)?;
         exec::capture(&mut command)?.success().context("upstream's own copy failed")?;
         Ok(())
@@ -185,7 +222,9 @@ impl<'a> Lab<'a> {
         let receiver = self.receiver()?;
         match direction {
             Direction::To => self.upstream_copy(direction, &self.source.instance, &receiver.server, paths)?,
-            Direction::From => self.upstream_copy(direction, &receiver.instance, &self.source.server, paths)?,
+            Direction::From => {
+                self.upstream_copy(direction, &receiver.instance, &self.source.server, paths)?
+            }
         }
         let Receiver { server, instance, store } = receiver;
         drop((server, instance));

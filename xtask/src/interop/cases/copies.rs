@@ -64,7 +64,9 @@ fn to(lab: &Lab<'_>, paths: &[String]) -> Result<Outcome> {
     let mut wrong = compare::stores(&baseline, &receiver.store, Times::Kept)?;
     wrong.extend(compare::judge(&receiver.instance, &receiver.store, paths)?);
     let before = database::read(&receiver.store)?;
-    lab.candidate.copy(Direction::To, &lab.source.store, &receiver.server, paths).context("the second run")?;
+    lab.candidate
+        .copy(Direction::To, &lab.source.store, &receiver.server, paths)
+        .context("the second run")?;
     if database::read(&receiver.store)? != before {
         wrong.push("a second run changed the destination's database".to_owned());
     }
@@ -189,7 +191,8 @@ pub(super) fn to_noise(lab: &Lab<'_>) -> Result<Outcome> {
 pub(super) fn script(instance: &crate::instance::Instance, name: &str, body: &str) -> Result<()> {
     let file = instance.path(name);
     exec::write_file(&file, format!("#!/bin/bash\n{body}"))?;
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).context("cannot make a script executable")
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))
+        .context("cannot make a script executable")
 }
 
 pub(super) fn to_localhost(lab: &Lab<'_>) -> Result<Outcome> {
@@ -224,9 +227,15 @@ fn huge(lab: &Lab<'_>, direction: Direction) -> Result<Outcome> {
     };
     let mut wrong = Vec::new();
     let (expected, actual) = (database::read(&lab.source.store)?, database::read(&receiver.store)?);
-    let size = |rows: &std::collections::BTreeMap<String, database::Row>| rows.get(&path).map(|row| (row.hash.clone(), row.nar_size));
+    let size = |rows: &std::collections::BTreeMap<String, database::Row>| {
+        rows.get(&path).map(|row| (row.hash.clone(), row.nar_size))
+    };
     if size(&expected) != size(&actual) || actual.len() != 1 {
-        wrong.push(format!("{path}: {:?} at the source, {:?} at the destination", size(&expected), size(&actual)));
+        wrong.push(format!(
+            "{path}: {:?} at the source, {:?} at the destination",
+            size(&expected),
+            size(&actual)
+        ));
     }
     wrong.extend(compare::judge(&receiver.instance, &receiver.store, paths)?);
     wrong.extend(compare::unregistered(&receiver.store)?);

@@ -37,7 +37,13 @@ fn refuse(lab: &Lab<'_>, finished: &Finished, words: &[&str]) -> Vec<String> {
     wrong
 }
 
-fn attempt(lab: &Lab<'_>, direction: Direction, store: &LabStore, receiver: &Receiver, paths: &[String]) -> Result<Finished> {
+fn attempt(
+    lab: &Lab<'_>,
+    direction: Direction,
+    store: &LabStore,
+    receiver: &Receiver,
+    paths: &[String],
+) -> Result<Finished> {
     exec::capture(&mut lab.candidate.command(direction, store, &receiver.server, paths))
 }
 
@@ -79,7 +85,8 @@ pub(super) fn invalid_path_from(lab: &Lab<'_>) -> Result<Outcome> {
 
 pub(super) fn connection_refused(lab: &Lab<'_>) -> Result<Outcome> {
     let receiver = lab.receiver()?;
-    let mut command = lab.candidate.command(Direction::To, &lab.source.store, &receiver.server, &lab.mixed.roots());
+    let mut command =
+        lab.candidate.command(Direction::To, &lab.source.store, &receiver.server, &lab.mixed.roots());
     drop(receiver);
     let finished = exec::capture(&mut command)?;
     Ok(Outcome::of(refuse(lab, &finished, &[HOST, "Connection refused"])))
@@ -121,9 +128,16 @@ pub(super) fn truncated_to(lab: &Lab<'_>) -> Result<Outcome> {
 
 pub(super) fn truncated_from(lab: &Lab<'_>) -> Result<Outcome> {
     let settings = Settings { force_command: Some("/lab/impostor".to_owned()), ..Settings::default() };
-    let door = lab.door(&settings, |instance| script(instance, "lab/impostor", "exec nix-store --serve > >(dd bs=1 count=7000 status=none; kill -9 $$)"))?;
+    let door = lab.door(&settings, |instance| {
+        script(
+            instance,
+            "lab/impostor",
+            "exec nix-store --serve > >(dd bs=1 count=7000 status=none; kill -9 $$)",
+        )
+    })?;
     let store = LabStore::create("ours", lab.release.name())?;
-    let finished = exec::capture(&mut lab.candidate.command(Direction::From, &store, &door.server, &lab.mixed.roots()))?;
+    let finished =
+        exec::capture(&mut lab.candidate.command(Direction::From, &store, &door.server, &lab.mixed.roots()))?;
     let mut wrong = refuse(lab, &finished, &[HOST]);
     wrong.extend(sound(&lab.inspect(&store)?, &store, false)?);
     Ok(Outcome::of(wrong))
@@ -147,7 +161,8 @@ pub(super) fn disk_full_from(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("small", lab.release.name())?;
     store.limit(SMALL)?;
     let many = lab.many()?;
-    let finished = attempt(lab, Direction::From, &store, &lab.source, &[lab.mixed.top.clone(), many.clone()])?;
+    let finished =
+        attempt(lab, Direction::From, &store, &lab.source, &[lab.mixed.top.clone(), many.clone()])?;
     let mut wrong = refuse(lab, &finished, &[&many, "No space left"]);
     wrong.extend(sound(&lab.inspect(&store)?, &store, false)?);
     Ok(Outcome::of(wrong))

@@ -1,6 +1,7 @@
 //! Copies that are stopped in the middle: no invalid path may be registered, and running again completes.
 
 use std::fs;
+use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,11 +10,12 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Outcome;
+use crate::database;
 use crate::exec;
-use crate::instance::{Instance, LabStore};
+use crate::instance::LabStore;
 use crate::interop::compare::{self, Times};
 use crate::interop::lab::{Direction, Lab, Receiver, spawn};
-use crate::database;
+use crate::sshd::Server;
 
 /// Whom it hits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,7 +71,7 @@ fn interrupt(lab: &Lab<'_>, direction: Direction, victim: Victim) -> Result<Outc
         match victim {
             Victim::Client(signal) => kill(child.id(), signal)?,
             Victim::Server => {
-                for pid in serving(&server.instance)? {
+                for pid in serving(&server.server)? {
                     kill(pid, Signal::KILL)?;
                 }
             }
@@ -87,10 +89,12 @@ fn interrupt(lab: &Lab<'_>, direction: Direction, victim: Victim) -> Result<Outc
                 wrong.push(format!("stderr does not name the host: {}", finished.stderr.trim()));
             }
         }
-        wait_for_silence(&server.instance)?;
+        wait_for_silence(&server.server)?;
         let arrived = database::read(&receiver.store)?.len();
         wrong.extend(compare::judge(&receiver.instance, &receiver.store, &[])?);
-        lab.candidate.copy(direction, store, &server.server, &paths).context("the run after the interruption")?;
+        lab.candidate
+            .copy(direction, store, &server.server, &paths)
+            .context("the run after the interruption")?;
         wrong.extend(complete(lab, direction, &receiver, &paths)?);
         return Ok(Outcome { wrong, note: format!("{arrived} valid after the blow"), skipped: None });
     }
@@ -98,7 +102,12 @@ fn interrupt(lab: &Lab<'_>, direction: Direction, victim: Victim) -> Result<Outc
 }
 
 /// Compared with a copy that nobody interrupted.
-fn complete(lab: &Lab<'_>, direction: Direction, receiver: &Receiver, paths: &[String]) -> Result<Vec<String>> {
+fn complete(
+    lab: &Lab<'_>,
+    direction: Direction,
+    receiver: &Receiver,
+    paths: &[String],
+) -> Result<Vec<String>> {
     let baseline = lab.baseline(direction, paths)?;
     let times = if direction == Direction::To { Times::Kept } else { Times::Now };
     let mut wrong = compare::stores(&baseline, &receiver.store, times)?;
@@ -135,18 +144,21 @@ fn progress(store: &LabStore, count: usize, child: &mut Child) -> Result<bool> {
     }
 }
 
-/// The `nix-store --serve` processes of an instance. All are ours: this PID namespace holds nothing else.
-fn serving(instance: &Instance) -> Result<Vec<u32>> {
-    let root = instance.path("");
+/// The `nix-store --serve` processes of a server: those in its mount namespace, which nothing else shares.
+fn serving(server: &Server) -> Result<Vec<u32>> {
+    let namespace = |process: &Path| fs::read_link(process.join("ns/mnt"));
+    let home = namespace(&Path::new("/proc").join(server.pid().to_string())).context("sshd is gone")?;
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot list /proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
         // A process may end while we look: then it is not there.
         let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut words = words.split(|byte| *byte == 0);
         let program = words.next().unwrap_or_default();
         let serves = program.ends_with(b"nix-store") && words.any(|word| word == b"--serve");
-        if serves && fs::read_link(entry.path().join("root")).is_ok_and(|seen| seen.components().eq(root.components())) {
+        if serves && namespace(&entry.path()).is_ok_and(|seen| seen == home) {
             found.push(pid);
         }
     }
@@ -154,9 +166,9 @@ fn serving(instance: &Instance) -> Result<Vec<u32>> {
 }
 
 /// A server may still be at work on what it had read when its client died.
-fn wait_for_silence(instance: &Instance) -> Result<()> {
+fn wait_for_silence(server: &Server) -> Result<()> {
     let start = Instant::now();
-    while !serving(instance)?.is_empty() {
+    while !serving(server)?.is_empty() {
         if start.elapsed() > Duration::from_secs(60) {
             bail!("the remote's nix-store is still running a minute after its client died");
         }

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 
 use super::Outcome;
+use crate::database;
 use crate::exec;
 use crate::instance::LabStore;
 use crate::interop::compare::{self, Times};
 use crate::interop::lab::{Direction, Door, Lab};
-use crate::database;
 use crate::sshd::Settings;
 
 /// An sshd that runs our server over `store`, whatever is asked for.
@@ -36,7 +36,8 @@ fn copy_to(lab: &Lab<'_>, paths: &[String]) -> Result<Outcome> {
     let baseline = lab.baseline(Direction::To, paths)?;
     let store = LabStore::create("served", lab.release.name())?;
     let gate = gate(lab, &store, true)?;
-    lab.upstream_copy(Direction::To, &lab.source.instance, &gate.server, paths).with_context(|| gate.server.log())?;
+    lab.upstream_copy(Direction::To, &lab.source.instance, &gate.server, paths)
+        .with_context(|| gate.server.log())?;
     let mut wrong = compare::stores(&baseline, &store, Times::Kept)?;
     wrong.extend(compare::judge(&lab.inspect(&store)?, &store, paths)?);
     Ok(Outcome::of(wrong))
@@ -48,7 +49,8 @@ pub(super) fn from(lab: &Lab<'_>) -> Result<Outcome> {
     let baseline = lab.baseline(Direction::From, &paths)?;
     let gate = gate(lab, &lab.source.store, false)?;
     let receiver = lab.receiver()?;
-    lab.upstream_copy(Direction::From, &receiver.instance, &gate.server, &paths).with_context(|| gate.server.log())?;
+    lab.upstream_copy(Direction::From, &receiver.instance, &gate.server, &paths)
+        .with_context(|| gate.server.log())?;
     let mut wrong = compare::stores(&baseline, &receiver.store, Times::Now)?;
     wrong.extend(compare::judge(&receiver.instance, &receiver.store, &paths)?);
     Ok(Outcome::of(wrong))

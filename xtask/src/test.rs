@@ -1,0 +1,185 @@
+//! Everything that decides whether a change lands: `cargo xtask test`.
+//!
+//! It installs what it needs where it may, says loudly what it leaves out where it may not, and with
+//! `NCC_REQUIRE_REAL=1` leaving out is failing.
+
+use std::{
+    env,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{exec, layers, licences, metadata::Metadata};
+
+/// Programs that tests use, with the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("/usr/sbin/sshd", "openssh-server"),
+    ("nix-store", "nix-bin"),
+    ("debootstrap", "debootstrap"),
+    ("tmux", "tmux"),
+    ("sqlite3", "sqlite3"),
+];
+
+/// How long each fuzz target runs: enough to show that it works, not to find much.
+const FUZZ_SECONDS: u32 = 15;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Leave out what takes minutes: interop with four Nix versions, and fuzzing
+    #[arg(long)]
+    quick: bool,
+}
+
+/// What a run has to say at its end.
+#[derive(Default)]
+struct Summary {
+    done: Vec<(&'static str, Duration)>,
+    left_out: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut summary = Summary::default();
+    let real = env::var_os("NCC_REQUIRE_REAL").is_some_and(|value| value == "1");
+
+    let missing = install();
+    if !missing.is_empty() {
+        let text = format!("tests with {}: not installed, and not installable here", missing.join(", "));
+        ensure!(!real, "NCC_REQUIRE_REAL=1, but {text}");
+        summary.left_out.push(text);
+    }
+
+    summary.step("formatting", || cargo(&["fmt", "--all", "--check"], &[]))?;
+    summary.step("lints", || {
+        cargo(
+            &["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"],
+            &[],
+        )
+    })?;
+    summary.step("layers, licences", || {
+        let metadata = Metadata::read()?;
+        layers::check(&metadata)?;
+        licences::check(&metadata)
+    })?;
+    summary.step("tests", tests)?;
+    summary.step("examples in the docs", || {
+        cargo(&["test", "--workspace", "--all-features", "--locked", "--doc", "--quiet"], &[])
+    })?;
+    summary.step("docs", || {
+        cargo(
+            &["doc", "--workspace", "--all-features", "--no-deps", "--locked"],
+            &[("RUSTDOCFLAGS", "-D warnings")],
+        )
+    })?;
+    summary.step("the program, optimised", || {
+        cargo(&["build", "--profile", "fast", "--locked", "--package", "nix-copy-closure"], &[])
+    })?;
+    summary.step("demo", || cargo(&["xtask", "demo"], &[]))?;
+    if options.quick {
+        summary.left_out.push("fuzzing and interop with four versions of Nix (--quick)".to_owned());
+    } else {
+        summary.step("fuzz targets", fuzz)?;
+        summary.step("interop", || cargo(&["xtask", "interop"], &[]))?;
+    }
+    summary.print();
+    Ok(())
+}
+
+impl Summary {
+    fn step(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        eprintln!("\n=== {name}");
+        let start = Instant::now();
+        step().with_context(|| format!("'{name}' failed"))?;
+        self.done.push((name, start.elapsed()));
+        Ok(())
+    }
+
+    fn print(&self) {
+        eprintln!("\n=== all passed");
+        for (name, took) in &self.done {
+            eprintln!("{:>7.1} s  {name}", took.as_secs_f32());
+        }
+        for text in &self.left_out {
+            eprintln!("LEFT OUT: {text}");
+        }
+    }
+}
+
+fn is_there(program: &str) -> bool {
+    if program.starts_with('/') { Path::new(program).is_file() } else { exec::available(program) }
+}
+
+/// Installs what is missing with the system's package manager, where that is allowed; gives what is missing still.
+fn install() -> Vec<&'static str> {
+    let missing = || PROGRAMS.iter().filter(|(program, _)| !is_there(program));
+    let packages: Vec<&str> = missing().map(|(_, package)| *package).collect();
+    if !packages.is_empty() && rustix::process::geteuid().is_root() && exec::available("apt-get") {
+        eprintln!("installing {}", packages.join(", "));
+        let apt = |arguments: &[&str]| {
+            let mut apt = Command::new("apt-get");
+            apt.args(["-qq", "-o", "Dpkg::Use-Pty=0"])
+                .args(arguments)
+                .env("DEBIAN_FRONTEND", "noninteractive");
+            exec::capture(&mut apt).and_then(exec::Finished::success)
+        };
+        let mut install = vec!["install", "--yes", "--no-install-recommends"];
+        install.extend(&packages);
+        if let Err(error) = apt(&["update"]).and_then(|_| apt(&install)) {
+            eprintln!("that did not work: {error:#}");
+        }
+    }
+    missing().map(|(program, _)| *program).collect()
+}
+
+/// The tests of all crates: with nextest where it is there, which runs them side by side.
+fn tests() -> Result<()> {
+    let common = ["--workspace", "--all-features", "--locked", "--no-fail-fast"];
+    let nextest =
+        Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success());
+    if nextest {
+        cargo(&[&["nextest", "run"], &common[..]].concat(), &[])
+    } else {
+        cargo(&[&["test", "--all-targets", "--quiet"], &common[..]].concat(), &[])
+    }
+}
+
+/// Builds every fuzz target and runs it for a moment.
+fn fuzz() -> Result<()> {
+    if !exec::available("cargo-fuzz") {
+        cargo(&["install", "cargo-fuzz", "--locked", "--quiet"], &[])?;
+    }
+    // cargo-fuzz wants unstable flags of the compiler; RUSTC_BOOTSTRAP lends them to the stable one.
+    let unstable = [("RUSTC_BOOTSTRAP", "1")];
+    let mut list = Command::new("cargo");
+    list.args(["fuzz", "list"]);
+    let targets = exec::capture(&mut list)?.success()?.text();
+    ensure!(targets.lines().next().is_some(), "there are no fuzz targets");
+    for target in targets.lines() {
+        let seconds = format!("-max_total_time={FUZZ_SECONDS}");
+        let seeds = format!("fuzz/seeds/{target}");
+        let corpus = format!("fuzz/corpus/{target}");
+        exec::make_folder(Path::new(&corpus))?;
+        let mut arguments = vec!["fuzz", "run", target, &corpus];
+        if Path::new(&seeds).is_dir() {
+            arguments.push(&seeds);
+        }
+        arguments.extend(["--", &seconds, "-verbosity=0"]);
+        cargo(&arguments, &unstable)?;
+    }
+    Ok(())
+}
+
+/// Runs cargo with its output shown.
+fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    let status = Command::new("cargo")
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .status()
+        .context("cargo cannot be started")?;
+    if !status.success() {
+        bail!("cargo {} ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
