@@ -1,7 +1,7 @@
 //! The check that every NAR passes on its way: size and hash, before its last block is handed on.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -73,7 +73,8 @@ impl Checks {
             info: Arc::clone(&info),
             body,
             hasher: Some(NarHasher::new()),
-            held: None,
+            held: VecDeque::new(),
+            held_size: 0,
             checks: self.clone(),
         };
         let body = stream::unfold(watched, |mut watched| async {
@@ -84,56 +85,65 @@ impl Checks {
     }
 }
 
-/// A body whose blocks go out one behind: the last one only when all of it has turned out right, so that what is
-/// wrong never arrives whole, and a small NAR that is wrong does not even begin.
+/// How much of a NAR is held back until more has come, or all of it has turned out right.
+///
+/// So what is wrong never arrives whole, and a small NAR that is wrong does not even begin, which leaves the
+/// destination's connection usable for all the others.
+const HELD_BACK: u64 = 256 << 10;
+
+/// A body on its way through the check.
 struct Watched {
     info: Arc<PathInfo>,
     body: NarBody,
-    /// `None` once the end has been seen.
+    /// `None` once the end has been seen, right or wrong.
     hasher: Option<NarHasher>,
-    held: Option<Bytes>,
+    held: VecDeque<Bytes>,
+    held_size: u64,
     checks: Checks,
 }
 
 impl Watched {
     async fn next(&mut self) -> Option<Result<Bytes, StoreError>> {
-        loop {
-            let hasher = self.hasher.as_mut()?;
-            let result = match self.body.next().await {
+        let result = loop {
+            let Some(hasher) = &mut self.hasher else { break None };
+            if self.held_size > HELD_BACK {
+                break None;
+            }
+            match self.body.next().await {
                 Some(Ok(block)) => {
                     if hasher.size() == 0 {
                         self.checks.observer.event(Event::Started(&self.info));
                     }
                     hasher.update(&block);
                     let size = hasher.size();
+                    self.held_size += block.len() as u64;
+                    self.held.push_back(block);
                     if size > self.info.nar_size {
-                        Err(self.size_mismatch(size))
-                    } else {
-                        match self.held.replace(block) {
-                            Some(held) => Ok(held),
-                            None => continue,
-                        }
+                        break Some(self.size_mismatch(size));
                     }
                 }
-                Some(Err(error)) => Err(error),
-                None => self.finish().map(|()| self.held.take().unwrap_or_default()),
-            };
-            return Some(match result {
-                Ok(block) => {
-                    let bytes = block.len() as u64;
-                    self.checks.observer.event(Event::Sent { path: &self.info.path, bytes });
-                    if self.hasher.is_none() {
-                        self.checks.observer.event(Event::Finished(&self.info));
+                Some(Err(error)) => break Some(error),
+                None => {
+                    if let Err(error) = self.finish() {
+                        break Some(error);
                     }
-                    Ok(block)
                 }
-                Err(error) => {
-                    self.hasher = None;
-                    self.checks.mark_failed(&self.info.path);
-                    Err(error)
-                }
-            });
+            }
+        };
+        if let Some(error) = result {
+            self.hasher = None;
+            self.held.clear();
+            self.checks.mark_failed(&self.info.path);
+            return Some(Err(error));
         }
+        let block = self.held.pop_front()?;
+        let bytes = block.len() as u64;
+        self.held_size -= bytes;
+        self.checks.observer.event(Event::Sent { path: &self.info.path, bytes });
+        if self.hasher.is_none() && self.held.is_empty() {
+            self.checks.observer.event(Event::Finished(&self.info));
+        }
+        Some(Ok(block))
     }
 
     fn finish(&mut self) -> Result<(), StoreError> {

@@ -201,15 +201,19 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
                 self.buffer.advance(magic.len());
                 return Ok(noise);
             }
-            let ended = match self.read_more("the greeting").await {
-                Ok(size) => size == 0,
-                // A connection that breaks before the greeting is explained by what came until then.
-                Err(ProtocolError::Io { source, .. }) if source.kind() == io::ErrorKind::ConnectionReset => {
-                    true
-                }
-                Err(error) => return Err(error),
-            };
-            if ended || self.buffer.len() > limit {
+            let full = self.buffer.len() > limit;
+            let ended = full
+                || match self.read_more("the greeting").await {
+                    Ok(size) => size == 0,
+                    // A connection that breaks before the greeting is explained by what came until then.
+                    Err(ProtocolError::Io { source, .. })
+                        if source.kind() == io::ErrorKind::ConnectionReset =>
+                    {
+                        true
+                    }
+                    Err(error) => return Err(error),
+                };
+            if ended {
                 let shown = self.buffer.get(..limit.min(self.buffer.len())).unwrap_or_default();
                 return Err(ProtocolError::NoGreeting { noise: printable(shown) });
             }
@@ -275,6 +279,13 @@ mod tests {
             assert_eq!(reader.skip_to_magic(0x5452_eecb, 100).await.unwrap(), b"Welcome!\r\n");
             assert_eq!(reader.u64("rest").await.unwrap(), 0x0707_0707_0707_0707);
         }
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_the_magic_is_no_noise_however_much_it_is() {
+        let wire = [&0x5452_eecb_u64.to_le_bytes()[..], &[7; 100_000]].concat();
+        let mut reader = WireReader::new(&wire[..]);
+        assert!(reader.skip_to_magic(0x5452_eecb, 1000).await.unwrap().is_empty());
     }
 
     #[tokio::test]

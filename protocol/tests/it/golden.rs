@@ -98,7 +98,9 @@ async fn path_infos_are_read_and_written_byte_for_byte(
 
 #[rstest]
 #[tokio::test]
-async fn sets_and_answers_are_read_to_their_end(#[values("2.3.7", "2.8.0", "2.26.3", "2.34.8")] version: &str) {
+async fn sets_and_answers_are_read_to_their_end(
+    #[values("2.3.7", "2.8.0", "2.26.3", "2.34.8")] version: &str,
+) {
     let store_dir = StoreDir::default();
     for case in ["query-valid-paths", "query-valid-paths-none", "query-closure", "query-closure-derivation"] {
         let Session { reply, .. } = session(version, case);

@@ -11,7 +11,8 @@ use ncc_store::test_util::MemoryStore;
 /// Serves `request` from `store`; gives what was answered and how it ended.
 fn serve(store: &MemoryStore, request: &[u8], writing: Writing) -> (Vec<u8>, Result<(), ServeError>) {
     let mut reply = Vec::new();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let server = Server::new(request, &mut reply, store, writing).run();
     // The paused clock runs only when nothing else can: this is a deadlock, not a slow machine.
     let end = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(1), server).await });

@@ -96,7 +96,7 @@ async fn a_large_corrupt_path_is_cut_and_what_came_before_it_stays() {
 async fn content_longer_than_its_metadata_never_becomes_a_request() {
     for fault in [Fault::ExtendContent, Fault::TruncateContent] {
         let here = MemoryStore::new("here");
-        let bad = here.add("bad", vec![7; 100_000], &[]);
+        let bad = here.add("bad", vec![7; 1 << 20], &[]);
         here.inject(fault(bad.clone(), 1000));
         let there = MemoryStore::new("there");
         let result = copy(
