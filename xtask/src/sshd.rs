@@ -118,7 +118,8 @@ fn start_once(instance: &Instance, keys: &Keys, settings: &Settings) -> Result<S
         "Port {port}\nListenAddress 127.0.0.1\nHostKey /lab/host_key\nAuthorizedKeysFile /lab/authorized_keys\n\
          PidFile /lab/sshd-{port}.pid\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
          ChallengeResponseAuthentication no\nPubkeyAuthentication yes\nUsePAM no\nStrictModes no\nUseDNS no\n\
-         PrintMotd no\nPrintLastLog no\nX11Forwarding no\nLogLevel VERBOSE\n{force}{}",
+         SetEnv {}\nPrintMotd no\nPrintLastLog no\nX11Forwarding no\nLogLevel VERBOSE\n{force}{}",
+        mark(port),
         settings.extra
     );
     let configuration_file = format!("lab/sshd_config-{port}");
@@ -154,10 +155,14 @@ fn start_once(instance: &Instance, keys: &Keys, settings: &Settings) -> Result<S
     Ok(Server { child, port, key: keys.user(), known_hosts, known_host, log })
 }
 
+fn mark(port: u16) -> String {
+    format!("NCC_LAB_SERVER={port}")
+}
+
 impl Server {
-    /// The process id of the listening sshd.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// `NAME=value` in the environment of everything that this server starts.
+    pub(crate) fn mark(&self) -> String {
+        mark(self.port)
     }
 
     /// Its loopback port.

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -22,6 +23,9 @@ pub(crate) enum Times {
 
 /// A copy that says "now" is at most this old when it is looked at (a slow machine, several copies in between).
 const RECENT: i64 = 1_800;
+
+/// How long a server may take to end after its client.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// More differences than this are counted, not shown.
 const SHOWN: usize = 12;
@@ -42,7 +46,7 @@ pub(crate) fn stores(upstream: &LabStore, ours: &LabStore, times: Times) -> Resu
     for path in expected.keys().filter(|path| actual.contains_key(*path)) {
         trees(path, &upstream.real(path), &ours.real(path), &mut differences)?;
     }
-    differences.extend(leftovers(ours, &actual)?);
+    differences.extend(unregistered(ours)?);
     Ok(shorten(differences))
 }
 
@@ -158,9 +162,16 @@ fn leftovers(store: &LabStore, rows: &BTreeMap<String, Row>) -> Result<Vec<Strin
     Ok(found)
 }
 
-/// Objects in the store that are not registered, as after an interruption: allowed then, but not after success.
+/// Objects, locks and temporary roots without an owner. A server ends a little after its client, so it gets a moment.
 pub(crate) fn unregistered(store: &LabStore) -> Result<Vec<String>> {
-    leftovers(store, &database::read(store)?)
+    let start = Instant::now();
+    loop {
+        let found = leftovers(store, &database::read(store)?)?;
+        if found.is_empty() || start.elapsed() > PATIENCE {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// What real Nix finds wrong with a store: every content hashed, every path verified, the closure of `roots` complete.

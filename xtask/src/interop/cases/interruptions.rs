@@ -1,7 +1,6 @@
 //! Copies that are stopped in the middle: no invalid path may be registered, and running again completes.
 
 use std::fs;
-use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -144,21 +143,24 @@ fn progress(store: &LabStore, count: usize, child: &mut Child) -> Result<bool> {
     }
 }
 
-/// The `nix-store --serve` processes of a server: those in its mount namespace, which nothing else shares.
+/// The `nix-store --serve` processes of a server, known by the mark that its sshd puts into their environment.
 fn serving(server: &Server) -> Result<Vec<u32>> {
-    let namespace = |process: &Path| fs::read_link(process.join("ns/mnt"));
-    let home = namespace(&Path::new("/proc").join(server.pid().to_string())).context("sshd is gone")?;
+    let mark = server.mark();
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").context("cannot list /proc")?.flatten() {
+    for entry in fs::read_dir("/proc")
+        .context("cannot list /proc")?
+        .flatten()
+    {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         // A process may end while we look: then it is not there.
-        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let list = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let (words, environment) = (list("cmdline"), list("environ"));
         let mut words = words.split(|byte| *byte == 0);
-        let program = words.next().unwrap_or_default();
-        let serves = program.ends_with(b"nix-store") && words.any(|word| word == b"--serve");
-        if serves && namespace(&entry.path()).is_ok_and(|seen| seen == home) {
+        let serves = words.next().is_some_and(|program| program.ends_with(b"nix-store"))
+            && words.any(|word| word == b"--serve");
+        if serves && environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()) {
             found.push(pid);
         }
     }
