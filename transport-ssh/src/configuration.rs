@@ -52,7 +52,7 @@ impl Configuration {
         let unset = |keyword, unset| !self.0.contains_key(keyword) || self.says(keyword, &[unset]);
         // Debian's ssh sets this by itself for BatchMode; our count of 3 would make 15 minutes of it.
         let debians_own = self.says("batchmode", &["yes"]) && self.says("serveraliveinterval", &["300"]);
-        if let Some(KeepAlive { interval, count }) = options.keep_alive
+        if let Some(KeepAlive { interval, count, .. }) = options.keep_alive
             && (unset("serveraliveinterval", "0") || debians_own)
         {
             additions.push(format!("ServerAliveInterval={}", whole_seconds(interval)));

@@ -40,7 +40,7 @@ mod options;
 pub mod test_util;
 
 pub use failure::explain;
+/// What this transport has in common with every other that speaks SSH.
+pub use ncc_transport::{Compression, KeepAlive, SshOptionsError, parse_ssh_options};
 pub use open_ssh::OpenSsh;
-pub use options::{
-    Compression, ConfigurationUse, KeepAlive, OpenSshOptions, SshOptionsError, parse_ssh_options,
-};
+pub use options::{ConfigurationUse, OpenSshOptions};

@@ -1,11 +1,8 @@
-//! How ssh is to be started, as data; and the words of NIX_SSHOPTS.
+//! How ssh is to be started, as data.
 
-use std::{
-    ffi::{OsStr, OsString},
-    os::unix::ffi::{OsStrExt, OsStringExt},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use ncc_transport::{Compression, KeepAlive, ssh_options_in};
 
 /// How to start ssh. The default leaves everything to the user's configuration, except for what a byte stream needs and for
 /// timeouts where the user has set none.
@@ -51,41 +48,6 @@ impl Default for OpenSshOptions {
     }
 }
 
-/// Compression of the SSH connection (zlib).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Compression {
-    /// What the user's configuration says; usually none.
-    #[default]
-    AsConfigured,
-    /// On (`-C`), whatever the configuration says.
-    On,
-}
-
-/// How often the server is asked for a sign of life when it is silent, and how often in vain before the connection is given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeepAlive {
-    /// ServerAliveInterval, rounded up to seconds.
-    pub interval: Duration,
-    /// ServerAliveCountMax.
-    pub count: u32,
-}
-
-impl KeepAlive {
-    /// After `count` intervals without an answer the connection is dead.
-    pub fn new(interval: Duration, count: u32) -> Self {
-        Self { interval, count }
-    }
-}
-
-impl Default for KeepAlive {
-    /// 3 times 30 seconds.
-    fn default() -> Self {
-        Self::new(Duration::from_secs(30), 3)
-    }
-}
-
 /// Whether `ssh -G` is asked for the user's configuration of the host, once, before the first channel.
 ///
 /// It takes about 5 ms and opens no connection. Without it, an option of ours given on the command line would beat the user's
@@ -100,148 +62,9 @@ pub enum ConfigurationUse {
     Ignore,
 }
 
-/// NIX_SSHOPTS cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SshOptionsError {
-    /// A quote is not closed, or a backslash stands at the end.
-    #[error("unbalanced quotes in NIX_SSHOPTS: {}", .value.escape_debug())]
-    UnbalancedQuotes {
-        /// The variable's value.
-        value: String,
-    },
-    /// A word that is neither an option nor an option's value. ssh would take it for the host.
-    #[error("'{}' in NIX_SSHOPTS is not an option of ssh", .word.escape_debug())]
-    NotAnOption {
-        /// The word.
-        word: String,
-    },
-    /// The last option lacks its value. It would swallow the next word on ssh's command line.
-    #[error("'-{option}' at the end of NIX_SSHOPTS lacks its value")]
-    MissingValue {
-        /// The option's letter.
-        option: char,
-    },
-}
-
-/// Splits the value of NIX_SSHOPTS into words, and makes sure that they are options.
-///
-/// As Nix 2.26 and later do it: single and double quotes, and backslashes (within double quotes only before `$`, `` ` ``, `"` and
-/// `\`). Nothing is expanded. Unlike there, a newline separates words too, as it did in older releases.
-///
-/// A word that is not an option is refused. Up to Nix 2.14 it became the beginning of the remote command, so that people wrote
-/// `NIX_SSHOPTS='PATH=...'` to make nix-store found; here the host comes last, and the word would be taken for the host.
-///
-/// ```
-/// # use ncc_transport_ssh::parse_ssh_options;
-/// assert_eq!(parse_ssh_options(r#"-p 2222 -o "ProxyCommand=nc %h %p""#)?, ["-p", "2222", "-o", "ProxyCommand=nc %h %p"]);
-/// # Ok::<(), ncc_transport_ssh::SshOptionsError>(())
-/// ```
-pub fn parse_ssh_options(value: &str) -> Result<Vec<OsString>, SshOptionsError> {
-    let words = split(value).ok_or_else(|| SshOptionsError::UnbalancedQuotes { value: value.to_owned() })?;
-    check_options(&words)?;
-    Ok(words)
-}
-
-/// The words, or `None` for unbalanced quotes. The crate shell-words would do, but for the comments that it knows and Nix does
-/// not: `-o ProxyCommand=x #1`.
-fn split(value: &str) -> Option<Vec<OsString>> {
-    let mut words = Vec::new();
-    let mut word: Option<Vec<u8>> = None;
-    let mut bytes = value.bytes().peekable();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b' ' | b'\t' | b'\n' => words.extend(word.take()),
-            b'\'' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match bytes.next()? {
-                        b'\'' => break,
-                        other => word.push(other),
-                    }
-                }
-            }
-            b'"' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match bytes.next()? {
-                        b'"' => break,
-                        b'\\' => match bytes.next()? {
-                            special @ (b'$' | b'`' | b'"' | b'\\') => word.push(special),
-                            other => word.extend([b'\\', other]),
-                        },
-                        other => word.push(other),
-                    }
-                }
-            }
-            b'\\' => word.get_or_insert_default().push(bytes.next()?),
-            other => word.get_or_insert_default().push(other),
-        }
-    }
-    words.extend(word);
-    Some(words.into_iter().map(OsString::from_vec).collect())
-}
-
-/// ssh's options that take a value; OpenSSH 9.2 and 10.
-const WITH_VALUE: &[u8] = b"BDEFIJLOPQRSWbceilmopw";
-
-/// ssh's options without a value.
-const WITHOUT_VALUE: &[u8] = b"1246AaCfGgKkMNnqsTtVvXxYy";
-
-/// An option as ssh sees it: `-Cp 22` is `C` and `p` with the value `22`.
-pub(crate) struct SshOption<'a> {
-    pub(crate) letter: u8,
-    pub(crate) value: Option<&'a [u8]>,
-}
-
-/// What ssh's getopt would make of the words: the options, and what it would stop at.
-fn getopt(words: &[OsString]) -> (Vec<SshOption<'_>>, Option<&OsStr>) {
-    let mut options = Vec::new();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut letters = match word.as_bytes() {
-            [b'-', letters @ ..] if !letters.is_empty() && letters != b"-" => letters,
-            _ => return (options, Some(word)),
-        };
-        while let [letter, rest @ ..] = letters {
-            let takes_value = WITH_VALUE.contains(letter);
-            let value = match (takes_value, rest.is_empty()) {
-                (false, _) => None,
-                (true, false) => Some(rest),
-                (true, true) => words.next().map(|word| word.as_bytes()),
-            };
-            options.push(SshOption { letter: *letter, value });
-            letters = if takes_value { &[] } else { rest };
-        }
-    }
-    (options, None)
-}
-
-/// The options in `words`.
-pub(crate) fn options_in(words: &[OsString]) -> Vec<SshOption<'_>> {
-    getopt(words).0
-}
-
-fn check_options(words: &[OsString]) -> Result<(), SshOptionsError> {
-    let (options, stopped_at) = getopt(words);
-    // Of an option that is new to us it is not known whether the next word is its value: let ssh decide.
-    let all_known = options
-        .iter()
-        .all(|option| WITH_VALUE.contains(&option.letter) || WITHOUT_VALUE.contains(&option.letter));
-    match (stopped_at, options.last()) {
-        (Some(word), _) if all_known => {
-            Err(SshOptionsError::NotAnOption { word: word.to_string_lossy().into_owned() })
-        }
-        (None, Some(SshOption { letter, value: None })) if WITH_VALUE.contains(letter) => {
-            Err(SshOptionsError::MissingValue { option: char::from(*letter) })
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Whether the user's own options ask for a forwarding: then all forwardings stay.
 pub(crate) fn asks_for_forwarding(words: &[OsString]) -> bool {
-    options_in(words).iter().any(|option| match (option.letter, option.value) {
+    ssh_options_in(words).iter().any(|option| match (option.letter, option.value) {
         (b'L' | b'R' | b'D', _) => true,
         (b'o', Some(setting)) => {
             let setting = setting.trim_ascii_start().to_ascii_lowercase();
@@ -255,53 +78,20 @@ pub(crate) fn asks_for_forwarding(words: &[OsString]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ncc_transport::parse_ssh_options;
     use rstest::rstest;
 
     use super::*;
 
     #[rstest]
-    #[case::none("", &[])]
-    #[case::blanks(" \t\n ", &[])]
-    #[case::plain("-p 2222 -A", &["-p", "2222", "-A"])]
-    #[case::single("-o 'Foo=a b'", &["-o", "Foo=a b"])]
-    #[case::double(r#"-o "ProxyCommand=sh -c \"nc \$1\" \x""#, &["-o", r#"ProxyCommand=sh -c "nc $1" \x"#])]
-    #[case::backslash(r"-i /my\ key", &["-i", "/my key"])]
-    #[case::empty_value("-F '' -4", &["-F", "", "-4"])]
-    #[case::inside_a_word("-o'User=a'\" b\"", &["-oUser=a b"])]
-    #[case::nothing_expands("-i ~/key -l $USER", &["-i", "~/key", "-l", "$USER"])]
-    #[case::no_comments("-o Foo=a -i #1", &["-o", "Foo=a", "-i", "#1"])]
-    #[case::newlines("-4\n-C", &["-4", "-C"])]
-    #[case::cluster("-4Cp 22", &["-4Cp", "22"])]
-    #[case::value_looks_like_an_option("-o -v -p22", &["-o", "-v", "-p22"])]
-    #[case::unknown_option("-Z value -p 22", &["-Z", "value", "-p", "22"])]
-    fn words(#[case] value: &str, #[case] expected: &[&str]) {
-        assert_eq!(parse_ssh_options(value).unwrap(), expected);
-    }
-
-    #[rstest]
-    #[case::single("-o 'Foo", "unbalanced quotes in NIX_SSHOPTS: -o \\'Foo")]
-    #[case::double("-o \"Foo'", "unbalanced quotes in NIX_SSHOPTS: -o \\\"Foo\\'")]
-    #[case::backslash("-o Foo\\", "unbalanced quotes in NIX_SSHOPTS: -o Foo\\\\")]
-    #[case::path("PATH=/nix/bin", "'PATH=/nix/bin' in NIX_SSHOPTS is not an option of ssh")]
-    #[case::host("-p 22 host", "'host' in NIX_SSHOPTS is not an option of ssh")]
-    #[case::dashes("-4 -- -p 22", "'--' in NIX_SSHOPTS is not an option of ssh")]
-    #[case::dash("-", "'-' in NIX_SSHOPTS is not an option of ssh")]
-    #[case::empty("''", "'' in NIX_SSHOPTS is not an option of ssh")]
-    #[case::no_value("-4 -o", "'-o' at the end of NIX_SSHOPTS lacks its value")]
-    #[case::no_value_in_a_cluster("-4Co", "'-o' at the end of NIX_SSHOPTS lacks its value")]
-    fn refused(#[case] value: &str, #[case] message: &str) {
-        assert_eq!(parse_ssh_options(value).unwrap_err().to_string(), message);
-    }
-
-    #[rstest]
     #[case("-L 1:h:1", true)]
     #[case("-NR8080:h:80", true)]
-    #[case("-oRemoteForward=8080 h:80", true)]
+    #[case("-o'RemoteForward=8080 h:80'", true)]
     #[case("-o 'dynamicforward 1'", true)]
     #[case("-i -L", false)]
     #[case("-4 -o ForwardAgent=yes", false)]
     fn forwardings(#[case] value: &str, #[case] expected: bool) {
-        let words = split(value).unwrap();
+        let words = parse_ssh_options(value).unwrap();
         assert_eq!(asks_for_forwarding(&words), expected);
     }
 }

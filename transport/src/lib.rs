@@ -2,7 +2,8 @@
 //!
 //! A [`Transport`] knows bytes and commands, never what they mean: it starts a [`RemoteCommand`] on the host it stands for and
 //! hands back a [`Channel`], which is the command's stdin, stdout, stderr and end. Nothing here knows a Nix store, and nothing
-//! here knows SSH: the crates `ncc-transport-ssh` (which spawns OpenSSH) and, later, a libssh2 one implement the trait, and
+//! here knows SSH, but for the words that all SSH transports are told: the crates `ncc-transport-ssh` (which spawns OpenSSH) and
+//! `ncc-transport-ssh2` (over libssh2) implement the trait, and
 //! [`LocalProcess`] is the transport for this very machine.
 //!
 //! ```
@@ -36,6 +37,7 @@
 //! | [`HostArgument`], [`Target`], [`TargetParams`] | what a user wrote: `ssh://alice@[2001:db8::1]:2200?compress=true`, and all older spellings |
 //! | [`RemoteCommand`] | a program and its arguments; quoting for the login shell on the other side; looking for a program in several places |
 //! | [`Transport`], [`Channel`], [`ChannelControl`], [`Exit`] | what a transport is |
+//! | [`parse_ssh_options`], [`Compression`], [`KeepAlive`] | what every SSH transport is told in the same words |
 //! | [`Failure`], [`FailureKind`] | why a host was not reached, and what a person can do |
 //! | [`StderrTail`], [`sanitize_line`] | a peer's messages, bounded and made harmless |
 //! | [`LocalProcess`] | the transport of `localhost` |
@@ -60,6 +62,7 @@ pub mod conformance;
 mod error;
 mod local;
 mod process;
+mod ssh_options;
 mod stderr;
 mod target;
 
@@ -69,5 +72,8 @@ pub use error::{Failure, FailureKind, TransportError};
 /// The future type of the object-safe traits here.
 pub use futures_core::future::BoxFuture;
 pub use local::LocalProcess;
+pub use ssh_options::{
+    Compression, KeepAlive, SshOption, SshOptionsError, parse_ssh_options, ssh_options_in,
+};
 pub use stderr::{LineSink, StderrTail, sanitize_line};
 pub use target::{HostArgument, Scheme, Target, TargetError, TargetParams};
