@@ -1,6 +1,7 @@
 //! Connections to Nix's database, whoever else has it open.
 
 use std::{
+    fmt::Write as _,
     fs, io,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -192,34 +193,32 @@ impl Database {
     }
 
     fn connect_for_reading(&self) -> Result<Handle, LocalStoreError> {
-        let mut last = None;
-        if self.journal()? == Journal::WriteAhead {
-            match self.open_uri("mode=ro") {
-                Ok(connection) => return Ok(Handle { connection, unlocked_since: None }),
-                // Nobody has it open and its -shm cannot be made by this user.
-                Err(error) => last = Some(error),
-            }
+        let write_ahead = self.journal()? == Journal::WriteAhead;
+        let locking =
+            || self.open_uri("mode=ro").map(|connection| Handle { connection, unlocked_since: None });
+        // Fails where nobody has it open and this user cannot make the file of shared memory.
+        if write_ahead && let Ok(handle) = locking() {
+            return Ok(handle);
         }
         // Without commits beside the main file that file alone is the whole truth, as long as it stays so.
         let before = self.state()?;
-        if before.pending {
-            if let Some(error) = last {
-                return Err(self.failed("open")(error));
-            }
-            // A writer with a rollback journal is at work; the caller tries again.
+        if write_ahead && before.pending {
+            // Somebody may have opened it just now; otherwise these commits are out of this user's reach.
+            return locking().map_err(self.failed("open"));
         }
+        // A writer with a rollback journal may be at work: then the caller tries again.
         let connection = self.open_uri("immutable=1").map_err(self.failed("open"))?;
         Ok(Handle { connection, unlocked_since: Some(before) })
     }
 
     fn open_uri(&self, query: &str) -> Result<Connection, rusqlite::Error> {
         let mut uri = "file:".to_owned();
-        for byte in self.path.as_os_str().as_bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
-                    uri.push(char::from(*byte))
-                }
-                byte => uri.push_str(&format!("%{byte:02x}")),
+        for &byte in self.path.as_os_str().as_bytes() {
+            if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+                uri.push(char::from(byte));
+            } else {
+                // Writing to a String cannot fail.
+                let _ = write!(uri, "%{byte:02x}");
             }
         }
         let flags =

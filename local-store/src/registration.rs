@@ -20,10 +20,10 @@ pub(crate) struct Candidate {
 }
 
 /// Registers a batch; whichever of them can be, as its references are valid or in the batch themselves.
-pub(crate) fn register<'a>(
+pub(crate) fn register(
     database: &Database,
     store_dir: &StoreDir,
-    batch: &[&'a Candidate],
+    batch: &[&Candidate],
 ) -> Result<Vec<Result<(), LocalStoreError>>, LocalStoreError> {
     database.write("register paths", |connection| {
         Transaction { connection, database, store_dir, ids: HashMap::new(), now: now() }.register(batch)
@@ -59,24 +59,41 @@ impl Transaction<'_> {
                 break;
             }
         }
-        let waiting: HashSet<&StorePath> = batch
+        self.explain(batch, &mut results)?;
+        // Whoever is left waits, by way of others, for itself.
+        let settled = batch.iter().zip(results).map(|(candidate, result)| {
+            result.unwrap_or_else(|| Err(LocalStoreError::Cycle { path: candidate.info.path.clone() }))
+        });
+        Ok(settled.collect())
+    }
+
+    /// Fails those that miss a reference for good, and those that wait for them.
+    fn explain(
+        &mut self,
+        batch: &[&Candidate],
+        results: &mut [Option<Result<(), LocalStoreError>>],
+    ) -> Result<(), LocalStoreError> {
+        let mut waiting: HashSet<&StorePath> = batch
             .iter()
-            .zip(&results)
+            .zip(results.iter())
             .filter(|(_, result)| result.is_none())
             .map(|(candidate, _)| &candidate.info.path)
             .collect();
-        let mut settled = Vec::with_capacity(batch.len());
-        for (candidate, result) in batch.iter().zip(results) {
-            let path = || candidate.info.path.clone();
-            settled.push(match result {
-                Some(result) => result,
-                None => match self.first_missing_reference(&candidate.info, &waiting)? {
-                    Some(reference) => Err(LocalStoreError::InvalidReference { path: path(), reference }),
-                    None => Err(LocalStoreError::Cycle { path: path() }),
-                },
-            });
+        loop {
+            let before = waiting.len();
+            for (candidate, result) in
+                batch.iter().zip(results.iter_mut()).filter(|(_, result)| result.is_none())
+            {
+                if let Some(reference) = self.first_missing_reference(&candidate.info, &waiting)? {
+                    let path = candidate.info.path.clone();
+                    *result = Some(Err(LocalStoreError::InvalidReference { path, reference }));
+                    waiting.remove(&candidate.info.path);
+                }
+            }
+            if waiting.len() == before {
+                return Ok(());
+            }
         }
-        Ok(settled)
     }
 
     fn first_invalid_reference(&mut self, info: &PathInfo) -> Result<Option<StorePath>, LocalStoreError> {

@@ -42,14 +42,13 @@ impl LocalStoreConfig {
     /// As [`from_uri`](Self::from_uri).
     pub fn from_uri_with(uri: &str, defaults: &Defaults) -> Result<Self, StoreUriError> {
         let (base, query) = uri.split_once('?').unwrap_or((uri, ""));
-        let mut parameters = Parameters::parse(query)?;
-        if base.starts_with('/') {
-            parameters.root = Some(base.into());
+        let root = if base.starts_with('/') {
+            Some(absolute(base)?)
         } else if let Some(path) = base.strip_prefix("local://") {
-            if !path.is_empty() {
-                parameters.root = Some(absolute(&decode(path)?)?);
-            }
-        } else if !matches!(base, "" | "auto" | "local") {
+            if path.is_empty() { None } else { Some(absolute(&decode(path)?)?) }
+        } else if matches!(base, "" | "auto" | "local") {
+            None
+        } else {
             let kind = base.split_once("://").map_or(base, |(scheme, _)| scheme);
             return Err(if OTHER_KINDS.contains(&kind) {
                 StoreUriError::UnsupportedKind { kind: kind.to_owned() }
@@ -58,7 +57,9 @@ impl LocalStoreConfig {
             } else {
                 StoreUriError::Unknown { uri: uri.to_owned() }
             });
-        }
+        };
+        let mut parameters = Parameters::parse(query)?;
+        parameters.root = root.or(parameters.root);
         Ok(parameters.apply(defaults))
     }
 }

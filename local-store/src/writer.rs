@@ -115,26 +115,39 @@ impl<'a> Writer<'a> {
             register(self.store.database(), self.store.store_dir(), &candidates)?
         };
         let mut results = results.into_iter();
+        let mut reports = Vec::with_capacity(entries.len());
         for entry in entries {
-            let done = match entry {
+            reports.push(match entry {
                 Entry::Settled(done) => done,
                 Entry::Complete(candidate, lock) => {
                     let path = candidate.info.path.clone();
-                    let done = match results.next() {
+                    match results.next() {
                         Some(Err(error)) => {
-                            discard(&self.store.real_path(&path));
-                            if path.is_derivation() {
-                                self.store.derivations()?.forget(self.store.store_dir());
-                            }
+                            self.discard(&path, lock)?;
                             Done::Failed(path, error)
                         }
-                        _ => Done::Added(path),
-                    };
-                    lock.retire();
-                    done
+                        _ => {
+                            lock.retire();
+                            Done::Added(path)
+                        }
+                    }
                 }
-            };
-            (self.report)(done);
+            });
+        }
+        // Only now: who hears the first of them may end this process, and lock files would stay.
+        reports.into_iter().for_each(&mut self.report);
+        Ok(())
+    }
+
+    /// Takes back an object that will not be registered.
+    fn discard(&self, path: &StorePath, lock: PathLock) -> Result<(), LocalStoreError> {
+        // If that fails it is garbage, and the error before says more.
+        if let Err(error) = remove_leftovers(&self.store.real_path(path)) {
+            tracing::warn!(%error, "an incomplete object stays behind, unregistered");
+        }
+        lock.retire();
+        if path.is_derivation() {
+            self.store.derivations()?.forget(self.store.store_dir());
         }
         Ok(())
     }
@@ -169,11 +182,7 @@ impl<'a> Writer<'a> {
         match written {
             Ok(candidate) => Ok(Entry::Complete(candidate, lock)),
             Err(error) => {
-                discard(&real);
-                lock.retire();
-                if path.is_derivation() {
-                    self.store.derivations()?.forget(self.store.store_dir());
-                }
+                self.discard(path, lock)?;
                 Err(error)
             }
         }
@@ -334,11 +343,4 @@ fn remove_leftovers(real: &Path) -> Result<(), LocalStoreError> {
     }
     tracing::debug!(path = %real.display(), "removing what lies there unregistered");
     ncc_nar::remove(real).map_err(|source| LocalStoreError::Remove { path: real.to_owned(), source })
-}
-
-/// Removes an object that will not be registered. If that fails it is garbage, and the error before says more.
-fn discard(real: &Path) {
-    if let Err(error) = remove_leftovers(real) {
-        tracing::warn!(%error, "an incomplete object stays behind, unregistered");
-    }
 }

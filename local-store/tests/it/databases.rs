@@ -1,0 +1,262 @@
+//! Databases of all conditions.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio};
+
+use ncc_local_store::{Access, LocalStore, LocalStoreConfig, LocalStoreError, Symlinks};
+use ncc_store::{Destination as _, Outputs, ValidityQuery, test_util::file_nar};
+
+use crate::support::*;
+
+#[test]
+fn a_store_is_made_from_nothing_as_nix_makes_it() {
+    let scratch = Scratch::new();
+    let root = scratch.path().join("some/where");
+    let store = open(&root);
+    let mode = |name: &str| fs::metadata(root.join("nix").join(name)).unwrap().permissions().mode() & 0o7777;
+    for directory in [
+        "store",
+        "store/.links",
+        "var/nix",
+        "var/nix/db",
+        "var/nix/temproots",
+        "var/nix/gcroots/auto",
+        "var/nix/gcroots/per-user",
+        "var/nix/profiles/per-user",
+    ] {
+        assert_eq!(mode(directory), 0o755, "{directory}");
+    }
+    assert_eq!(mode("var/nix/db/db.sqlite"), 0o644);
+    assert_eq!(mode("var/nix/db/schema"), 0o644);
+    for file in ["db/big-lock", "db/reserved", "gc.lock"] {
+        assert_eq!(mode(&format!("var/nix/{file}")), 0o600, "{file}");
+    }
+    assert_eq!(fs::read(root.join("nix/var/nix/db/schema")).unwrap(), b"10");
+    assert_eq!(fs::metadata(root.join("nix/var/nix/db/reserved")).unwrap().len(), 8 << 20);
+    assert_eq!(rows(&store, "pragma journal_mode"), ["wal"]);
+    assert_eq!(rows(&store, "pragma page_size"), ["4096"]);
+    drop(store);
+    // A second time there is nothing to make.
+    assert_eq!(rows(&open(&root), "select count(*) from ValidPaths"), ["0"]);
+}
+
+#[test]
+fn schemas_of_other_ages_are_refused() {
+    let scratch = Scratch::new();
+    drop(scratch.store());
+    let schema = scratch.path().join("nix/var/nix/db/schema");
+    for access in [Access::ReadWrite, Access::ReadOnly] {
+        let open = || LocalStore::open(LocalStoreConfig::chroot(scratch.path()), access).unwrap_err();
+        for number in [7, 11] {
+            fs::write(&schema, number.to_string()).unwrap();
+            assert!(
+                matches!(open(), LocalStoreError::Schema { found, supported: 10, .. } if found == number)
+            );
+        }
+        for text in ["", "ten", "1\0"] {
+            fs::write(&schema, text).unwrap();
+            assert!(matches!(open(), LocalStoreError::BadSchema { .. }), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn reading_needs_a_store_and_makes_none() {
+    let scratch = Scratch::new();
+    let root = scratch.path().join("absent");
+    let error = LocalStore::open(LocalStoreConfig::chroot(&root), Access::ReadOnly).unwrap_err();
+    assert!(matches!(error, LocalStoreError::NoStore { .. }));
+    assert!(!root.exists());
+}
+
+#[test]
+fn symlinks_above_the_store_are_refused_unless_allowed() {
+    let scratch = Scratch::new();
+    let link = scratch.path().join("link");
+    std::os::unix::fs::symlink(scratch.path(), &link).unwrap();
+    let config = LocalStoreConfig::chroot(&link);
+    let error = LocalStore::open(config.clone(), Access::ReadWrite).unwrap_err();
+    assert!(matches!(error, LocalStoreError::SymlinkedStore { path } if path == link));
+    LocalStore::open(config.with_symlinks(Symlinks::Allow), Access::ReadWrite).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_for_reading_takes_nothing() {
+    let scratch = Scratch::new();
+    let nar = file_nar(b"x");
+    let info = output("x", &nar);
+    drop(scratch.store());
+    let store = open_read_only(&scratch.path());
+    assert!(matches!(store.add_nar(&info, &mut &nar[..]), Err(LocalStoreError::OpenedReadOnly { .. })));
+    assert!(add_one(&store, info.clone(), whole(&nar)).await.is_err());
+    assert!(store.valid_paths(&[info.path.clone()], ValidityQuery::default().locking()).await.is_err());
+    assert!(store.valid_paths(&[info.path], ValidityQuery::default()).await.unwrap().is_empty());
+    assert_eq!(on_disk(&store), [""; 0]);
+}
+
+#[test]
+fn odd_rows_matter_only_to_the_closures_they_are_in() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let nar = file_nar(b"x");
+    let mut infos = ["good", "hash", "ca", "size", "nosize"].map(|name| output(name, &nar));
+    let good = infos[0].path.clone();
+    for info in &mut infos[1..] {
+        info.references = [good.clone()].into_iter().collect();
+    }
+    for info in &infos {
+        store.add_nar(info, &mut &nar[..]).unwrap();
+    }
+    let connection = database(&store);
+    for (column, value, name) in [
+        ("hash", "'sha256:zz'", "hash"),
+        ("ca", "'fixed:x'", "ca"),
+        ("narSize", "-5", "size"),
+        ("narSize", "null", "nosize"),
+        ("deriver", "'/nix/store/what is this'", "good"),
+        ("sigs", "'nonsense x:y'", "good"),
+    ] {
+        let sql = format!("update ValidPaths set {column} = {value} where path like '%-{name}'");
+        assert_eq!(connection.execute(&sql, []).unwrap(), 1);
+    }
+    let odd =
+        "insert into ValidPaths (path, hash, registrationTime) values ('/nix/store/an old path', 'x', 1)";
+    connection.execute(odd, []).unwrap();
+
+    let closure = |path| store.query_closure(&[path], Outputs::Include);
+    assert_eq!(closure(good).unwrap().len(), 1);
+    for (info, expected) in infos[1..4].iter().zip(["hash", "ca", "narSize"]) {
+        match closure(info.path.clone()) {
+            Err(LocalStoreError::BadRow { column, path, .. }) => {
+                assert_eq!((column, path), (expected, full(&info.path)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let recomputed = closure(infos[4].path.clone()).unwrap();
+    assert!(recomputed.iter().all(|info| info.nar_size == nar.len() as u64));
+}
+
+#[test]
+fn a_missing_root_is_named() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let path = output("x", b"").path;
+    match store.query_closure(&[path.clone()], Outputs::Exclude) {
+        Err(LocalStoreError::NotValid { path: named }) => assert_eq!(named, full(&path)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Nix with `use-sqlite-wal = false`.
+#[test]
+fn a_database_without_write_ahead_log_keeps_its_mode() {
+    let scratch = Scratch::new();
+    drop(scratch.store());
+    let connection = rusqlite::Connection::open(scratch.path().join("nix/var/nix/db/db.sqlite")).unwrap();
+    connection.query_row("pragma journal_mode = truncate", [], |_| Ok(())).unwrap();
+    drop(connection);
+    let store = scratch.store();
+    let nar = file_nar(b"x");
+    let info = output("x", &nar);
+    store.add_nar(&info, &mut &nar[..]).unwrap();
+    let reader = open_read_only(&scratch.path());
+    assert!(reader.query_path_info(&info.path).unwrap().is_some());
+    let later = output("later", &nar);
+    store.add_nar(&later, &mut &nar[..]).unwrap();
+    assert!(reader.query_path_info(&later.path).unwrap().is_some(), "changes are noticed");
+    drop(store);
+    let header = fs::read(scratch.path().join("nix/var/nix/db/db.sqlite")).unwrap();
+    assert_eq!(&header[18..20], [1, 1]);
+}
+
+/// Reads as somebody else: prints the names of the paths that are valid, whenever a line comes in.
+#[test]
+#[ignore = "only as a child of the test below"]
+fn child_reads() {
+    let root = std::env::var("NCC_TEST_ROOT").unwrap();
+    let store = open_read_only(root.as_ref());
+    let paths = ["a", "b", "c"].map(|name| output(name, b"").path);
+    for _ in std::io::stdin().lines() {
+        let valid = store.query_valid_paths(&paths).unwrap();
+        let names: Vec<_> = valid.iter().map(|path| path.name().to_owned()).collect();
+        let mut names: Vec<_> = names.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        eprintln!("valid: {}", names.join(" "));
+    }
+}
+
+#[test]
+fn another_user_reads_idle_stores_and_busy_ones() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    if !is_root() || !std::path::Path::new("/usr/bin/setpriv").exists() {
+        return left_out("not root, or no setpriv: reading as another user was not tried");
+    }
+    let scratch = Scratch::new();
+    let nar = file_nar(b"x");
+    let store = scratch.store();
+    store.add_nar(&output("a", &nar), &mut &nar[..]).unwrap();
+    drop(store);
+    let database = scratch.path().join("nix/var/nix/db");
+    assert!(!database.join("db.sqlite-wal").exists(), "idle: what mode=ro cannot open");
+
+    // The test program lies where nobody else may look.
+    let program = scratch.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut reader = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&program)
+        .args(["--exact", "databases::child_reads", "--ignored", "--nocapture"])
+        .env("NCC_TEST_ROOT", scratch.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut questions = reader.stdin.take().unwrap();
+    let mut answers = BufReader::new(reader.stderr.take().unwrap()).lines();
+    let mut ask = || {
+        writeln!(questions).unwrap();
+        answers.find_map(|line| line.unwrap().strip_prefix("valid: ").map(str::to_owned)).unwrap()
+    };
+    assert_eq!(ask(), "a");
+    let store = scratch.store();
+    store.add_nar(&output("b", &nar), &mut &nar[..]).unwrap();
+    assert!(database.join("db.sqlite-wal").metadata().unwrap().len() > 0);
+    assert_eq!(ask(), "a b", "a commit that is only in the write-ahead log");
+    store.add_nar(&output("c", &nar), &mut &nar[..]).unwrap();
+    drop(store);
+    assert_eq!(ask(), "a b c", "after the last writer closed");
+    drop(questions);
+    assert!(reader.wait().unwrap().success());
+}
+
+/// Opens for writing as somebody else.
+#[test]
+#[ignore = "only as a child of the test below"]
+fn child_writes() {
+    let config = LocalStoreConfig::chroot(std::env::var("NCC_TEST_ROOT").unwrap());
+    let error = LocalStore::open(config, Access::ReadWrite).unwrap_err();
+    assert!(error.is_permission_denied(), "{error:?}");
+    eprintln!("refused: {}", chain(&error));
+}
+
+#[test]
+fn another_user_is_told_which_file_stops_it() {
+    if !is_root() || !std::path::Path::new("/usr/bin/setpriv").exists() {
+        return left_out("not root, or no setpriv: writing as another user was not tried");
+    }
+    let scratch = Scratch::new();
+    drop(scratch.store());
+    let program = scratch.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&program)
+        .args(["--exact", "databases::child_writes", "--ignored", "--nocapture"])
+        .env("NCC_TEST_ROOT", scratch.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("nix/var/nix/db/big-lock': Permission denied"), "{text}");
+}

@@ -1,0 +1,140 @@
+//! Several writers, in this process and others.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    thread,
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use ncc_store::{
+    Destination as _, Outcome, ValidityQuery,
+    test_util::{MemoryStore, file_nar},
+};
+use rustix::fs::FlockOperation;
+
+use crate::support::*;
+
+#[test]
+fn a_path_under_a_foreign_lock_is_waited_for_and_then_found_valid() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let nar = file_nar(b"theirs");
+    let info = output("x", &nar);
+    let lock_path = store.real_store_dir().join(format!("{}.lock", info.path));
+    let mut lock = File::create(&lock_path).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let nars = stream_of(vec![
+        (output("before", &nar), whole(&nar)),
+        (info.clone(), whole(&nar)),
+        (output("after", &nar), whole(&nar)),
+    ]);
+    let mut outcomes = store.add_many(nars);
+    let before = runtime.block_on(outcomes.next());
+    assert!(matches!(before, Some(Ok(Outcome::Added(_)))), "registered before waiting: {before:?}");
+    let lock_of_before = store.real_store_dir().join(format!("{}.lock", output("before", &nar).path));
+    assert!(!lock_of_before.exists(), "nothing is held while waiting");
+
+    let rest = runtime.spawn(outcomes.collect::<Vec<_>>());
+    thread::sleep(Duration::from_millis(200));
+    assert!(!rest.is_finished());
+    // The other one is done: object, row, then the lock file goes, with a byte for those who wait.
+    ncc_nar::unpack(
+        &mut &nar[..],
+        &store.real_path(&info.path),
+        &ncc_nar::UnpackOptions::new().metadata(ncc_nar::Metadata::Canonical),
+    )
+    .unwrap();
+    database(&store)
+        .execute(
+            "insert into ValidPaths (path, hash, registrationTime, narSize) values (?1, ?2, 1, ?3)",
+            rusqlite::params![
+                full(&info.path),
+                format!("sha256:{}", info.nar_hash.to_base16()),
+                i64::try_from(info.nar_size).unwrap()
+            ],
+        )
+        .unwrap();
+    fs::remove_file(&lock_path).unwrap();
+    lock.write_all(b"d").unwrap();
+    drop(lock);
+    let rest = runtime.block_on(rest).unwrap();
+    assert!(matches!(&rest[0], Ok(Outcome::AlreadyValid(path)) if *path == info.path), "{rest:?}");
+    assert!(matches!(&rest[1], Ok(Outcome::Added(_))), "{rest:?}");
+    assert_eq!(assert_sound(&store), 3);
+    assert_eq!(on_disk(&store).len(), 3, "{:?}", on_disk(&store));
+}
+
+#[test]
+fn who_stops_listening_stops_waiting() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let nar = file_nar(b"x");
+    let info = output("x", &nar);
+    let lock = File::create(store.real_store_dir().join(format!("{}.lock", info.path))).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let timed_out = runtime.block_on(async {
+        let mut outcomes = store.add_many(stream_of(vec![(info, whole(&nar))]));
+        tokio::time::timeout(Duration::from_millis(100), outcomes.next()).await.is_err()
+    });
+    assert!(timed_out);
+    // Without the end of the thread this would wait for ever.
+    drop(runtime);
+    assert_eq!(assert_sound(&store), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_add_every_path_once() {
+    let scratch = Scratch::new();
+    let memory = MemoryStore::new("memory");
+    memory.add_chain(300);
+    let (a, b) = (scratch.store(), scratch.store());
+    let (ours, theirs) = tokio::join!(add_all(&a, &memory), add_all(&b, &memory));
+    let added = |outcomes: &[Result<Outcome, _>]| {
+        outcomes.iter().filter(|outcome| matches!(outcome, Ok(Outcome::Added(_)))).count()
+    };
+    let valid = |outcomes: &[Result<Outcome, _>]| {
+        outcomes.iter().filter(|outcome| matches!(outcome, Ok(Outcome::AlreadyValid(_)))).count()
+    };
+    assert_eq!(added(&ours) + added(&theirs), 300);
+    assert_eq!(valid(&ours) + valid(&theirs), 300);
+    assert_eq!(assert_sound(&a), 300);
+    assert_eq!(on_disk(&a).len(), 300);
+}
+
+#[tokio::test]
+async fn the_same_path_twice_in_one_stream() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let nar = file_nar(b"x");
+    let info = output("x", &nar);
+    let outcomes: Vec<_> = store
+        .add_many(stream_of(vec![(info.clone(), whole(&nar)), (info.clone(), whole(&nar))]))
+        .collect()
+        .await;
+    assert!(matches!(&outcomes[..], [Ok(Outcome::Added(_)), Ok(Outcome::AlreadyValid(_))]), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn whatever_is_asked_about_with_a_lock_is_listed_once() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let memory = MemoryStore::new("memory");
+    let mut paths = memory.add_chain(50);
+    paths.extend(paths.clone());
+    store.valid_paths(&paths, ValidityQuery::default().locking()).await.unwrap();
+    fill(&store, &memory).await;
+    let list = store.state_dir().join("temproots").join(std::process::id().to_string());
+    let text = fs::read_to_string(&list).unwrap();
+    let mut listed: Vec<_> = text.split_terminator('\0').map(str::to_owned).collect();
+    listed.sort();
+    let mut expected: Vec<_> = paths[..50].iter().map(full).collect();
+    expected.sort();
+    assert_eq!(listed, expected);
+    drop(store);
+    assert!(!list.exists());
+}

@@ -1,0 +1,12 @@
+//! The store from outside: against itself, against other processes, and against real Nix.
+
+#![allow(clippy::print_stderr, reason = "what was left out is said aloud")]
+#![allow(clippy::cloned_ref_to_slice_refs, reason = "a list of one path reads better as a list")]
+
+mod adding;
+mod databases;
+mod derivations;
+mod locking;
+mod processes;
+mod real_nix;
+mod support;
