@@ -11,7 +11,7 @@ use std::{
 };
 
 use libfuzzer_sys::fuzz_target;
-use ncc_nar::{CaseHack, Metadata, PackOptions, UnpackOptions, Zeroes, pack, remove, unpack};
+use ncc_nar::{CaseHack, DecodeOptions, Metadata, PackOptions, UnpackOptions, Zeroes, pack, remove, unpack};
 
 /// In memory if possible: the disk would be the slowest part.
 static PARENT: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -26,7 +26,9 @@ fuzz_target!(|data: &[u8]| {
     let unpack_options = UnpackOptions::new()
         .metadata(if options & 1 == 0 { Metadata::Plain } else { Metadata::Canonical })
         .zeroes(if options & 2 == 0 { Zeroes::Write } else { Zeroes::Skip })
-        .case_hack(case_hack);
+        .case_hack(case_hack)
+        // Inputs are small; allocating the usual buffer would be most of the work.
+        .decode(DecodeOptions::new().buffer_size(0));
 
     let room = tempfile::tempdir_in(&*PARENT).unwrap();
     // Something to damage: links in an archive can point here.

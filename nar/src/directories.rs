@@ -117,23 +117,22 @@ impl Directories {
         let Some(left) = self.below.pop() else {
             return Ok(CString::default());
         };
+        let name = self.names.split_off(left.name_start.min(self.names.len()));
         if let (Some(Below { handle: Handle::Closed(expected), .. }), Handle::Open(fd)) =
             (self.below.last(), &left.handle)
         {
             let expected = *expected;
             let parent = openat(fd, c"..", DIRECTORY, Mode::empty())
                 .and_then(|parent| Ok((identity(parent.as_fd())?, parent)))
-                .map_err(|errno| failed(Operation::Open, self.path_of_levels(self.below.len()), errno))?;
+                .map_err(|errno| failed(Operation::Open, self.path(), errno))?;
             if parent.0 != expected {
-                let path = self.path_of_levels(self.below.len());
+                let path = self.path();
                 return Err(Error::Moved { path });
             }
             if let Some(below) = self.below.last_mut() {
                 below.handle = Handle::Open(parent.1);
             }
         }
-        let name = self.names.get(left.name_start..).unwrap_or_default().to_vec();
-        self.names.truncate(left.name_start);
         // The name came from a C string.
         Ok(CString::new(name).unwrap_or_default())
     }
@@ -144,22 +143,18 @@ impl Directories {
 
     /// For messages.
     pub(crate) fn path(&self) -> PathBuf {
-        self.path_of_levels(self.below.len())
-    }
-
-    /// For messages.
-    pub(crate) fn path_of(&self, name: &CStr) -> PathBuf {
-        self.path().join(OsStr::from_bytes(name.to_bytes()))
-    }
-
-    fn path_of_levels(&self, levels: usize) -> PathBuf {
         let mut path = self.base_path.clone();
-        let mut below = self.below.iter().take(levels).peekable();
+        let mut below = self.below.iter().peekable();
         while let Some(level) = below.next() {
             let end = below.peek().map_or(self.names.len(), |next| next.name_start);
             path.push(OsStr::from_bytes(self.names.get(level.name_start..end).unwrap_or_default()));
         }
         path
+    }
+
+    /// For messages.
+    pub(crate) fn path_of(&self, name: &CStr) -> PathBuf {
+        self.path().join(OsStr::from_bytes(name.to_bytes()))
     }
 
     pub(crate) fn failed(&self, operation: Operation, name: &CStr, errno: Errno) -> Error {
@@ -222,4 +217,60 @@ fn list(directory: BorrowedFd<'_>, _scratch: &mut Vec<u8>) -> Result<Vec<OnDisk>
         entries.extend(on_disk(entry.file_name(), entry.file_type()));
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn go_down(base: &Path, levels: usize) -> Directories {
+        let (mut directories, name) = Directories::of(&base.join("0")).unwrap();
+        let mut name = name.unwrap();
+        for level in 1..=levels {
+            let fd = openat(directories.current(), &name, DIRECTORY, Mode::empty()).unwrap();
+            directories.push(fd, &name);
+            name = CString::new(level.to_string()).unwrap();
+        }
+        directories
+    }
+
+    fn path(levels: usize) -> PathBuf {
+        (0..levels).map(|level| level.to_string()).collect()
+    }
+
+    #[test]
+    fn few_are_open_and_the_way_back_is_found() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir_all(base.path().join(path(50))).unwrap();
+        let mut directories = go_down(base.path(), 50);
+        let open = directories.below.iter().filter(|below| matches!(below.handle, Handle::Open(_))).count();
+        assert_eq!(open, MAX_OPEN - 1, "and the base");
+        for level in (1..=50).rev() {
+            assert_eq!(directories.path(), base.path().join(path(level)));
+            let expected = identity(fs::File::open(directories.path()).unwrap().as_fd()).unwrap();
+            assert_eq!(identity(directories.current()).unwrap(), expected);
+            assert_eq!(directories.pop().unwrap().to_str().unwrap(), (level - 1).to_string());
+        }
+        assert_eq!((directories.depth(), directories.path()), (0, base.path().into()));
+    }
+
+    #[test]
+    fn a_directory_that_was_moved_meanwhile_leads_nowhere_else() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir_all(base.path().join(path(20))).unwrap();
+        fs::create_dir(base.path().join("elsewhere")).unwrap();
+        let mut directories = go_down(base.path(), 20);
+        fs::rename(base.path().join("0/1/2/3"), base.path().join("elsewhere/3")).unwrap();
+        let error = loop {
+            if let Err(error) = directories.pop() {
+                break error;
+            }
+        };
+        match error {
+            Error::Moved { path } => assert_eq!(path, base.path().join("0/1/2")),
+            other => panic!("{other:?}"),
+        }
+    }
 }
