@@ -12,6 +12,9 @@ use crate::remote;
 /// The whole chain of causes, as a person reads it.
 fn explained(error: &CopyError) -> String {
     let mut text = error.to_string();
+    if let CopyError::Failed { report } = error {
+        text = format!("{text}: {}", report.failed[0].error.as_ref().unwrap());
+    }
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         text = format!("{text}: {error}");
