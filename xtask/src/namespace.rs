@@ -5,7 +5,7 @@
 //! private mount namespace. When that process ends, however it ends, the kernel kills every process of the namespace
 //! and drops its mounts; run data is on a tmpfs mounted inside, so that vanishes too.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,7 +45,7 @@ pub(crate) fn enter() -> Result<()> {
         .env(INSIDE, "1")
         .status()
         .context("cannot start unshare")?;
-    let _ = fs::remove_dir(RUN);
+    // The empty folder stays: removing it would pull the mount from under another run, which has it in its namespace.
     std::process::exit(status.code().unwrap_or(1));
 }
 
