@@ -4,9 +4,15 @@
 //! installed, its import of the same tiny paths is the yardstick.
 
 #![allow(clippy::print_stdout, reason = "a program")]
-#![allow(clippy::cast_precision_loss, reason = "figures for people")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures"
+)]
 
 use std::{
+    collections::HashMap,
     error::Error,
     fs::{self, File},
     io::Write as _,
@@ -94,7 +100,9 @@ async fn tiny_paths(root: &Path, store: &LocalStore, copy: &LocalStore) -> Resul
 }
 
 fn by_chain(mut infos: Vec<Arc<PathInfo>>, chain: &[StorePath]) -> Vec<Arc<PathInfo>> {
-    infos.sort_by_key(|info| chain.iter().position(|path| *path == info.path));
+    let places: HashMap<&StorePath, usize> =
+        chain.iter().enumerate().map(|(place, path)| (path, place)).collect();
+    infos.sort_by_key(|info| places.get(&info.path).copied());
     infos
 }
 

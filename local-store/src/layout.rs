@@ -61,8 +61,10 @@ pub(crate) fn make_file(path: &Path, mode: u32) -> Result<File, LocalStoreError>
     let failed = |error| LocalStoreError::io("create", path)(error);
     match OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path) {
         Ok(file) => {
-            // The mode above passed through the umask.
-            file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+            // The mode above passed through the umask, which leaves the owner alone.
+            if mode & 0o077 != 0 {
+                file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+            }
             Ok(file)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -1,6 +1,7 @@
 //! NARs out of the store: one thread packs, a stream of streams hands out.
 
 use std::{
+    collections::VecDeque,
     io::{self, Write},
     mem,
     pin::Pin,
@@ -19,12 +20,14 @@ use tokio::{runtime::Handle, task::spawn_blocking};
 
 use crate::{
     LocalStore, LocalStoreError,
-    channel::{Receiver, Sender, channel},
+    channel::{Closed, Receiver, Sender, channel},
 };
 
 /// Bytes in a block; several fit into the channel, so that packing and sending overlap.
 const BLOCK: usize = 128 << 10;
 
+/// Parts that are sent at once at most; a small object has three.
+const PARTS: usize = 96;
 /// What an empty directory takes.
 const SMALLEST_NAR: usize = 96;
 
@@ -32,7 +35,7 @@ const SMALLEST_NAR: usize = 96;
 pub(crate) fn nars(store: LocalStore, infos: Vec<Arc<PathInfo>>) -> NarStream {
     let (sender, receiver) = channel();
     let shared = Arc::new(Shared {
-        state: Mutex::new(State { receiver, body_is_out: false, waiting: None }),
+        state: Mutex::new(State { receiver, parts: VecDeque::new(), body_is_out: false, waiting: None }),
         wanted: AtomicUsize::new(0),
     });
     Box::pin(Sequence { shared, infos: infos.into(), begun: 0, packer: Some((store, sender)) })
@@ -51,7 +54,9 @@ struct Shared {
 }
 
 struct State {
-    receiver: Receiver<Part>,
+    receiver: Receiver<Vec<Part>>,
+    /// Received already.
+    parts: VecDeque<Part>,
     body_is_out: bool,
     /// Who waits for that body to be finished or dropped.
     waiting: Option<Waker>,
@@ -64,6 +69,16 @@ impl Shared {
 }
 
 impl State {
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Option<Part>> {
+        while self.parts.is_empty() {
+            match ready!(self.receiver.poll_receive(context)) {
+                Some(parts) => self.parts.extend(parts),
+                None => return Poll::Ready(None),
+            }
+        }
+        Poll::Ready(self.parts.pop_front())
+    }
+
     fn body_is_done(&mut self) {
         self.body_is_out = false;
         if let Some(waker) = self.waiting.take() {
@@ -77,7 +92,7 @@ struct Sequence {
     infos: Arc<[Arc<PathInfo>]>,
     begun: usize,
     /// What the thread needs, until it runs.
-    packer: Option<(LocalStore, Sender<Part>)>,
+    packer: Option<(LocalStore, Sender<Vec<Part>>)>,
 }
 
 impl Stream for Sequence {
@@ -90,10 +105,12 @@ impl Stream for Sequence {
                 store,
                 sender,
                 shared: this.shared.clone(),
-                infos: this.infos.clone(),
                 runtime: Handle::current(),
+                parts: Vec::new(),
+                size: 0,
             };
-            spawn_blocking(move || packer.run());
+            let infos = this.infos.clone();
+            spawn_blocking(move || packer.run(&infos));
         }
         let mut state = this.shared.state();
         if state.body_is_out {
@@ -101,7 +118,7 @@ impl Stream for Sequence {
             return Poll::Pending;
         }
         loop {
-            match ready!(state.receiver.poll_receive(context)) {
+            match ready!(state.poll_part(context)) {
                 Some(Part::Begin) => break,
                 // What was under way of a body that was dropped.
                 Some(Part::Block(_) | Part::End(_)) => {}
@@ -136,7 +153,7 @@ impl Stream for Body {
             return Poll::Ready(None);
         }
         let mut state = this.shared.state();
-        let result = match ready!(state.receiver.poll_receive(context)) {
+        let result = match ready!(state.poll_part(context)) {
             Some(Part::Block(block)) => return Poll::Ready(Some(Ok(block))),
             Some(Part::End(result)) => result,
             Some(Part::Begin) | None => Err(panicked()),
@@ -162,22 +179,32 @@ fn panicked() -> StoreError {
 
 struct Packer {
     store: LocalStore,
-    sender: Sender<Part>,
+    sender: Sender<Vec<Part>>,
     shared: Arc<Shared>,
-    infos: Arc<[Arc<PathInfo>]>,
     runtime: Handle,
+    /// What is to be sent next: waking the other side costs more than to pack a small object.
+    parts: Vec<Part>,
+    /// Bytes in there.
+    size: usize,
 }
 
 impl Packer {
-    fn run(&self) {
-        for (index, info) in self.infos.iter().enumerate() {
-            if self.send(Part::Begin, 0).is_err() {
-                return;
+    fn run(mut self, infos: &[Arc<PathInfo>]) {
+        // Closed: nobody is interested any more.
+        let _ = self.pack_all(infos).and_then(|()| self.send());
+    }
+
+    fn pack_all(&mut self, infos: &[Arc<PathInfo>]) -> Result<(), Closed> {
+        for (index, info) in infos.iter().enumerate() {
+            if info.nar_size >= BLOCK as u64 {
+                // That takes time; what is there can go.
+                self.send()?;
             }
+            self.push(Part::Begin, 0)?;
             // The smallest NAR has 96 bytes; a block of none would never be full.
             let size = usize::try_from(info.nar_size).unwrap_or(BLOCK).clamp(SMALLEST_NAR, BLOCK);
-            let mut blocks = Blocks { packer: self, index, size, block: Vec::new() };
             let real = self.store.real_path(&info.path);
+            let mut blocks = Blocks { packer: self, index, size, block: Vec::new() };
             let packed = pack(&real, &mut blocks, &PackOptions::default()).map(drop).and_then(|()| {
                 blocks
                     .flush()
@@ -187,29 +214,32 @@ impl Packer {
                 // Nobody listens to this one any more.
                 Err(ncc_nar::Error::WriteArchive { .. }) => Ok(()),
                 result => result.map_err(|source| {
-                    LocalStoreError::Read { path: real, source }.about(
-                        self.store.name(),
-                        "read",
-                        Some(&info.path),
-                    )
+                    let error = LocalStoreError::Read { path: real, source };
+                    error.about(self.store.name(), "read", Some(&info.path))
                 }),
             };
-            if self.send(Part::End(result), 0).is_err() {
-                return;
-            }
+            self.push(Part::End(result), 0)?;
         }
+        Ok(())
     }
 
-    fn send(&self, part: Part, size: usize) -> io::Result<()> {
-        self.sender
-            .send_blocking(&self.runtime, part, size)
-            .map_err(|_closed| io::ErrorKind::BrokenPipe.into())
+    fn push(&mut self, part: Part, size: usize) -> Result<(), Closed> {
+        self.parts.push(part);
+        self.size = self.size.saturating_add(size);
+        if self.size >= BLOCK || self.parts.len() >= PARTS { self.send() } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> Result<(), Closed> {
+        if self.parts.is_empty() {
+            return Ok(());
+        }
+        self.sender.send_blocking(&self.runtime, mem::take(&mut self.parts), mem::take(&mut self.size))
     }
 }
 
 /// Cuts a NAR into blocks.
 struct Blocks<'a> {
-    packer: &'a Packer,
+    packer: &'a mut Packer,
     index: usize,
     size: usize,
     block: Vec<u8>,
@@ -222,6 +252,7 @@ impl Write for Blocks<'_> {
         }
         let room = self.size.saturating_sub(self.block.len()).min(bytes.len());
         let (now, _) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+        // Once, and again only if there is more to come.
         self.block.reserve_exact(self.size.saturating_sub(self.block.len()));
         self.block.extend_from_slice(now);
         if self.block.len() >= self.size {
@@ -234,8 +265,9 @@ impl Write for Blocks<'_> {
         if self.block.is_empty() {
             return Ok(());
         }
-        // Allocates again only if there is more to come.
         let block = mem::take(&mut self.block);
-        self.packer.send(Part::Block(block.into()), self.size)
+        let size = block.len();
+        let sent = self.packer.push(Part::Block(block.into()), size);
+        sent.map_err(|Closed| io::ErrorKind::BrokenPipe.into())
     }
 }
