@@ -12,7 +12,7 @@ impl Observer for Printer {
     fn event(&self, event: Event<'_>) {
         match event {
             Event::Planned(plan) => {
-                println!("to send: {} paths, {} bytes", plan.to_send.len(), plan.bytes_to_send())
+                println!("to send: {} paths, {} bytes", plan.to_send.len(), plan.bytes_to_send());
             }
             Event::Finished(info) => println!("sent       {}", info.path),
             Event::Registered(path) => println!("registered {path}"),

@@ -40,5 +40,5 @@ mod run;
 pub use error::CopyError;
 pub use observer::{Event, NoObserver, Observer};
 pub use plan::{Plan, plan};
-pub use request::{OnFailure, Request};
+pub use request::{OnFailure, Purpose, Request};
 pub use run::{Failed, Report, Total, copy, run};

@@ -17,6 +17,11 @@ pub enum Event<'a> {
         /// Paths of the closure.
         paths: usize,
     },
+    /// The destination is asked to substitute what it lacks.
+    Substituting {
+        /// How many paths it lacks.
+        paths: usize,
+    },
     /// It is known what will be sent.
     Planned(&'a Plan),
     /// The first byte of a path is about to be read.

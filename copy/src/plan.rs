@@ -1,11 +1,11 @@
 //! What a copy will do, found out with one question to each side.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ncc_closure::Graph;
 use ncc_store::{Destination, PathInfo, Source, StorePath, ValidityQuery};
 
-use crate::{CopyError, Event, Observer, Request};
+use crate::{CopyError, Event, Observer, Purpose, Request};
 
 /// What a copy will do.
 #[derive(Clone, Debug, Default)]
@@ -13,8 +13,10 @@ use crate::{CopyError, Event, Observer, Request};
 pub struct Plan {
     /// What must be valid in the end.
     pub roots: Vec<StorePath>,
-    /// Valid at the destination already, or substituted there just now.
+    /// Valid at the destination already.
     pub present: Vec<Arc<PathInfo>>,
+    /// Substituted by the destination while the plan was made.
+    pub substituted: Vec<Arc<PathInfo>>,
     /// What is to be sent, references before their referrers.
     pub to_send: Vec<Arc<PathInfo>>,
 }
@@ -52,17 +54,45 @@ pub async fn plan(
 
     observer.event(Event::Asking { paths: closure.len() });
     let paths: Vec<_> = closure.iter().map(|info| info.path.clone()).collect();
-    let query = ValidityQuery::default().locking().substituting(request.substitute);
+    let query = match request.purpose {
+        Purpose::Copy => ValidityQuery::default().locking(),
+        Purpose::Look => ValidityQuery::default(),
+    };
     let valid = destination.valid_paths(&paths, query).await?;
+    let substituted = if request.substitute && request.purpose == Purpose::Copy {
+        // Only what is missing, so that what is present is not taken for substituted.
+        let missing: Vec<_> = paths.into_iter().filter(|path| !valid.contains(path)).collect();
+        substitute(destination, &missing, observer).await?
+    } else {
+        BTreeSet::new()
+    };
 
     // In topological order; and a closure that lacks something it refers to ends here.
     let graph = Graph::new(closure)
         .map_err(|error| CopyError::Graph { store: source.name().to_owned(), source: error })?;
     let mut plan = Plan { roots: request.roots.clone(), ..Plan::default() };
     for info in &graph {
-        let place = if valid.contains(&info.path) { &mut plan.present } else { &mut plan.to_send };
+        let place = if valid.contains(&info.path) {
+            &mut plan.present
+        } else if substituted.contains(&info.path) {
+            &mut plan.substituted
+        } else {
+            &mut plan.to_send
+        };
         place.push(Arc::clone(info));
     }
     observer.event(Event::Planned(&plan));
     Ok(plan)
+}
+
+async fn substitute(
+    destination: &dyn Destination,
+    missing: &[StorePath],
+    observer: &Arc<dyn Observer>,
+) -> Result<BTreeSet<StorePath>, CopyError> {
+    if missing.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    observer.event(Event::Substituting { paths: missing.len() });
+    Ok(destination.valid_paths(missing, ValidityQuery::default().locking().substituting(true)).await?)
 }

@@ -12,6 +12,16 @@ pub enum OnFailure {
     Continue,
 }
 
+/// Whether a plan is made to be run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// It will be run: the destination protects the closure, and substitutes if that is wanted.
+    #[default]
+    Copy,
+    /// Only to look at it: nothing changes anywhere.
+    Look,
+}
+
 /// A copy that is wanted. Fields may be added.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -24,6 +34,8 @@ pub struct Request {
     pub substitute: bool,
     /// What to do when one path cannot be copied.
     pub on_failure: OnFailure,
+    /// Whether this is to be done, or only to be looked at.
+    pub purpose: Purpose,
 }
 
 impl Request {

@@ -48,8 +48,10 @@ pub struct Failed {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// What the destination had already, or substituted.
+    /// What the destination had already, or got from somebody else meanwhile.
     pub present: Total,
+    /// What it substituted.
+    pub substituted: Total,
     /// What was sent and is registered.
     pub sent: Total,
     /// What was to be sent and is not registered.
@@ -87,7 +89,11 @@ pub async fn run(
     observer: &Arc<dyn Observer>,
 ) -> Result<Report, CopyError> {
     let start = Instant::now();
-    let mut report = Report { present: Total::of(&plan.present), ..Report::default() };
+    let mut report = Report {
+        present: Total::of(&plan.present),
+        substituted: Total::of(&plan.substituted),
+        ..Report::default()
+    };
     let mut open: BTreeMap<&StorePath, &Arc<PathInfo>> =
         plan.to_send.iter().map(|info| (&info.path, info)).collect();
     let mut interrupted = None;

@@ -8,7 +8,7 @@ use ncc_protocol::{
     serve::{client_greeting, read_server_greeting},
     wire::WireReader,
 };
-use ncc_transport::{ChannelControl, Exit, Reader, StderrTail, Transport, Writer};
+use ncc_transport::{ChannelControl, Exit, Reader, RemoteCommand, StderrTail, Transport, Writer};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{RemoteError, ServeOptions, error::Remains};
@@ -56,8 +56,11 @@ pub(crate) struct ServerProcess {
 }
 
 impl Connection {
-    pub(crate) async fn open(transport: &dyn Transport, options: &ServeOptions) -> Result<Self, RemoteError> {
-        let command = options.command();
+    pub(crate) async fn open(
+        transport: &dyn Transport,
+        options: &ServeOptions,
+        command: RemoteCommand,
+    ) -> Result<Self, RemoteError> {
         tracing::debug!(host = transport.describe(), %command, "starting the server");
         let channel = transport.open(&command).await?;
         Ok(Self {
@@ -66,7 +69,7 @@ impl Connection {
             server: ServerProcess {
                 stderr: StderrTail::collect(channel.stderr, options.stderr.clone()),
                 control: channel.control,
-                program: options.program.clone(),
+                program: options.program.name().to_owned(),
             },
         })
     }

@@ -36,5 +36,5 @@ mod store;
 pub mod test_util;
 
 pub use error::RemoteError;
-pub use options::ServeOptions;
+pub use options::{Elevation, RemoteAccess, ServeOptions, ServeProgram};
 pub use store::RemoteStore;

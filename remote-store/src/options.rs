@@ -3,14 +3,74 @@
 use ncc_store::StoreDir;
 use ncc_transport::{LineSink, RemoteCommand};
 
+/// Where a host may have its server, beside the `PATH` of a shell that is not a login shell: the profiles of the user,
+/// of the system, and of NixOS. This very program serves too, where there is no Nix at all.
+const PLACES: [&str; 8] = [
+    "nix-store",
+    "~/.nix-profile/bin/nix-store",
+    "~/.local/state/nix/profile/bin/nix-store",
+    "/etc/profiles/per-user/%u/bin/nix-store",
+    "/nix/var/nix/profiles/default/bin/nix-store",
+    "/run/current-system/sw/bin/nix-store",
+    "/usr/local/bin/nix-store",
+    "nix-copy-closure",
+];
+
+/// Which program serves the store on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServeProgram {
+    /// `nix-store`, from the host's `PATH` or the usual places, found within the start of the connection.
+    ///
+    /// Where the host lets only the exact command `nix-store --serve --write` pass (a forced command that looks at it),
+    /// that is tried in a second connection.
+    #[default]
+    Search,
+    /// This one, by name or path.
+    Named(String),
+}
+
+impl ServeProgram {
+    /// How messages call it.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Search => "nix-store",
+            Self::Named(name) => name,
+        }
+    }
+}
+
+/// As whom the server runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Elevation {
+    /// As the user who logs in.
+    #[default]
+    None,
+    /// As root through `sudo -n`, which never asks for a password: there is no terminal to ask on.
+    Sudo,
+}
+
+/// Whether the server may change its store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RemoteAccess {
+    /// `--serve --write`. A source needs it too, to protect its paths from the garbage collector.
+    #[default]
+    ReadWrite,
+    /// `--serve`: nothing at all can change there.
+    ReadOnly,
+}
+
 /// How to start the server on the host. Fields may be added.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct ServeOptions {
-    /// The program, by name or path. Default `nix-store`.
-    pub program: String,
-    /// What stands between the program and `--serve`, for programs that are not `nix-store` itself.
-    pub program_arguments: Vec<String>,
+    /// The program.
+    pub program: ServeProgram,
+    /// As whom it runs.
+    pub elevation: Elevation,
+    /// What it may do.
+    pub access: RemoteAccess,
     /// `--store URI` for the other side; `None` is its default store.
     pub store: Option<String>,
     /// The logical store directory, which both sides must share.
@@ -19,23 +79,13 @@ pub struct ServeOptions {
     pub stderr: Option<LineSink>,
 }
 
-impl Default for ServeOptions {
-    fn default() -> Self {
-        Self {
-            program: "nix-store".to_owned(),
-            program_arguments: Vec::new(),
-            store: None,
-            store_dir: StoreDir::default(),
-            stderr: None,
-        }
-    }
-}
-
 impl std::fmt::Debug for ServeOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("ServeOptions")
             .field("program", &self.program)
+            .field("elevation", &self.elevation)
+            .field("access", &self.access)
             .field("store", &self.store)
             .field("store_dir", &self.store_dir)
             .finish_non_exhaustive()
@@ -43,13 +93,62 @@ impl std::fmt::Debug for ServeOptions {
 }
 
 impl ServeOptions {
-    /// The command of both directions: a source needs `--write` too, to protect its paths from the collector.
+    /// The command that is tried first.
     pub(crate) fn command(&self) -> RemoteCommand {
-        let command =
-            RemoteCommand::new(&self.program).args(&self.program_arguments).args(["--serve", "--write"]);
-        match &self.store {
-            Some(uri) => command.args(["--store", uri]),
-            None => command,
+        match &self.program {
+            ServeProgram::Search => self.elevated(RemoteCommand::first_of(PLACES, self.arguments())),
+            ServeProgram::Named(program) => self.named(program),
         }
+    }
+
+    /// What is tried where the host did not let the first one pass; `None` where it would be the same.
+    pub(crate) fn plain_command(&self) -> Option<RemoteCommand> {
+        (self.program == ServeProgram::Search).then(|| self.named("nix-store"))
+    }
+
+    fn named(&self, program: &str) -> RemoteCommand {
+        self.elevated(RemoteCommand::new(program).args(self.arguments()))
+    }
+
+    fn arguments(&self) -> Vec<&str> {
+        let mut arguments = vec!["--serve"];
+        if self.access == RemoteAccess::ReadWrite {
+            arguments.push("--write");
+        }
+        if let Some(uri) = &self.store {
+            arguments.extend(["--store", uri]);
+        }
+        arguments
+    }
+
+    fn elevated(&self, command: RemoteCommand) -> RemoteCommand {
+        match self.elevation {
+            Elevation::None => command,
+            Elevation::Sudo => RemoteCommand::new("sudo").arg("-n").args(command.words()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_program_is_started_as_upstream_does() {
+        let program = ServeProgram::Named("nix-store".into());
+        let mut options = ServeOptions { program, ..ServeOptions::default() };
+        assert_eq!(options.command().to_shell(), "nix-store --serve --write");
+        options.store = Some("local?root=/mnt".into());
+        options.access = RemoteAccess::ReadOnly;
+        options.elevation = Elevation::Sudo;
+        assert_eq!(options.command().to_shell(), "sudo -n nix-store --serve --store 'local?root=/mnt'");
+        assert_eq!(options.plain_command(), None);
+    }
+
+    #[test]
+    fn a_search_has_the_plain_command_to_fall_back_to() {
+        let options = ServeOptions::default();
+        assert!(options.command().to_shell().to_string_lossy().starts_with("exec sh -c "));
+        assert_eq!(options.plain_command().unwrap().to_shell(), "nix-store --serve --write");
     }
 }

@@ -123,7 +123,10 @@ fn encode(store_dir: &StoreDir, requests: &[Request]) -> Vec<u8> {
 }
 
 /// Reads a set of paths as an answer.
-pub(crate) fn read_paths(store_dir: &StoreDir, what: &'static str) -> impl ReadAnswer<Vec<StorePath>> {
+pub(crate) fn read_paths(
+    store_dir: &StoreDir,
+    what: &'static str,
+) -> impl ReadAnswer<Vec<StorePath>> + Clone {
     let store_dir = store_dir.clone();
     move |reader: &mut WireReader<Reader>| -> BoxFuture<'_, Result<Vec<StorePath>, ProtocolError>> {
         Box::pin(async move { reader.paths(what, &store_dir).await })

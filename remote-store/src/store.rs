@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use ncc_store::{Cause, StoreDir, StoreError, StorePath};
-use ncc_transport::Transport;
+use ncc_transport::{RemoteCommand, Transport};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{
@@ -96,7 +96,7 @@ impl RemoteStore {
         let mut place = Arc::clone(&self.connection).lock_owned().await;
         let connection = match std::mem::replace(&mut *place, State::Gone) {
             State::Open(connection) => connection,
-            State::Unopened => Connection::open(&*self.shared.transport, &self.shared.options).await?,
+            State::Unopened => self.shared.open(self.shared.options.command()).await?,
             State::Gone => return Err(RemoteError::Gone),
         };
         Ok(Lease { connection, place: Place(place) })
@@ -107,18 +107,50 @@ impl RemoteStore {
         &self,
         action: &'static str,
         request: &[u8],
-        read: impl ReadAnswer<T>,
+        read: impl ReadAnswer<T> + Clone,
     ) -> Result<T, StoreError> {
         let mut lease = self.lease().await.map_err(|error| self.shared.failed(action, error))?;
-        match lease.connection.exchange(request, read).await {
+        match lease.connection.exchange(request, read.clone()).await {
             Ok(answer) => {
                 lease.give_back();
                 Ok(answer)
             }
             Err(error) => {
-                let error = lease.connection.explain(&*self.shared.transport, error).await;
+                let greeted = lease.connection.answers.is_greeted();
+                let (connection, place) = lease.into_parts();
+                let error = connection.explain(&*self.shared.transport, error).await;
+                let plain = if greeted { None } else { self.shared.fallback(&error) };
+                let Some(command) = plain else { return Err(self.shared.failed(action, error)) };
+                tracing::info!(%error, "the host did not let the command pass, trying the plain one");
+                self.ask_again(action, request, read, command, place, error).await
+            }
+        }
+    }
+
+    /// The question once more, to a server that was started with another command. If that fails too, the first error
+    /// is the one that counts.
+    async fn ask_again<T>(
+        &self,
+        action: &'static str,
+        request: &[u8],
+        read: impl ReadAnswer<T>,
+        command: RemoteCommand,
+        place: Place,
+        first: RemoteError,
+    ) -> Result<T, StoreError> {
+        let Ok(mut connection) = self.shared.open(command).await else {
+            return Err(self.shared.failed(action, first));
+        };
+        match connection.exchange(request, read).await {
+            Ok(answer) => {
+                place.give_back(connection);
+                Ok(answer)
+            }
+            Err(error) if connection.answers.is_greeted() => {
+                let error = connection.explain(&*self.shared.transport, error).await;
                 Err(self.shared.failed(action, error))
             }
+            Err(_) => Err(self.shared.failed(action, first)),
         }
     }
 }
@@ -126,6 +158,20 @@ impl RemoteStore {
 impl Shared {
     pub(crate) fn store_dir(&self) -> &StoreDir {
         &self.options.store_dir
+    }
+
+    async fn open(&self, command: RemoteCommand) -> Result<Connection, RemoteError> {
+        Connection::open(&*self.transport, &self.options, command).await
+    }
+
+    /// The command to try next, if `error` can mean that the host runs only certain commands.
+    fn fallback(&self, error: &RemoteError) -> Option<RemoteCommand> {
+        match error {
+            RemoteError::Ended { exit, .. } | RemoteError::Lost { exit, .. } if !exit.is_success() => {
+                self.options.plain_command()
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn failed(&self, action: &'static str, source: impl Into<Cause>) -> StoreError {

@@ -33,6 +33,8 @@ pub struct MemoryHost {
     banner: Vec<u8>,
     /// The server's output ends after this many bytes.
     cut_output: Option<u64>,
+    /// Only this command is let pass, as a forced command may do.
+    only: Option<String>,
     opened: Arc<AtomicUsize>,
 }
 
@@ -50,6 +52,7 @@ impl MemoryHost {
             one_way: Duration::ZERO,
             banner: Vec::new(),
             cut_output: None,
+            only: None,
             opened: Arc::default(),
         }
     }
@@ -75,6 +78,13 @@ impl MemoryHost {
         self
     }
 
+    /// Lets only this command pass, word for word, and ends every other with a message.
+    #[must_use]
+    pub fn with_only_command(mut self, command: &str) -> Self {
+        self.only = Some(command.to_owned());
+        self
+    }
+
     /// How many connections were made.
     pub fn connections(&self) -> usize {
         self.opened.load(Ordering::SeqCst)
@@ -86,13 +96,19 @@ impl Transport for MemoryHost {
         "memory".to_owned()
     }
 
-    fn open<'a>(&'a self, _: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
+    fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         let (stdin, server_input) = link(self.one_way, None);
         let (mut server_output, stdout) = link(self.one_way, self.cut_output);
         let (mut server_stderr, stderr) = link(self.one_way, None);
         let (store, banner) = (self.store.clone(), self.banner.clone());
+        let refused = self.only.as_ref().is_some_and(|only| **only != *command.to_shell());
         let server = tokio::spawn(async move {
+            if refused {
+                // Nobody may be reading any more.
+                let _ = server_stderr.write_all(b"error: this command is not allowed\n").await;
+                return Exit::Code(1);
+            }
             if server_output.write_all(&banner).await.is_err() {
                 return Exit::Code(1);
             }

@@ -199,3 +199,18 @@ async fn a_root_that_the_host_does_not_have_is_an_error() {
     assert!(text.contains("is not valid"), "{text}");
     assert!(here.paths().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_lets_only_the_plain_command_pass_is_served() {
+    let (here, paths) = store();
+    let there = MemoryStore::new("there");
+    let host = MemoryHost::new(&there).with_only_command("nix-store --serve --write");
+    copy(&here, &remote(&host), &request(&paths, OnFailure::Stop), &NoObserver.shared()).await.unwrap();
+    assert_eq!(there.paths(), here.paths());
+    assert_eq!(host.connections(), 2);
+
+    let host = MemoryHost::new(&there).with_only_command("something else");
+    let result = copy(&here, &remote(&host), &request(&paths, OnFailure::Stop), &NoObserver.shared()).await;
+    let text = explained(&result.unwrap_err());
+    assert!(text.contains("this command is not allowed"), "{text}");
+}
