@@ -155,7 +155,7 @@ async fn large_file(root: &Path, store: &LocalStore, copy: &LocalStore) -> Resul
     Ok(())
 }
 
-/// A database alone: ten references per path, all among the hundred paths before it.
+/// A database alone: each path refers to the ten before it, so that the closure of path `n` has `n` paths.
 fn many_rows(store: &LocalStore) -> Result<()> {
     let mut connection = rusqlite::Connection::open(store.state_dir().join("db/db.sqlite"))?;
     let transaction = connection.transaction()?;
@@ -165,16 +165,31 @@ fn many_rows(store: &LocalStore) -> Result<()> {
         transaction
             .prepare_cached("insert into ValidPaths values (?1, ?2, ?3, 1, null, 120, null, null, null)")?
             .execute(rusqlite::params![id, path, format!("sha256:{:064x}", id)])?;
-        for reference in (1..=10).map(|step| id - step * 7).filter(|reference| *reference > 0) {
+        for reference in (1..=10).map(|step| id - step).filter(|reference| *reference > 0) {
             transaction.prepare_cached("insert into Refs values (?1, ?2)")?.execute([id, reference])?;
         }
     }
     transaction.commit()?;
-    for root in [ROWS, 7_000, 700] {
+    for root in [ROWS, 10_000, 1_000, 100] {
         let start = Instant::now();
         let closure = store.query_closure(&[path(root)?], Outputs::Include)?;
         say(&format!("closure among {ROWS} rows"), start, closure.len());
     }
+    // What a closure would cost at least if both tables were read whole.
+    let start = Instant::now();
+    let mut bytes = 0;
+    for table in ["ValidPaths", "Refs"] {
+        let mut statement = connection.prepare(&format!("select * from {table}"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            bytes += match row.get_ref(1)? {
+                rusqlite::types::ValueRef::Text(text) => text.to_vec().len(),
+                _ => 8,
+            };
+        }
+    }
+    say(&format!("read both tables whole ({bytes} bytes)"), start, usize::try_from(ROWS)?);
+
     let asked = (1..=10_000).map(|id| path(id * 20)).collect::<std::result::Result<Vec<_>, _>>()?;
     let start = Instant::now();
     let valid = store.query_valid_paths(&asked)?;

@@ -8,8 +8,10 @@ use crate::{LocalStoreError, query::Query};
 
 /// Everything that `roots` refer to, in ascending order.
 ///
-/// One look-up per path and one for its references: 100,000 paths with ten references each took 1.0 s so, and a
-/// closure of 1,000 among them 7 ms, where reading both tables whole always takes 0.6 s.
+/// One look-up per path and one for its references. Measured with `examples/measure.rs` among 100,000 paths of ten
+/// references each: 5 ms for a closure of 1,000, 83 ms for 10,000, 1.3 s for all of them. Reading both tables whole
+/// takes 0.13 s before anything is done with the rows, whatever the closure: only a closure of most of a large store
+/// would gain by it.
 pub(crate) fn closure(
     query: &Query<'_>,
     roots: &[StorePath],

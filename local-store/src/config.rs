@@ -17,7 +17,8 @@ pub enum Access {
     /// Read and add. Creates the store if there is none, and takes part in all of Nix's locking.
     #[default]
     ReadWrite,
-    /// Read only. Writes nothing, needs no more than the right to read, and fails where there is no store.
+    /// Read only: needs no more than the right to read, and fails where there is no store. Changes nothing, but for
+    /// the empty `-wal` and `-shm` that SQLite makes beside the database where it may, as Nix since 2.23 does.
     ReadOnly,
 }
 
