@@ -14,7 +14,7 @@ use ncc_store::{
 };
 use rustix::fs::OFlags;
 
-use crate::{LocalStoreError, error::unsupported_algorithm};
+use crate::LocalStoreError;
 
 /// Block size for reading files.
 const BLOCK: usize = 128 << 10;
@@ -74,7 +74,7 @@ fn hasher(path: &StorePath, claim: &ContentAddress) -> Result<Hasher, LocalStore
     match claim.method() {
         ContentMethod::Text | ContentMethod::Flat | ContentMethod::Recursive => {
             let algorithm = claim.hash().algorithm();
-            Hasher::new(algorithm).ok_or_else(|| unverifiable(unsupported_algorithm(algorithm)))
+            Hasher::new(algorithm).ok_or_else(|| unverifiable(algorithm.name()))
         }
         _ => Err(unverifiable("git hashing")),
     }

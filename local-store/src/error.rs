@@ -2,9 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use ncc_store::{
-    Cause, ContentAddressError, HashAlgorithm, HashError, NarHash, StoreError, StorePath, StorePathError,
-};
+use ncc_store::{Cause, ContentAddressError, HashError, NarHash, StoreError, StorePath, StorePathError};
 
 /// Why a store on this disk could not do its part. Every variant names the file, the path or the row it is about.
 #[derive(Debug, thiserror::Error)]
@@ -311,6 +309,7 @@ impl LocalStoreError {
             | Self::NotAFile { .. }
             | Self::Unverifiable { .. }
             | Self::Derivation { .. }
+            | Self::Remove { .. }
             | Self::InvalidReference { .. }
             | Self::Cycle { .. }
             | Self::Name { .. } => true,
@@ -425,9 +424,4 @@ pub(crate) enum DerivationTrouble {
     NotAFile,
     #[error("it is over {limit} bytes long")]
     TooLong { limit: u64 },
-}
-
-/// The name of an algorithm that can only be carried.
-pub(crate) fn unsupported_algorithm(algorithm: HashAlgorithm) -> &'static str {
-    algorithm.name()
 }
