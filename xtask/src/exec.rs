@@ -1,7 +1,8 @@
 //! Running other programs: captured output, a time limit, and an error that says what was run.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write};
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// No single step of the laboratory takes longer on two busy cores; what does, hangs.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_mins(2);
 
 /// What a finished program left behind.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Finished {
             if !stream.is_empty() {
                 let tail: String =
                     stream.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect();
-                text.push_str(&format!("\n  {name}: {}", tail.replace('\n', "\n    ")));
+                let _ = write!(text, "\n  {name}: {}", tail.replace('\n', "\n    "));
             }
         }
         text

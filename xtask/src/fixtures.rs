@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::database;
 use crate::exec;
 use crate::instance::{Instance, LabStore};
-use crate::wire::{self, Node, Wire};
+use crate::wire::{self, Wire};
 
 /// Signs what is built. A test key: it signs nothing but fixtures, and is fixed so that captures can be made again.
 const BUILD_KEY: &str =
@@ -20,12 +20,6 @@ const BUILD_KEY: &str =
 /// A second test key, so that some paths carry two signatures.
 const REVIEW_KEY: &str =
     "lab-review-1:dwsV+NQB8IyBw86DP9xsf7X8R4Oq37GKnaof3lkY6aZq2S0IiEnQ6FFTTs2aZyvOB3PedFGka2lTGEFOVTidiw==";
-
-/// Public halves, for stores that demand signatures.
-pub(crate) const PUBLIC_KEYS: [&str; 2] = [
-    "lab-build-1:i04FZdwBBL5NnSazUfc3Ija1erhQhyuIDeBLjTsyEO4=",
-    "lab-review-1:atktCIhJ0OhRU07Nmmcrzgdz3nRRpGtpUxhBTlU4nYs=",
-];
 
 /// Paths of the chain. 2,000 is what the issue measures.
 pub(crate) const CHAIN: usize = 2_000;
@@ -141,8 +135,7 @@ pub(crate) fn mixed(instance: &Instance, store: &LabStore) -> Result<Mixed> {
     // The review key signs some: paths with one, two and no signature, content-addressed ones among them.
     let mut sign =
         if instance.release.has_nix_command() { vec!["store", "sign"] } else { vec!["sign-paths"] };
-    let key = if instance.release.has_nix_command() { "--key-file" } else { "--key-file" };
-    sign.extend([key, "/tmp/mixed/review-key", &mixed.dep, &mixed.odd, &mixed.flat]);
+    sign.extend(["--key-file", "/tmp/mixed/review-key", &mixed.dep, &mixed.odd, &mixed.flat]);
     instance.run("nix", &sign)?;
     database::settle_registration_times(store)?;
     Ok(mixed)
@@ -211,7 +204,6 @@ pub(crate) fn huge(instance: &Instance, store: &LabStore) -> Result<String> {
     exec::make_folder(&real)?;
     let file = fs::File::create(real.join("sparse"))?;
     file.set_len(HUGE)?;
-    use std::os::unix::fs::FileExt;
     file.write_all_at(b"past four gibibytes", HUGE - 100)?;
     drop(file);
     canonicalise(&real)?;
@@ -254,9 +246,9 @@ pub(crate) fn chain(instance: &Instance, length: usize) -> Result<String> {
     let mut last: Option<String> = None;
     for number in 0..length {
         let path = wire::store_path(&format!("lab-chain-{number}"));
-        let node = Node::file(format!("{} link {number}\n", last.as_deref().unwrap_or("no")));
+        let content = format!("{} link {number}\n", last.as_deref().unwrap_or("no"));
         let references: Vec<String> = last.into_iter().collect();
-        stream = stream.number(1).raw(wire::export_record(&path, &references, &node).0);
+        stream = stream.number(1).raw(wire::export_record(&path, &references, &content).0);
         last = Some(path);
     }
     let mut import = instance.command("nix-store");

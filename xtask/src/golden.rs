@@ -1,6 +1,8 @@
 //! `cargo xtask golden`: captures what real Nix says on the serve protocol into `protocol/testdata/serve/`.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,7 +13,7 @@ use crate::fixtures::{self, Mixed};
 use crate::instance::{Instance, LabStore};
 use crate::namespace;
 use crate::roots::{self, Release};
-use crate::wire::{self, Node, Wire};
+use crate::wire::{self, Wire};
 
 /// Arguments of `cargo xtask golden`.
 #[derive(clap::Args)]
@@ -98,14 +100,14 @@ impl Session<'_> {
     fn capture_all(&mut self) -> Result<()> {
         let mixed = self.mixed;
         let absent = absent();
-        self.ask("handshake", false, hello(7))?;
-        self.ask("handshake-client-2.99", false, hello(99))?;
-        self.ask("wrong-magic", false, Wire::default().number(0x1122_3344).number(0x207))?;
+        self.ask("handshake", false, &hello(7))?;
+        self.ask("handshake-client-2.99", false, &hello(99))?;
+        self.ask("wrong-magic", false, &Wire::default().number(0x1122_3344).number(0x207))?;
         let mut several = [mixed.note.as_str(), &mixed.dep, &absent, &mixed.top];
         several.sort_unstable();
-        self.ask("query-valid-paths", false, query_valid(hello(7), 0, 0, &several))?;
-        self.ask("query-valid-paths-none", true, query_valid(hello(7), 1, 0, &[]))?;
-        self.ask("query-valid-paths-lock-substitute", true, query_valid(hello(7), 1, 1, &several))?;
+        self.ask("query-valid-paths", false, &query_valid(hello(7), 0, 0, &several))?;
+        self.ask("query-valid-paths-none", true, &query_valid(hello(7), 1, 0, &[]))?;
+        self.ask("query-valid-paths-lock-substitute", true, &query_valid(hello(7), 1, 1, &several))?;
         let mut all: Vec<&str> = vec![
             &mixed.top,
             &mixed.lib,
@@ -118,32 +120,33 @@ impl Session<'_> {
             &absent,
         ];
         all.sort_unstable();
-        self.ask("query-path-infos", false, hello(7).number(QUERY_PATH_INFOS).strings(&all))?;
-        self.ask("query-path-infos-none", false, hello(7).number(QUERY_PATH_INFOS).strings([&absent]))?;
+        self.ask("query-path-infos", false, &hello(7).number(QUERY_PATH_INFOS).strings(&all))?;
+        self.ask("query-path-infos-none", false, &hello(7).number(QUERY_PATH_INFOS).strings([&absent]))?;
         self.ask(
             "query-path-infos-client-2.3",
             false,
-            hello(3).number(QUERY_PATH_INFOS).strings([&mixed.dep]),
+            &hello(3).number(QUERY_PATH_INFOS).strings([&mixed.dep]),
         )?;
         let closure = |outputs, path: &str| hello(7).number(QUERY_CLOSURE).number(outputs).strings([path]);
-        self.ask("query-closure", false, closure(0, &mixed.top))?;
-        self.ask("query-closure-derivation", false, closure(0, &mixed.derivation))?;
-        self.ask("query-closure-include-outputs", false, closure(1, &mixed.derivation))?;
-        self.ask("query-closure-invalid-path", false, closure(0, &absent))?;
+        self.ask("query-closure", false, &closure(0, &mixed.top))?;
+        self.ask("query-closure-derivation", false, &closure(0, &mixed.derivation))?;
+        self.ask("query-closure-include-outputs", false, &closure(1, &mixed.derivation))?;
+        self.ask("query-closure-invalid-path", false, &closure(0, &absent))?;
         let dump = |wire: Wire, path: &str| wire.number(DUMP_STORE_PATH).string(path);
-        self.ask("dump-store-path", false, dump(hello(7), &mixed.note))?;
-        self.ask("dump-store-path-folder", false, dump(hello(7), &mixed.dep))?;
-        self.ask("dump-store-path-odd-names", false, dump(hello(7), &mixed.odd))?;
-        self.ask("dump-store-path-pipelined", false, dump(dump(hello(7), &mixed.flat), &mixed.note))?;
-        self.ask("dump-store-path-good-then-invalid", false, dump(dump(hello(7), &mixed.note), &absent))?;
-        self.ask("dump-store-path-invalid-path", false, dump(hello(7), &absent))?;
-        self.ask("unknown-command", false, hello(7).number(77))?;
+        self.ask("dump-store-path", false, &dump(hello(7), &mixed.note))?;
+        self.ask("dump-store-path-folder", false, &dump(hello(7), &mixed.dep))?;
+        self.ask("dump-store-path-odd-names", false, &dump(hello(7), &mixed.odd))?;
+        self.ask("dump-store-path-pipelined", false, &dump(dump(hello(7), &mixed.flat), &mixed.note))?;
+        self.ask("dump-store-path-good-then-invalid", false, &dump(dump(hello(7), &mixed.note), &absent))?;
+        self.ask("dump-store-path-invalid-path", false, &dump(hello(7), &absent))?;
+        self.ask("unknown-command", false, &hello(7).number(77))?;
         let mixed_batch =
             query_valid(hello(7), 1, 0, &several).number(QUERY_PATH_INFOS).strings([&mixed.note]);
         let mixed_batch =
             dump(mixed_batch, &mixed.note).number(QUERY_CLOSURE).number(0).strings([&mixed.lib]);
-        self.ask("all-pipelined", true, mixed_batch)?;
-        self.capture_adds()
+        self.ask("all-pipelined", true, &mixed_batch)?;
+        self.capture_adds()?;
+        self.capture_upstream()
     }
 
     /// Additions, each to an empty store.
@@ -154,24 +157,24 @@ impl Session<'_> {
         let dep = self.add(&mixed.dep)?;
         let lib = self.add(&mixed.lib)?;
         let top = self.add(&mixed.top)?;
-        let good = |adds: &[&Vec<u8>]| adds.iter().fold(hello(7), |wire, add| wire.raw(add));
-        self.add_case("add-to-store-nar", true, good(&[&note]))?;
+        let good = |adds: &[&Vec<u8>]| adds.iter().fold(hello(7), Wire::raw);
+        self.add_case("add-to-store-nar", true, &good(&[&note]))?;
         // References, a self reference, signatures, derivers, `ca`: the whole closure at once.
-        self.add_case("add-to-store-nar-closure", true, good(&[&note, &odd, &dep, &lib, &top]))?;
-        self.add_case("add-to-store-nar-already-valid", true, good(&[&note, &note]))?;
-        self.add_case("add-to-store-nar-read-only-server", false, good(&[&note]))?;
-        self.add_case("add-to-store-nar-missing-reference", true, good(&[&lib]))?;
-        self.add_case("add-to-store-nar-good-bad-good", true, good(&[&note, &lib, &dep]))?;
-        self.add_case("add-to-store-nar-truncated", true, Wire(good(&[&dep]).0[..600].to_vec()))?;
-        let tiny = Node::file("hi").archive();
+        self.add_case("add-to-store-nar-closure", true, &good(&[&note, &odd, &dep, &lib, &top]))?;
+        self.add_case("add-to-store-nar-already-valid", true, &good(&[&note, &note]))?;
+        self.add_case("add-to-store-nar-read-only-server", false, &good(&[&note]))?;
+        self.add_case("add-to-store-nar-missing-reference", true, &good(&[&lib]))?;
+        self.add_case("add-to-store-nar-good-bad-good", true, &good(&[&note, &lib, &dep]))?;
+        self.add_case("add-to-store-nar-truncated", true, &Wire(good(&[&dep]).0[..600].to_vec()))?;
+        let tiny = wire::archive("hi");
         let path = wire::store_path("lab-hash-mismatch");
         let add = |hash: &str, size: u64| {
             let wire =
                 hello(7).number(ADD_TO_STORE_NAR).string(&path).string("").string(hash).number(0).number(0);
             wire.number(size).number(0).number(0).string("").raw(&tiny)
         };
-        self.add_case("add-to-store-nar-hash-mismatch", true, add(&"0".repeat(64), tiny.len() as u64))?;
-        self.add_case("add-to-store-nar-size-zero", true, add(&wire::sha256(&tiny), 0))?;
+        self.add_case("add-to-store-nar-hash-mismatch", true, &add(&"0".repeat(64), tiny.len() as u64))?;
+        self.add_case("add-to-store-nar-size-zero", true, &add(&wire::sha256(&tiny), 0))?;
         Ok(())
     }
 
@@ -197,20 +200,51 @@ impl Session<'_> {
         Ok(wire.0)
     }
 
+    /// What this version's own `nix-copy-closure` asks, and what its server answers.
+    ///
+    /// A stand-in for ssh runs the server over a second store in the same instance and records both directions.
+    fn capture_upstream(&mut self) -> Result<()> {
+        for direction in ["--to", "--from"] {
+            let (near, far) = match direction {
+                "--to" => ("/", "/tmp/other"),
+                _ => ("/tmp/other", "/"),
+            };
+            let other = self.instance.path("tmp/other");
+            if other.exists() {
+                fs::remove_dir_all(&other)?;
+            }
+            let stand_in = self.instance.path("usr/local/bin/ssh");
+            exec::make_folder(&self.instance.path("usr/local/bin"))?;
+            exec::write_file(&stand_in, include_str!("golden-ssh.sh").replace("@far@", far))?;
+            fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755))?;
+            let store = format!("local?root={near}");
+            let words = [direction, "--store", &store, "recorded-host", &self.mixed.top, &self.mixed.flat];
+            let finished = self.instance.try_run("nix-copy-closure", &words)?.success()?;
+            let read = |name: &str| {
+                let path = self.instance.path(name);
+                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+            };
+            let request = Wire(read("tmp/request")?);
+            let finished = Finished { stdout: read("tmp/reply")?, ..finished };
+            self.save(&format!("upstream{}", &direction[1..]), direction == "--to", &request, &finished)?;
+        }
+        Ok(())
+    }
+
     /// Asks the store that holds the fixture.
-    fn ask(&mut self, case: &str, write: bool, request: Wire) -> Result<()> {
-        let finished = serve(self.instance, write, &request)?;
-        self.save(case, write, &request, &finished)
+    fn ask(&mut self, case: &str, write: bool, request: &Wire) -> Result<()> {
+        let finished = serve(self.instance, write, request)?;
+        self.save(case, write, request, &finished)
     }
 
     /// Adds to a new, empty store.
-    fn add_case(&mut self, case: &str, write: bool, request: Wire) -> Result<()> {
+    fn add_case(&mut self, case: &str, write: bool, request: &Wire) -> Result<()> {
         let store = LabStore::create("golden-add", self.release.name())?;
         let instance = Instance::start(self.release, self.root, &store)?;
         // An empty store first: a server that creates one says so on stderr in some versions.
         instance.run("nix-store", &["--init"])?;
-        let finished = serve(&instance, write, &request)?;
-        self.save(case, write, &request, &finished)
+        let finished = serve(&instance, write, request)?;
+        self.save(case, write, request, &finished)
     }
 
     fn save(&mut self, case: &str, write: bool, request: &Wire, finished: &Finished) -> Result<()> {
@@ -220,7 +254,7 @@ impl Session<'_> {
         let status = finished.status.code().map_or_else(|| "signal".to_owned(), |code| code.to_string());
         let said = finished.stderr.trim().replace('\t', " ").replace('\n', "\\n");
         let (asked, answered) = (request.0.len(), finished.stdout.len());
-        self.index.push_str(&format!("{case}\t{server}\t{status}\t{asked}\t{answered}\t{said}\n"));
+        let _ = writeln!(self.index, "{case}\t{server}\t{status}\t{asked}\t{answered}\t{said}");
         Ok(())
     }
 }

@@ -16,6 +16,14 @@ use crate::exec::{self, Finished};
 use crate::namespace;
 use crate::roots::Release;
 
+/// All that programs inside see of the outside's environment.
+const ENVIRONMENT: [(&str, &str); 4] = [
+    ("PATH", "/usr/local/bin:/usr/bin:/usr/sbin"),
+    ("HOME", "/root"),
+    ("USER", "root"),
+    ("LC_ALL", "C"),
+];
+
 /// Makes folder names unique within a run.
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -161,13 +169,25 @@ impl Instance {
         let mut command = Command::new("unshare");
         // /proc/1/exe is this program (process 1 of the namespace), also when a build has replaced its file meanwhile.
         command.args(["--mount", "--", "/proc/1/exe", "enter"]).arg(&self.root).arg(program);
-        command.env_clear().envs([
-            ("PATH", "/usr/local/bin:/usr/bin:/usr/sbin"),
-            ("HOME", "/root"),
-            ("USER", "root"),
-            ("LC_ALL", "C.UTF-8"),
-        ]);
+        command.env_clear().envs(ENVIRONMENT);
         command
+    }
+
+    /// Nix's garbage collection.
+    ///
+    /// In a PID namespace of its own: the collector takes every path that any process has open for a root, and the laboratory
+    /// of another release, with the same paths, may be at work next door.
+    pub(crate) fn collect_garbage(&self) -> Result<()> {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--"])
+            .args(["/proc/1/exe", "enter", "--proc"])
+            .arg(&self.root)
+            .args(["nix-store", "--gc"])
+            .env_clear()
+            .envs(ENVIRONMENT);
+        exec::capture(&mut command)?.success()?;
+        Ok(())
     }
 
     /// Runs a program inside that may fail.
@@ -198,6 +218,9 @@ impl Drop for Instance {
 /// Arguments of the hidden `cargo xtask enter`.
 #[derive(clap::Args)]
 pub(crate) struct Enter {
+    /// Mount a /proc of this PID namespace.
+    #[arg(long)]
+    proc: bool,
     root: PathBuf,
     program: PathBuf,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -208,6 +231,9 @@ pub(crate) struct Enter {
 pub(crate) fn enter(options: &Enter) -> Result<()> {
     let root = &options.root;
     std::env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))?;
+    if options.proc {
+        mount("proc", "proc", "proc", MountFlags::empty(), None).context("cannot mount /proc")?;
+    }
     // Old root below the new one at the same place, then the upper of the two removed: no folder for the old root is needed.
     pivot_root(".", ".").context("cannot change the root")?;
     unmount(".", UnmountFlags::DETACH).context("cannot leave the old root")?;

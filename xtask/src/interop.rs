@@ -21,6 +21,7 @@ use lab::{Candidate, Lab};
 
 /// Arguments of `cargo xtask interop`.
 #[derive(clap::Args)]
+#[allow(clippy::struct_excessive_bools)] // four independent flags
 pub(crate) struct Options {
     /// Only this release of Debian, and so of Nix
     #[arg(long)]

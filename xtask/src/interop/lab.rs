@@ -21,8 +21,6 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    pub(crate) const BOTH: [Self; 2] = [Self::To, Self::From];
-
     /// The client's flag.
     pub(crate) fn flag(self) -> &'static str {
         match self {
@@ -220,12 +218,11 @@ impl<'a> Lab<'a> {
     /// The store that upstream's own client leaves after copying `paths` from the source: what ours has to equal.
     pub(crate) fn baseline(&self, direction: Direction, paths: &[String]) -> Result<LabStore> {
         let receiver = self.receiver()?;
-        match direction {
-            Direction::To => self.upstream_copy(direction, &self.source.instance, &receiver.server, paths)?,
-            Direction::From => {
-                self.upstream_copy(direction, &receiver.instance, &self.source.server, paths)?
-            }
-        }
+        let (near, server) = match direction {
+            Direction::To => (&self.source.instance, &receiver.server),
+            Direction::From => (&receiver.instance, &self.source.server),
+        };
+        self.upstream_copy(direction, near, server, paths)?;
         let Receiver { server, instance, store } = receiver;
         drop((server, instance));
         Ok(store)

@@ -92,7 +92,7 @@ fn from(lab: &Lab<'_>, paths: &[String]) -> Result<Outcome> {
     if !database::read(&store)?.contains_key(&added) {
         wrong.push(format!("Nix added {added}, but the database does not have it"));
     }
-    instance.run("nix-store", &["--gc"])?;
+    instance.collect_garbage()?;
     let left = database::read(&store)?;
     if !left.is_empty() {
         wrong.push(format!("after Nix's garbage collection {} paths are still there", left.len()));

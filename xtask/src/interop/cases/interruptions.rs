@@ -135,7 +135,7 @@ fn progress(store: &LabStore, count: usize, child: &mut Child) -> Result<bool> {
         if objects > count {
             return Ok(true);
         }
-        if start.elapsed() > Duration::from_secs(60) {
+        if start.elapsed() > Duration::from_mins(1) {
             let _ = child.kill();
             bail!("after a minute only {objects} objects have arrived");
         }
@@ -147,10 +147,7 @@ fn progress(store: &LabStore, count: usize, child: &mut Child) -> Result<bool> {
 fn serving(server: &Server) -> Result<Vec<u32>> {
     let mark = server.mark();
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")
-        .context("cannot list /proc")?
-        .flatten()
-    {
+    for entry in fs::read_dir("/proc").context("cannot list /proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
@@ -158,9 +155,9 @@ fn serving(server: &Server) -> Result<Vec<u32>> {
         let list = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
         let (words, environment) = (list("cmdline"), list("environ"));
         let mut words = words.split(|byte| *byte == 0);
-        let serves = words.next().is_some_and(|program| program.ends_with(b"nix-store"))
+        let is_server = words.next().is_some_and(|program| program.ends_with(b"nix-store"))
             && words.any(|word| word == b"--serve");
-        if serves && environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()) {
+        if is_server && environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()) {
             found.push(pid);
         }
     }
@@ -171,7 +168,7 @@ fn serving(server: &Server) -> Result<Vec<u32>> {
 fn wait_for_silence(server: &Server) -> Result<()> {
     let start = Instant::now();
     while !serving(server)?.is_empty() {
-        if start.elapsed() > Duration::from_secs(60) {
+        if start.elapsed() > Duration::from_mins(1) {
             bail!("the remote's nix-store is still running a minute after its client died");
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -188,7 +185,7 @@ pub(super) fn gc_from(lab: &Lab<'_>) -> Result<Outcome> {
         let collector = scope.spawn(|| -> Result<usize> {
             let mut rounds = 0;
             while !stop.load(Ordering::Relaxed) {
-                receiver.instance.run("nix-store", &["--gc"])?;
+                receiver.instance.collect_garbage()?;
                 rounds += 1;
             }
             Ok(rounds)

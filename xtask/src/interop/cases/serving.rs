@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::Outcome;
 use crate::database;
 use crate::exec;
-use crate::instance::LabStore;
+use crate::instance::{Instance, LabStore};
 use crate::interop::compare::{self, Times};
 use crate::interop::lab::{Direction, Door, Lab};
 use crate::sshd::Settings;
@@ -21,7 +21,7 @@ fn gate(lab: &Lab<'_>, store: &LabStore, write: bool) -> Result<Door> {
         store.folder().display()
     );
     let settings = Settings { force_command: Some(command), ..Settings::default() };
-    lab.door(&settings, |instance| instance.bind_host())
+    lab.door(&settings, Instance::bind_host)
 }
 
 pub(super) fn to(lab: &Lab<'_>) -> Result<Outcome> {
