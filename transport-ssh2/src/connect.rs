@@ -1,0 +1,434 @@
+//! The way to a host, up to an authenticated session; on the driver's thread.
+
+use std::{
+    io::{self, Read as _},
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ncc_transport::{FailureKind, KeepAlive, Target};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, FdFlags},
+    net::{AddressFamily as Family, SocketType},
+    process::{Pid, Signal},
+};
+
+use crate::{
+    Ssh2Options,
+    auth::{self, Asking},
+    config::{AddressFamily, Proxy, Settings, Surroundings},
+    driver::{self, Connected},
+    host_key,
+    hub::{Hub, Interest, Lease, Request, Wanted},
+    link::{self, Limit, Link, code, number},
+    stream::Shared,
+    trouble::Trouble,
+    wire::Far,
+    words,
+};
+
+/// How long a server may be silent while it makes up its mind about a login: it may ask a directory, and wrong passwords take time.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The same for everything else, if the user has not said how long connecting may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// More jump hosts than anybody has; a configuration may name a host as its own jump host.
+const MAX_JUMPS: usize = 8;
+
+/// Everything a connection is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) target: Target,
+    pub(crate) options: Ssh2Options,
+    /// The target is a jump host itself, and is reached through these.
+    pub(crate) jump: Option<Vec<Target>>,
+    /// How many jump hosts lead away from this one.
+    pub(crate) depth: usize,
+}
+
+/// Connects to the target, through whatever is configured.
+pub(crate) fn connect(plan: &Plan, hub: &Arc<Hub>) -> Result<Connected, Trouble> {
+    let surroundings = surroundings()?;
+    let settings = words::settings(&plan.target, &plan.options, &surroundings, plan.jump.as_deref())?;
+    let timeout = settings.connect_timeout.or(plan.options.connect_timeout);
+    let deadline = || timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    match &settings.proxy {
+        Proxy::None => {
+            // One deadline for the addresses and for what follows.
+            let deadline = deadline();
+            let far = Far::Tcp(dial(&settings, hub, deadline)?);
+            shake_hands(plan, &settings, far, hub, deadline)
+        }
+        Proxy::Command(command) => {
+            let (program, socket) = ProxyProgram::spawn(command)?;
+            match shake_hands(plan, &settings, Far::Local(socket), hub, deadline()) {
+                Ok(mut connected) => {
+                    connected.keep = Some(Box::new(program));
+                    Ok(connected)
+                }
+                Err(trouble) if trouble.kind == FailureKind::ClosedByServer => {
+                    let evidence = program.last_words().unwrap_or(trouble.evidence);
+                    Err(Trouble::new(FailureKind::ProxyFailed, evidence))
+                }
+                Err(trouble) => Err(trouble),
+            }
+        }
+        Proxy::Jump(hops) => {
+            let (lease, socket) = jump(plan, hops, &settings, hub)?;
+            let mut connected = shake_hands(plan, &settings, Far::Local(socket), hub, deadline())?;
+            connected.keep = Some(Box::new(lease));
+            Ok(connected)
+        }
+    }
+}
+
+fn shake_hands(
+    plan: &Plan,
+    settings: &Settings,
+    far: Far,
+    hub: &Arc<Hub>,
+    deadline: Option<Instant>,
+) -> Result<Connected, Trouble> {
+    let known = host_key::read_known_hosts(settings)?;
+    let mut link = Link::new(far, Arc::clone(hub))?;
+    host_key::prefer_algorithms(&link.session, settings, &known)?;
+    if settings.compression == Some(true) {
+        link.session.set_compress(true);
+    }
+    link.run("key exchange", Limit::At(deadline), ssh2::Session::handshake)?.map_err(|error| {
+        let kind = if code::KEY_EXCHANGE.contains(&number(&error)) {
+            FailureKind::NoCommonAlgorithm
+        } else {
+            FailureKind::ClosedByServer
+        };
+        Trouble::libssh2(kind, &error)
+    })?;
+
+    let mut warnings = settings.warnings.clone();
+    let cancelled = || hub.is_forsaken();
+    let prompter = &*plan.options.prompter;
+    let trusted = host_key::check(&link.session, settings, &known, prompter, &cancelled, &mut warnings)?;
+    let asking = Asking { prompter, cancelled: &cancelled, trusted };
+    auth::authenticate(&mut link, settings, &asking, LOGIN_PATIENCE, &mut warnings)?;
+
+    let mut greeting: String = warnings.iter().map(|warning| format!("{warning}\n")).collect();
+    if let Ok(Some(banner)) = link.session.userauth_banner() {
+        greeting.push_str(banner);
+        if !banner.ends_with('\n') {
+            greeting.push('\n');
+        }
+    }
+    let patience = settings.connect_timeout.or(plan.options.connect_timeout).unwrap_or(PATIENCE);
+    Ok(Connected { link, keep_alive: keep_alive(settings, &plan.options), patience, greeting, keep: None })
+}
+
+/// The user's own numbers win.
+fn keep_alive(settings: &Settings, options: &Ssh2Options) -> Option<KeepAlive> {
+    let count = settings.alive_count;
+    match (settings.alive_interval, options.keep_alive) {
+        (Some(interval), _) if interval.is_zero() => None,
+        (Some(interval), _) => Some(KeepAlive::new(interval, count.unwrap_or(3))),
+        (None, Some(ours)) => Some(KeepAlive::new(ours.interval, count.unwrap_or(ours.count))),
+        (None, None) => None,
+    }
+}
+
+fn surroundings() -> Result<Surroundings, Trouble> {
+    let home =
+        std::env::home_dir().ok_or_else(|| Trouble::configuration("this user has no home directory"))?;
+    let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
+    // As far as it matters: the remote user if none is given, `Match localuser`, %u.
+    let local_user = user_of_passwd()
+        .or_else(|| name("USER"))
+        .or_else(|| name("LOGNAME"))
+        .ok_or_else(|| Trouble::configuration("this user has no name"))?;
+    let local_host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Ok(Surroundings { home, local_user, local_host, system: "/etc/ssh".into() })
+}
+
+/// The name that goes with the user's number; only from the local file.
+fn user_of_passwd() -> Option<String> {
+    let number = rustix::process::getuid().as_raw().to_string();
+    let text = std::fs::read_to_string("/etc/passwd").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_owned())
+    })
+}
+
+/// Connects to the first address that answers, in the resolver's order.
+fn dial(settings: &Settings, hub: &Arc<Hub>, deadline: Option<Instant>) -> Result<TcpStream, Trouble> {
+    let addresses = resolve(settings, hub, deadline)?;
+    let mut last = Trouble::new(FailureKind::UnknownHost, format!("{} has no address", settings.host));
+    for attempt in 0..settings.attempts {
+        if attempt > 0 {
+            link::wait_until(hub, Instant::now() + Duration::from_secs(1))?;
+        }
+        for (index, &address) in addresses.iter().enumerate() {
+            // Each gets its share of the time, so that a dead one leaves some for the rest.
+            let rest = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+            let share = deadline.map(|deadline| {
+                let now = Instant::now();
+                now + deadline.saturating_duration_since(now) / rest
+            });
+            match dial_one(address, hub, share) {
+                Ok(stream) => return Ok(stream),
+                Err(trouble) if hub.is_forsaken() => return Err(trouble),
+                Err(trouble) => last = trouble,
+            }
+        }
+    }
+    Err(last)
+}
+
+/// The system's resolver blocks for as long as it likes, so it gets a thread, which is left behind if it takes too long.
+fn resolve(
+    settings: &Settings,
+    hub: &Arc<Hub>,
+    deadline: Option<Instant>,
+) -> Result<Vec<SocketAddr>, Trouble> {
+    let (host, port) = (settings.host.clone(), settings.port);
+    let (send, receive) = mpsc::channel();
+    let waker = Arc::clone(hub);
+    thread::Builder::new()
+        .name("ssh2 resolver".to_owned())
+        .spawn(move || {
+            let result = (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+            // Nobody may wait any more.
+            let _ = send.send(result);
+            waker.wake.wake();
+        })
+        .map_err(Trouble::lost)?;
+    let addresses = loop {
+        hub.wake.clear();
+        if let Ok(result) = receive.try_recv() {
+            break result.map_err(|error| {
+                Trouble::io(FailureKind::UnknownHost, format!("cannot resolve {}", settings.host), error)
+            })?;
+        }
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let evidence = format!("no answer to the question for the address of {}", settings.host);
+            return Err(Trouble::new(FailureKind::TimedOut, evidence));
+        }
+        link::wait(hub, None, deadline)?;
+    };
+    let wanted = |address: &SocketAddr| match settings.address_family {
+        AddressFamily::Any => true,
+        AddressFamily::V4 => address.is_ipv4(),
+        AddressFamily::V6 => address.is_ipv6(),
+    };
+    Ok(addresses.into_iter().filter(wanted).collect())
+}
+
+fn dial_one(address: SocketAddr, hub: &Hub, deadline: Option<Instant>) -> Result<TcpStream, Trouble> {
+    let failed = |error: io::Error| {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => FailureKind::ConnectionRefused,
+            io::ErrorKind::TimedOut => FailureKind::TimedOut,
+            _ => FailureKind::Unreachable,
+        };
+        Trouble::io(kind, format!("connecting to {address}"), error)
+    };
+    let family = if address.is_ipv4() { Family::INET } else { Family::INET6 };
+    let open = || {
+        let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+        rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok::<_, Errno>(socket)
+    };
+    let socket = open().map_err(|error| failed(error.into()))?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
+        Err(error) => return Err(failed(error.into())),
+    }
+    loop {
+        hub.wake.clear();
+        let mut ready = [PollFd::new(&socket, PollFlags::OUT)];
+        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if matches!(poll(&mut ready, Some(&none)), Ok(1..)) {
+            break;
+        }
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Trouble::new(FailureKind::TimedOut, format!("connecting to {address}: no answer")));
+        }
+        link::wait(hub, Some(PollFd::new(&socket, PollFlags::OUT)), deadline)?;
+    }
+    rustix::net::sockopt::socket_error(&socket)
+        .and_then(|result| result)
+        .map_err(|error| failed(error.into()))?;
+    Ok(TcpStream::from(socket))
+}
+
+/// A ProxyCommand: ended and reaped when it is dropped.
+struct ProxyProgram {
+    child: Child,
+    /// The last of what it said on stderr.
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+/// How much of it is kept.
+const SAID: usize = 4096;
+
+/// How long it has between its end of input, with SIGTERM, and SIGKILL.
+const GRACE: Duration = Duration::from_millis(500);
+
+impl ProxyProgram {
+    /// Starts the command in the user's shell, as OpenSSH does, with a socket for its stdin and stdout.
+    fn spawn(command: &str) -> Result<(Self, UnixStream), Trouble> {
+        let failed =
+            |error| Trouble::io(FailureKind::ProxyFailed, format!("cannot start '{command}'"), error);
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let theirs = OwnedFd::from(theirs);
+        let shell =
+            std::env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
+        let mut child = Command::new(shell)
+            .arg("-c")
+            .arg(format!("exec {command}"))
+            .stdin(theirs.try_clone().map_err(failed)?)
+            .stdout(theirs)
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let said = Arc::new(Mutex::new(Vec::new()));
+        if let Some(mut stderr) = child.stderr.take() {
+            let said = Arc::clone(&said);
+            let listen = move || {
+                let mut buffer = [0; 1024];
+                while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+                    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                    said.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                    let surplus = said.len().saturating_sub(SAID);
+                    said.drain(..surplus);
+                }
+            };
+            thread::Builder::new().name("ssh2 proxy".to_owned()).spawn(listen).map_err(failed)?;
+        }
+        Ok((Self { child, said }, ours))
+    }
+
+    /// Its last line.
+    fn last_words(&self) -> Option<String> {
+        // What it said before it hung up may still be on the way through the other thread.
+        thread::sleep(Duration::from_millis(50));
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&said).into_owned();
+        text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
+    }
+
+    fn ended_within(&mut self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+                Ok(None) => return false,
+                Ok(Some(_)) | Err(_) => return true,
+            }
+        }
+    }
+}
+
+impl Drop for ProxyProgram {
+    fn drop(&mut self) {
+        // It has not been reaped, so that the number is still its own.
+        if let Ok(None) = self.child.try_wait()
+            && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+        if !self.ended_within(GRACE) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A connection from the last jump host to the target, as a socket. The lease keeps the jump host's connection.
+fn jump(
+    plan: &Plan,
+    hops: &[Target],
+    settings: &Settings,
+    hub: &Arc<Hub>,
+) -> Result<(Arc<Lease>, UnixStream), Trouble> {
+    let Some((last, before)) = hops.split_last() else {
+        return Err(Trouble::configuration("ProxyJump without a host"));
+    };
+    if plan.depth >= MAX_JUMPS {
+        return Err(Trouble::configuration(format!(
+            "more than {MAX_JUMPS} jump hosts: does '{last}' jump through itself?"
+        )));
+    }
+    let next = Plan {
+        target: last.clone(),
+        options: plan.options.clone(),
+        jump: Some(before.to_vec()),
+        depth: plan.depth + 1,
+    };
+    let jump_hub = Hub::new().map_err(Trouble::lost)?;
+    let lease = Arc::new(Lease(Arc::clone(&jump_hub)));
+    let (ours, theirs) = UnixStream::pair().map_err(Trouble::lost)?;
+    theirs.set_nonblocking(true).map_err(Trouble::lost)?;
+    let (send, receive) = mpsc::channel();
+    let interest = Arc::new(Interest::default());
+    let waker = Arc::clone(hub);
+    let request = Request {
+        what: Wanted::Forward { host: settings.host.clone(), port: settings.port, through: theirs },
+        shared: Arc::new(Shared::default()),
+        interest: Arc::clone(&interest),
+        reply: Box::new(move |result| {
+            // Nobody may wait any more.
+            let _ = send.send(result);
+            waker.wake.wake();
+        }),
+    };
+    // The new hub has no driver yet that could have ended.
+    let _ = jump_hub.ask(request);
+    let work: driver::Connect = Box::new(move |hub| connect(&next, hub));
+    driver::start(&jump_hub, last.host(), work, |_| ()).map_err(Trouble::lost)?;
+    let result = loop {
+        hub.wake.clear();
+        match receive.try_recv() {
+            Ok(result) => break result,
+            Err(mpsc::TryRecvError::Disconnected) => break Err(link::forsaken()),
+            Err(mpsc::TryRecvError::Empty) => {}
+        }
+        // However long a person thinks about the questions of the jump host; it has time-outs of its own.
+        if let Err(trouble) = link::wait(hub, None, None) {
+            interest.lose();
+            lease.wake();
+            return Err(trouble);
+        }
+    };
+    match result {
+        Ok(()) => Ok((lease, ours)),
+        Err(trouble) => Err(of_jump_host(last, settings, trouble)),
+    }
+}
+
+/// What went wrong with a jump host, as the target's trouble.
+fn of_jump_host(jump: &Target, settings: &Settings, trouble: Trouble) -> Trouble {
+    use FailureKind::{
+        ClosedByServer, ConnectionLost, ConnectionRefused, SessionRefused, TimedOut, UnknownHost, Unreachable,
+    };
+    let evidence = match trouble.kind {
+        SessionRefused => {
+            format!(
+                "jump host {jump} cannot reach {} port {}: {}",
+                settings.host, settings.port, trouble.evidence
+            )
+        }
+        _ => format!("jump host {jump}: {trouble}"),
+    };
+    match trouble.kind {
+        UnknownHost | ConnectionRefused | Unreachable | TimedOut | ConnectionLost | ClosedByServer
+        | SessionRefused => Trouble::new(FailureKind::ProxyFailed, evidence),
+        // Keys, passwords and configurations are what they are.
+        kind => Trouble::new(kind, evidence).hint(trouble.failure(jump).hint),
+    }
+}

@@ -1,0 +1,354 @@
+//! The driver's side of one channel.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    sync::Arc,
+};
+
+use ncc_transport::Exit;
+use rustix::event::{PollFd, PollFlags};
+
+use crate::{
+    link::{code, number},
+    stream::{BUFFER, Output, Shared},
+    wire::{PACKETS_AT_ONCE, Wire},
+};
+
+/// libssh2 sends no more at once.
+const CHUNK: usize = 32 * 1024;
+
+/// How much is taken from libssh2 at once.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Nobody uses extended data of this type, so that reading it only makes libssh2 look at what came.
+const NO_STREAM: i32 = 0x7fff_fff0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Alive,
+    /// Both sides have closed it.
+    Gone,
+}
+
+/// What became of a turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Turn {
+    /// Something went on.
+    pub(crate) busy: bool,
+    /// libssh2 has looked at all that came.
+    pub(crate) listened: bool,
+}
+
+pub(crate) struct Port {
+    channel: ssh2::Channel,
+    shared: Arc<Shared>,
+    /// Taken from the caller. libssh2 must be given the very same bytes again until it takes them.
+    outgoing: Vec<u8>,
+    sent: usize,
+    eof_sent: bool,
+    stdout_done: bool,
+    stderr_done: bool,
+    /// The server has closed the channel; nothing may be sent on it any more.
+    closed: bool,
+    fate: Fate,
+    bridge: Option<Bridge>,
+    scratch: Vec<u8>,
+}
+
+impl Port {
+    /// A channel whose other end is with a caller, or `through` a socket.
+    pub(crate) fn new(channel: ssh2::Channel, shared: Arc<Shared>, through: Option<UnixStream>) -> Self {
+        Self {
+            channel,
+            shared,
+            outgoing: Vec::new(),
+            sent: 0,
+            eof_sent: false,
+            stdout_done: false,
+            stderr_done: false,
+            closed: false,
+            fate: Fate::Alive,
+            bridge: through.map(Bridge::new),
+            scratch: vec![0; READ_SIZE],
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn fate(&self) -> Fate {
+        self.fate
+    }
+
+    /// What the bridge waits for.
+    pub(crate) fn poll(&self) -> Option<PollFd<'_>> {
+        let bridge = self.bridge.as_ref()?;
+        let flags = bridge.interest(&self.shared);
+        // Without any flag poll would still report a hang-up, again and again.
+        (!flags.is_empty()).then(|| PollFd::new(&bridge.stream, flags))
+    }
+
+    /// Makes libssh2 look at what came, although nobody reads.
+    pub(crate) fn listen(&mut self) -> Result<(), ssh2::Error> {
+        read(&self.channel, NO_STREAM, &mut [0]).map(|_| ())
+    }
+
+    /// Carries what goes without waiting. An error is the end of the whole connection.
+    pub(crate) fn serve(&mut self, wire: &mut Wire) -> Result<Turn, ssh2::Error> {
+        let mut turn = Turn::default();
+        if let Some(bridge) = &mut self.bridge {
+            turn.busy |= bridge.carry(&self.shared);
+        }
+        if self.shared.lock().killed {
+            self.close(&mut turn)?;
+            return Ok(turn);
+        }
+        self.receive(Output::Stdout, &mut turn)?;
+        self.receive(Output::Stderr, &mut turn)?;
+        if let Some(bridge) = &mut self.bridge {
+            turn.busy |= bridge.carry(&self.shared);
+        }
+        if !self.closed {
+            self.look_for_the_end(&mut turn)?;
+        }
+        if !self.closed && !self.eof_sent {
+            self.send(wire, &mut turn)?;
+        }
+        if self.closed && self.stdout_done && self.stderr_done {
+            self.close(&mut turn)?;
+        }
+        Ok(turn)
+    }
+
+    fn receive(&mut self, output: Output, turn: &mut Turn) -> Result<(), ssh2::Error> {
+        let (done, stream) = match output {
+            Output::Stdout => (&mut self.stdout_done, 0),
+            Output::Stderr => (&mut self.stderr_done, ssh2::EXTENDED_DATA_STDERR),
+        };
+        while !*done {
+            let room = {
+                let mut state = self.shared.lock();
+                let inlet = state.inlet(output);
+                let room = inlet.room();
+                inlet.starved = room == 0;
+                room
+            };
+            if room == 0 {
+                break;
+            }
+            let size = room.min(READ_SIZE);
+            let buffer = self.scratch.get_mut(..size).unwrap_or_default();
+            turn.listened = true;
+            match read(&self.channel, stream, buffer)? {
+                None => break,
+                Some(0) => {
+                    self.shared.lock().inlet(output).end();
+                    *done = true;
+                }
+                Some(count) => {
+                    self.shared.lock().inlet(output).push(buffer.get(..count).unwrap_or_default());
+                }
+            }
+            turn.busy = true;
+        }
+        Ok(())
+    }
+
+    fn look_for_the_end(&mut self, turn: &mut Turn) -> Result<(), ssh2::Error> {
+        match self.channel.wait_close() {
+            Ok(()) => {
+                self.closed = true;
+                turn.busy = true;
+                let exit = self.exit()?;
+                let mut state = self.shared.lock();
+                state.break_stdin();
+                state.set_exit(exit);
+                Ok(())
+            }
+            // Not even its output has ended.
+            Err(error) if [code::AGAIN, code::INVALID].contains(&number(&error)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn exit(&self) -> Result<Exit, ssh2::Error> {
+        if let Some(signal) = self.channel.exit_signal()?.exit_signal {
+            // RFC 4254 gives names without SIG, but not every server does.
+            let name = signal.strip_prefix("SIG").unwrap_or(&signal).to_owned();
+            return Ok(Exit::Signal(name));
+        }
+        Ok(Exit::Code(self.channel.exit_status()?))
+    }
+
+    fn send(&mut self, wire: &mut Wire, turn: &mut Turn) -> Result<(), ssh2::Error> {
+        for _ in 0..PACKETS_AT_ONCE {
+            if self.sent >= self.outgoing.len() {
+                self.sent = 0;
+                let ended = {
+                    let mut state = self.shared.lock();
+                    state.take_stdin(&mut self.outgoing);
+                    state.stdin.ended
+                };
+                if self.outgoing.is_empty() {
+                    if ended {
+                        match self.channel.send_eof() {
+                            Ok(()) => (self.eof_sent, turn.busy) = (true, true),
+                            Err(error) if number(&error) == code::AGAIN => {}
+                            Err(error) => return Err(error),
+                        }
+                    }
+                    return Ok(());
+                }
+            }
+            if !wire.has_room() {
+                return Ok(());
+            }
+            let end = self.outgoing.len().min(self.sent + CHUNK);
+            let chunk = self.outgoing.get(self.sent..end).unwrap_or_default();
+            turn.listened = true;
+            match write(&mut self.channel, chunk)? {
+                0 => return Ok(()),
+                count => {
+                    self.sent += count;
+                    turn.busy = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, turn: &mut Turn) -> Result<(), ssh2::Error> {
+        turn.listened = true;
+        match self.channel.close() {
+            Ok(()) => {
+                (self.fate, turn.busy) = (Fate::Gone, true);
+                Ok(())
+            }
+            Err(error) if number(&error) == code::AGAIN => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Reads; `None` if nothing is there yet.
+fn read(channel: &ssh2::Channel, stream: i32, buffer: &mut [u8]) -> Result<Option<usize>, ssh2::Error> {
+    match channel.stream(stream).read(buffer) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(in_words(&error)),
+    }
+}
+
+/// Writes; 0 if nothing is taken for now.
+fn write(channel: &mut ssh2::Channel, data: &[u8]) -> Result<usize, ssh2::Error> {
+    match channel.write(data) {
+        Ok(count) => Ok(count),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(error) => Err(in_words(&error)),
+    }
+}
+
+/// The crate ssh2 makes an `io::Error` of its error and keeps only the text. Each that is possible here is the connection's end.
+fn in_words(error: &io::Error) -> ssh2::Error {
+    let number = code::SOCKET.first().copied().unwrap_or_default();
+    let text = match error.to_string() {
+        text if text.contains("transport read") => "the connection broke while reading",
+        _ => "the connection broke while writing",
+    };
+    ssh2::Error::new(ssh2::ErrorCode::Session(number), text)
+}
+
+/// Carries the bytes of a channel from and to a socket.
+struct Bridge {
+    stream: UnixStream,
+    /// From the channel, not yet written.
+    unwritten: Vec<u8>,
+    written: usize,
+    /// The socket gives no more.
+    input_ended: bool,
+    /// The socket was told that no more comes.
+    output_ended: bool,
+    buffer: Vec<u8>,
+}
+
+impl Bridge {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            unwritten: Vec::new(),
+            written: 0,
+            input_ended: false,
+            output_ended: false,
+            buffer: vec![0; READ_SIZE],
+        }
+    }
+
+    /// Whether anything went on.
+    fn carry(&mut self, shared: &Shared) -> bool {
+        let mut busy = false;
+        loop {
+            let room = BUFFER.saturating_sub(shared.lock().stdin.data.len()).min(self.buffer.len());
+            if self.input_ended || room == 0 {
+                break;
+            }
+            match (&self.stream).read(self.buffer.get_mut(..room).unwrap_or_default()) {
+                Ok(0) => {
+                    self.input_ended = true;
+                    shared.lock().stdin.ended = true;
+                }
+                Ok(count) => {
+                    let data = self.buffer.get(..count).unwrap_or_default();
+                    shared.lock().stdin.data.extend_from_slice(data);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.hang_up(shared),
+            }
+            busy = true;
+        }
+        while !self.output_ended {
+            if self.written >= self.unwritten.len() {
+                (self.unwritten, self.written) = (Vec::new(), 0);
+                let mut state = shared.lock();
+                let inlet = state.inlet(Output::Stdout);
+                std::mem::swap(&mut self.unwritten, &mut inlet.data);
+                if self.unwritten.is_empty() {
+                    if inlet.ended {
+                        self.output_ended = true;
+                        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+                        busy = true;
+                    }
+                    break;
+                }
+            }
+            match (&self.stream).write(self.unwritten.get(self.written..).unwrap_or_default()) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.hang_up(shared),
+            }
+            busy = true;
+        }
+        // Whoever used it has closed it, and will not read.
+        if self.input_ended && self.output_ended {
+            shared.lock().killed = true;
+        }
+        busy
+    }
+
+    fn hang_up(&mut self, shared: &Shared) -> bool {
+        (self.input_ended, self.output_ended) = (true, true);
+        let mut state = shared.lock();
+        !std::mem::replace(&mut state.killed, true)
+    }
+
+    fn interest(&self, shared: &Shared) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        let full = shared.lock().stdin.data.len() >= BUFFER;
+        flags.set(PollFlags::IN, !self.input_ended && !full);
+        flags.set(PollFlags::OUT, self.written < self.unwritten.len());
+        flags
+    }
+}

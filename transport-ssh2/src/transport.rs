@@ -1,0 +1,165 @@
+//! The transport itself.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ncc_transport::{BoxFuture, Channel, Exit, Failure, RemoteCommand, Target, Transport, TransportError};
+use tokio::sync::oneshot;
+
+use crate::{
+    Ssh2Options,
+    connect::{Plan, connect},
+    driver,
+    hub::{Hub, Interest, Lease, Request, Wanted},
+    stream::{self, Shared},
+    trouble::Trouble,
+};
+
+/// Reaches a host by itself, over libssh2: one connection, made when the first channel is opened, and any number of channels on it.
+///
+/// The connection has a thread of its own, which ends, and with it the connection, when this and all channels are dropped. A
+/// connection that was lost is made anew for the next channel.
+///
+/// [`open`](Transport::open) returns when the server has started the command, or [`TransportError::Connect`]. When a connection is
+/// lost later, stdout ends with an error, stderr ends with a line that says so, the exit is [`Exit::Unknown`], and
+/// [`explain`](Transport::explain) has the reason. An output that is dropped unread is thrown away as it comes, so that the command
+/// can go on.
+///
+/// What libssh2 cannot do: a command that is not UTF-8 is refused; and a server that closes a channel without any status, which
+/// OpenSSH's never does, looks like status 0.
+#[derive(Debug)]
+pub struct Ssh2 {
+    plan: Plan,
+    connection: Mutex<Option<Arc<Lease>>>,
+    /// Why the last connection was lost.
+    lost: Arc<Mutex<Option<Failure>>>,
+}
+
+impl Ssh2 {
+    /// A transport to the target. Connects nowhere yet.
+    pub fn new(target: Target, options: Ssh2Options) -> Self {
+        Self {
+            plan: Plan { target, options, jump: None, depth: 0 },
+            connection: Mutex::new(None),
+            lost: Arc::default(),
+        }
+    }
+
+    /// The connection that is there, or the beginning of one.
+    fn connection(&self) -> io::Result<Arc<Lease>> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lease) = connection.as_ref().filter(|lease| !lease.0.is_closed()) {
+            return Ok(Arc::clone(lease));
+        }
+        let lease = Arc::new(Lease(Hub::new()?));
+        Ok(Arc::clone(connection.insert(lease)))
+    }
+
+    /// Asks the connection's driver, and starts it with its first request.
+    fn ask(&self, mut request: Request) -> io::Result<Arc<Lease>> {
+        loop {
+            let lease = self.connection()?;
+            match lease.0.ask(request) {
+                Ok(first) => {
+                    if first {
+                        self.start(&lease.0)?;
+                    }
+                    return Ok(lease);
+                }
+                // It has ended in this very moment.
+                Err(back) => request = back,
+            }
+        }
+    }
+
+    fn start(&self, hub: &Arc<Hub>) -> io::Result<()> {
+        let plan = self.plan.clone();
+        let work: driver::Connect = Box::new(move |hub| connect(&plan, hub));
+        let (lost, target) = (Arc::clone(&self.lost), self.plan.target.clone());
+        driver::start(hub, self.plan.target.host(), work, move |trouble| {
+            *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble.failure(&target));
+        })
+        .inspect_err(|error| {
+            let text = format!("cannot start a thread: {error}");
+            hub.close(&Trouble::new(ncc_transport::FailureKind::ConnectionLost, text));
+        })
+    }
+}
+
+impl Transport for Ssh2 {
+    fn describe(&self) -> String {
+        self.plan.target.to_string()
+    }
+
+    fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
+        Box::pin(async move {
+            let failed = |source| TransportError::Spawn {
+                host: self.describe(),
+                program: command.program().to_string_lossy().into_owned(),
+                source,
+            };
+            let line = command.to_shell().into_string().ok().filter(|line| !line.contains('\0'));
+            let line = line.ok_or_else(|| {
+                failed(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the command is not UTF-8, or holds a NUL",
+                ))
+            })?;
+            let shared = Arc::new(Shared::default());
+            let interest = Arc::new(Interest::default());
+            let (send, receive) = oneshot::channel();
+            let lease = self
+                .ask(Request {
+                    what: Wanted::Command(line),
+                    shared: Arc::clone(&shared),
+                    interest: Arc::clone(&interest),
+                    // Nobody may wait any more; the driver knows from the lost interest.
+                    reply: Box::new(move |result| drop(send.send(result))),
+                })
+                .map_err(failed)?;
+            let waiting = Waiting { lease, interest, shared, taken: false };
+            let result = receive.await.unwrap_or_else(|_| {
+                Err(Trouble::new(ncc_transport::FailureKind::ConnectionLost, "the connection has ended"))
+            });
+            match result {
+                Ok(()) => Ok(waiting.into_channel()),
+                Err(trouble) => Err(trouble.into_error(&self.plan.target)),
+            }
+        })
+    }
+
+    fn explain(&self, exit: &Exit, _stderr: &str) -> Option<Failure> {
+        // A command's own end is known by its status or signal.
+        let lost = || self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if *exit == Exit::Unknown { lost() } else { None }
+    }
+}
+
+/// A channel that is being opened. Dropped, it gives up.
+struct Waiting {
+    lease: Arc<Lease>,
+    interest: Arc<Interest>,
+    shared: Arc<Shared>,
+    taken: bool,
+}
+
+impl Waiting {
+    /// From now on the channel's ends decide.
+    fn into_channel(mut self) -> Channel {
+        self.taken = true;
+        stream::channel(&self.shared, &self.lease)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.taken {
+            self.interest.lose();
+            // It may have been opened in this very moment.
+            self.shared.lock().killed = true;
+            self.lease.wake();
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Failures on their way to a caller.
+
+use std::{fmt, io};
+
+use ncc_transport::{Failure, FailureKind, Target, TransportError};
+
+/// Why there is no connection or no channel.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) kind: FailureKind,
+    /// One line.
+    pub(crate) evidence: String,
+    source: Option<io::Error>,
+    /// In place of the usual one.
+    hint: Option<String>,
+}
+
+impl Trouble {
+    pub(crate) fn new(kind: FailureKind, evidence: impl Into<String>) -> Self {
+        Self { kind, evidence: evidence.into(), source: None, hint: None }
+    }
+
+    /// An error of the operating system, while doing `what`.
+    pub(crate) fn io(kind: FailureKind, what: impl Into<String>, source: io::Error) -> Self {
+        Self { source: Some(source), ..Self::new(kind, what) }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The connection was there, and something went wrong with it.
+    pub(crate) fn lost(source: io::Error) -> Self {
+        Self::io(FailureKind::ConnectionLost, "the network failed", source)
+    }
+
+    /// What is wrong with the user's configuration.
+    pub(crate) fn configuration(evidence: impl Into<String>) -> Self {
+        Self::new(FailureKind::BadConfiguration, evidence)
+    }
+
+    /// What libssh2 says, if nothing else is known about it.
+    pub(crate) fn libssh2(kind: FailureKind, error: &ssh2::Error) -> Self {
+        Self::new(kind, error.message())
+    }
+
+    pub(crate) fn failure(&self, target: &Target) -> Failure {
+        let hint = self.hint.clone().unwrap_or_else(|| hint(self.kind, target));
+        let evidence = match &self.source {
+            Some(source) => format!("{}: {source}", self.evidence),
+            None => self.evidence.clone(),
+        };
+        // The peer has its words in some of them.
+        Failure::new(self.kind, ncc_transport::sanitize_line(evidence.as_bytes()), hint)
+    }
+
+    pub(crate) fn into_error(self, target: &Target) -> TransportError {
+        let failure = self.failure(target);
+        TransportError::Connect { host: target.to_string(), failure, source: self.source }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.evidence)?;
+        self.source.as_ref().map_or(Ok(()), |source| write!(f, ": {source}"))
+    }
+}
+
+impl Clone for Trouble {
+    fn clone(&self) -> Self {
+        let source = self.source.as_ref().map(|source| match source.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(source.kind(), source.to_string()),
+        });
+        Self { kind: self.kind, evidence: self.evidence.clone(), source, hint: self.hint.clone() }
+    }
+}
+
+/// The name under which known_hosts has a host.
+pub(crate) fn known_as(host: &str, port: u16) -> String {
+    if port == 22 { host.to_owned() } else { format!("[{host}]:{port}") }
+}
+
+/// What a person can do.
+fn hint(kind: FailureKind, target: &Target) -> String {
+    match kind {
+        FailureKind::UnknownHost => {
+            "check the spelling; a short name may need an entry in ~/.ssh/config".to_owned()
+        }
+        FailureKind::ConnectionRefused => {
+            "nothing listens on that port: is sshd running there, and is the port right ('host:port')?"
+                .to_owned()
+        }
+        FailureKind::Unreachable => "check this machine's network, VPN and routes".to_owned(),
+        FailureKind::TimedOut => "the host may be down, or a firewall drops the packets; ConnectTimeout and \
+                                  ServerAliveInterval in ~/.ssh/config or NIX_SSHOPTS say how long to wait"
+            .to_owned(),
+        FailureKind::ConnectionLost => "try again; what was copied so far is not sent twice".to_owned(),
+        FailureKind::ClosedByServer => {
+            "the server may be overloaded (MaxStartups) or refuse this address".to_owned()
+        }
+        FailureKind::HostKeyChanged => format!(
+            "either the host was reinstalled or somebody is in between; only if you know that it was \
+             reinstalled, remove the line from known_hosts, or: ssh-keygen -R '{}'",
+            known_as(target.host(), target.port().unwrap_or(22))
+        ),
+        FailureKind::HostKeyRevoked => "somebody marked this key as revoked in known_hosts: do not connect before \
+                                        its owner tells you why"
+            .to_owned(),
+        FailureKind::HostKeyUnknown => "compare the fingerprint with the one that the host's owner tells you, and \
+                                        put its key into ~/.ssh/known_hosts; or connect once on a terminal and \
+                                        answer the question"
+            .to_owned(),
+        FailureKind::PermissionDenied => {
+            "check user name, keys and agent (ssh-add -l)".to_owned()
+        }
+        FailureKind::KeyFileUnusable => {
+            "the file must exist, be readable by you, and by nobody else (chmod 600)".to_owned()
+        }
+        FailureKind::ProxyFailed => "the jump host or ProxyCommand on the way failed; try it by itself".to_owned(),
+        FailureKind::NoCommonAlgorithm => "one side is much older than the other; KexAlgorithms, HostKeyAlgorithms, \
+                                           Ciphers and MACs in ~/.ssh/config or NIX_SSHOPTS may narrow the choice"
+            .to_owned(),
+        FailureKind::BadConfiguration => "check ~/.ssh/config and NIX_SSHOPTS".to_owned(),
+        FailureKind::SessionRefused => "the server limits the sessions of a connection (MaxSessions), or the account \
+                                        may not run commands"
+            .to_owned(),
+        _ => String::new(),
+    }
+}
