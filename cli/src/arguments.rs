@@ -1,37 +1,94 @@
-//! The command line.
+//! The command line: one definition, from which help, manual page and completions are made too.
 
-use std::{ffi::OsString, process::ExitCode};
+#![allow(clippy::struct_excessive_bools, reason = "they are switches of a command line")]
 
-use clap::{ArgAction, CommandFactory as _, Parser, error::ErrorKind};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
+use clap_complete::Shell;
+use ncc_local_store::LocalStoreConfig;
+
+use crate::{exit, progress::LogFormat, settings, stores};
 
 /// What the program is asked to do.
 pub(crate) enum Task {
-    Copy(Arguments),
-    Serve(Arguments),
+    Copy(Box<Arguments>),
+    Serve(Box<Arguments>),
+    Document(Document),
+}
+
+/// What is made from the definition of the command line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Document {
+    Manual,
+    Completions(Shell),
 }
 
 impl Task {
+    /// The local store, if this task is going to add to it. (A store that cannot be told is told later.)
+    pub(crate) fn writes_to(&self) -> Option<LocalStoreConfig> {
+        let arguments = match self {
+            Self::Copy(arguments) if arguments.what.from && !arguments.what.dry_run => arguments,
+            Self::Serve(arguments) if arguments.serving.write => arguments,
+            _ => return None,
+        };
+        stores::local_config(arguments).ok()
+    }
+
+    /// How much is said: 0 is normal.
     pub(crate) fn verbosity(&self) -> u8 {
         match self {
-            Self::Copy(arguments) | Self::Serve(arguments) => arguments.verbose,
+            Self::Copy(arguments) | Self::Serve(arguments) => arguments.verbosity(),
+            Self::Document(_) => 0,
         }
     }
 }
 
-/// Copy the closure of store paths (each path and everything it refers to) to or from another machine over SSH.
+/// Copy the closure of store paths to or from another machine over SSH
 ///
-/// Only what the receiving side lacks is sent. The other machine needs nothing but Nix 2.3.7 or later (or this
-/// program).
+/// Copies the closure of the given store paths (each path and everything it refers to, directly or not) between this
+/// machine and HOST, sending only what the receiving side lacks. The other machine needs nothing but Nix 2.3.7 or
+/// later, or this program.
 #[derive(Debug, Parser)]
 #[command(
     name = "nix-copy-closure",
     version,
+    args_override_self = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
     override_usage = "nix-copy-closure [--to|--from] [OPTIONS] HOST PATH...\n       \
                       nix-copy-closure --serve [--write] [--store URI]",
-    after_help = "Environment: NIX_SSHOPTS holds further options for ssh, split as a shell splits words.\n\
-                  NIX_REMOTE names the local store where --store does not; NIX_STORE_DIR and NIX_STATE_DIR move it."
+    after_long_help = exit::TABLE
 )]
 pub(crate) struct Arguments {
+    /// The other machine: [user@]host[:port], also as ssh://...; 'localhost' needs no ssh
+    #[arg(value_name = "HOST")]
+    pub(crate) host: Option<String>,
+
+    /// Store paths, links to them, or anything below them; @FILE takes them from a file, one per line
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<OsString>,
+
+    #[command(flatten)]
+    pub(crate) what: What,
+
+    #[command(flatten)]
+    pub(crate) how: How,
+
+    #[command(flatten)]
+    pub(crate) stores: Where,
+
+    #[command(flatten)]
+    pub(crate) show: Output,
+
+    #[command(flatten)]
+    pub(crate) serving: Serving,
+}
+
+/// Which paths.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What is copied")]
+pub(crate) struct What {
     /// Copy to HOST (the default)
     #[arg(long, overrides_with = "from")]
     pub(crate) to: bool,
@@ -40,23 +97,115 @@ pub(crate) struct Arguments {
     #[arg(long, overrides_with = "to")]
     pub(crate) from: bool,
 
-    /// Say more about what happens; repeat for details
-    #[arg(short, long, action = ArgAction::Count)]
-    pub(crate) verbose: u8,
+    /// Also copy the outputs of derivations in the closure, as far as they are valid at the source
+    #[arg(long)]
+    pub(crate) include_outputs: bool,
 
-    /// The local store: a directory (files in DIR/nix/store), 'local?root=DIR', or 'local'
+    /// Take paths from standard input too, one per line
+    #[arg(long)]
+    pub(crate) stdin: bool,
+
+    /// Copy all that can be copied, say what could not be, and exit with 4
+    #[arg(short, long)]
+    pub(crate) keep_going: bool,
+
+    /// Say what would be copied, and change nothing anywhere
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+/// By which means.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "How it is copied")]
+pub(crate) struct How {
+    /// Let the receiving side get what it can from its binary caches first; the rest is sent
+    #[arg(short = 's', long, visible_alias = "substitute-on-destination")]
+    pub(crate) use_substitutes: bool,
+
+    /// Compress the SSH connection
+    #[arg(long)]
+    pub(crate) gzip: bool,
+
+    /// The same as --gzip, with a warning
+    #[arg(long, hide = true)]
+    pub(crate) bzip2: bool,
+
+    /// The same as --gzip, with a warning
+    #[arg(long, hide = true)]
+    pub(crate) xz: bool,
+}
+
+/// Between which stores.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Stores")]
+pub(crate) struct Where {
+    /// The local store: a directory (its files are in DIR/nix/store), 'local?root=DIR', or 'local'
     #[arg(long, value_name = "URI")]
     pub(crate) store: Option<String>,
 
-    /// The store on HOST, as its 'nix-store --store' takes it: 'local?root=/mnt' or a directory
+    /// The store on HOST, as 'nix-store --store' takes it there: a directory, 'local?root=/mnt'
     #[arg(long, value_name = "URI", conflicts_with = "serve")]
     pub(crate) remote_store: Option<String>,
 
-    /// The program to run on HOST instead of 'nix-store'; '--serve --write' is added
+    /// The program to run on HOST in the place of 'nix-store', which is else found in the usual places
     #[arg(long, value_name = "PROGRAM", conflicts_with = "serve")]
     pub(crate) remote_program: Option<String>,
 
-    /// Serve the store over standard input and output, as 'nix-store --serve' does
+    /// Run the program on HOST as root, through 'sudo -n' (which must need no password)
+    #[arg(long, conflicts_with = "serve")]
+    pub(crate) remote_sudo: bool,
+}
+
+/// What is said about it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What is shown")]
+pub(crate) struct Output {
+    /// Say more about what happens; repeat for details, from four times on those of ssh
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Say nothing but errors
+    #[arg(long)]
+    pub(crate) quiet: bool,
+
+    /// Say everything (the same as -vvvvv)
+    #[arg(long)]
+    pub(crate) debug: bool,
+
+    /// How progress is shown: a bar on a terminal, else a line per path
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// Show a progress bar, which is the default on a terminal
+    #[arg(long)]
+    pub(crate) show_progress: bool,
+
+    /// Report on standard output, as one JSON object, what was done (with --dry-run: would be)
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Draw what is copied as a tree, largest closures first
+    #[arg(long)]
+    pub(crate) tree: bool,
+
+    /// Draw what is copied as a graph into FILE, which ends in .svg or .dot
+    #[arg(long, value_name = "FILE")]
+    pub(crate) graph: Option<PathBuf>,
+
+    /// Print help (with --help: more of it)
+    #[arg(short, long, action = ArgAction::Help, help_heading = "About")]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "About")]
+    version: Option<bool>,
+}
+
+/// Being the other side.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Being the other side")]
+pub(crate) struct Serving {
+    /// Serve a store over standard input and output, as 'nix-store --serve' does
     #[arg(long, conflicts_with_all = ["to", "from"])]
     pub(crate) serve: bool,
 
@@ -64,52 +213,126 @@ pub(crate) struct Arguments {
     #[arg(long, requires = "serve")]
     pub(crate) write: bool,
 
-    /// The other machine: [user@]host[:port]; 'localhost' needs no ssh
-    #[arg(value_name = "HOST")]
-    pub(crate) host: Option<String>,
+    /// Print the completions for a shell, and do nothing else
+    #[arg(long, value_name = "SHELL", value_enum, help_heading = "About")]
+    pub(crate) completions: Option<Shell>,
 
-    /// Store paths, links to them, or anything below them
-    #[arg(value_name = "PATH")]
-    pub(crate) paths: Vec<OsString>,
+    /// Print the manual page, and do nothing else
+    #[arg(long, help_heading = "About")]
+    pub(crate) manual: bool,
 }
 
 impl Arguments {
-    /// Reads the command line. `Err` is for what is finished with that: help, the version, a usage error (1, as
-    /// upstream).
+    /// Reads the command line. `Err` is for what is finished with that: help, the version, a usage error.
     pub(crate) fn read() -> Result<Task, ExitCode> {
-        let arguments = Self::try_parse().and_then(|arguments| {
-            let usage = |text| Self::command().error(ErrorKind::MissingRequiredArgument, text);
-            match (arguments.serve, &arguments.host) {
-                (true, None) => Ok(Task::Serve(arguments)),
-                (true, Some(_)) => Err(usage("'--serve' takes no host and no paths")),
-                (false, Some(_)) => Ok(Task::Copy(arguments)),
-                (false, None) => Err(usage("no host name specified")),
-            }
-        });
-        arguments.map_err(|error| {
+        Self::parse_from_words(std::env::args_os()).map_err(|error| {
             // A closed stdout is no reason to complain.
             let _ = error.print();
-            ExitCode::from(u8::from(error.use_stderr()))
+            if error.use_stderr() { exit::ERROR.into() } else { ExitCode::SUCCESS }
         })
     }
+
+    fn parse_from_words(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Error> {
+        let arguments = Self::from_arg_matches(&definition().try_get_matches_from(words)?)?;
+        if let Some(shell) = arguments.serving.completions {
+            return Ok(Task::Document(Document::Completions(shell)));
+        }
+        if arguments.serving.manual {
+            return Ok(Task::Document(Document::Manual));
+        }
+        let usage = |text| definition().error(ErrorKind::MissingRequiredArgument, text);
+        match (arguments.serving.serve, &arguments.host) {
+            (true, None) => Ok(Task::Serve(Box::new(arguments))),
+            (true, Some(_)) => Err(usage("'--serve' takes no host and no paths")),
+            // An empty word is no host for upstream, which then takes a path for one.
+            (false, Some(host)) if host.is_empty() => Err(usage("the host name is empty")),
+            (false, Some(_)) => Ok(Task::Copy(Box::new(arguments))),
+            (false, None) => Err(usage("no host name specified")),
+        }
+    }
+
+    /// How much is said: 0 is normal.
+    pub(crate) fn verbosity(&self) -> u8 {
+        if self.show.debug { 5 } else { self.show.verbose }
+    }
+}
+
+/// The whole definition, for reading and for everything made from it.
+pub(crate) fn definition() -> Command {
+    settings::add_to(Arguments::command())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn copy(words: &[&str]) -> Arguments {
+        match Arguments::parse_from_words(["x"].iter().chain(words).map(OsString::from)) {
+            Ok(Task::Copy(arguments)) => *arguments,
+            Ok(_) => panic!("this is no copy"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     #[test]
     fn the_definition_is_consistent() {
-        Arguments::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]
     fn options_may_stand_anywhere_and_the_last_direction_wins() {
-        let arguments =
-            Arguments::try_parse_from(["x", "host", "--from", "/nix/store/a", "-vv", "--to", "/nix/store/b"])
-                .unwrap();
+        let arguments = copy(&["host", "--from", "/nix/store/a", "-vv", "--to", "/nix/store/b"]);
         assert_eq!(arguments.host.as_deref(), Some("host"));
         assert_eq!(arguments.paths, ["/nix/store/a", "/nix/store/b"]);
-        assert_eq!((arguments.to, arguments.from, arguments.verbose), (true, false, 2));
+        assert_eq!((arguments.what.to, arguments.what.from, arguments.verbosity()), (true, false, 2));
+    }
+
+    #[test]
+    fn every_option_of_upstreams_manual_is_taken() {
+        let arguments = copy(&[
+            "--to",
+            "--gzip",
+            "--include-outputs",
+            "--use-substitutes",
+            "-s",
+            "-v",
+            "--bzip2",
+            "--xz",
+            "--show-progress",
+            "--dry-run",
+            "--option",
+            "sandbox",
+            "false",
+            "--option",
+            "cores",
+            "4",
+            "-j",
+            "3",
+            "--max-jobs",
+            "auto",
+            "-k",
+            "-K",
+            "-Q",
+            "--fallback",
+            "--quiet",
+            "--log-format",
+            "internal-json",
+            "--store",
+            "local",
+            "alice@host",
+            "/p",
+        ]);
+        assert_eq!(arguments.host.as_deref(), Some("alice@host"));
+        assert_eq!(arguments.paths, ["/p"]);
+        assert!(arguments.how.gzip && arguments.what.include_outputs && arguments.how.use_substitutes);
+        assert!(arguments.what.dry_run && arguments.what.keep_going);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_and_never_a_host() {
+        for words in [&["--bogus", "host", "/p"][..], &["-oProxyCommand=x", "host"], &["", "/p"], &[]] {
+            let words = ["x"].iter().chain(words).map(OsString::from);
+            assert!(Arguments::parse_from_words(words).is_err());
+        }
     }
 }

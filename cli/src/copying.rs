@@ -1,70 +1,168 @@
-//! Copying: both stores, the request, and what is said about the result.
+//! Copying: both stores, the plan, and what is said about the result.
 
 use std::sync::Arc;
 
-use ncc_copy::{CopyError, Observer, Report, Request};
-use ncc_local_store::{Access, LocalStore};
-use ncc_store::StorePath;
+use ncc_copy::{CopyError, Observer, OnFailure, Plan, Purpose, Request};
+use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
+use ncc_store::{Destination, Outputs, Source, StorePath};
 
 use crate::{
     arguments::Arguments,
+    dry_run, exit,
     failure::{Failure, chain},
-    progress::{Direction, Lines},
+    picture::GraphFormat,
+    pictures,
+    progress::{Direction, Importance, LogFormat, Progress, ProgressOptions, tell},
     roots, stores,
 };
 
 /// Copies what the arguments say.
 pub(crate) async fn copy(arguments: &Arguments) -> Result<(), Failure> {
     let config = stores::local_config(arguments)?;
-    let host = arguments.host.as_deref().unwrap_or_default();
-    let roots = arguments
-        .paths
-        .iter()
-        .map(|path| roots::resolve(path, &config))
-        .collect::<Result<Vec<StorePath>, _>>()
-        .map_err(|error| Failure::plain(&error))?;
-    let store_dir = config.store_dir.clone();
-    let remote = stores::remote(arguments, host, &store_dir)?;
-    if roots.is_empty() {
+    let argument = stores::host_argument(arguments.host.as_deref().unwrap_or_default())?;
+    if let Some(file) = &arguments.show.graph {
+        GraphFormat::of(file).map_err(|error| Failure::plain(&error))?;
+    }
+    let request = request(arguments, &config)?;
+    if request.roots.is_empty() {
         tracing::info!("no paths given, nothing to copy");
         return Ok(());
     }
+    let local = Local::open(config.clone(), arguments)?;
 
-    let access = if arguments.from { Access::ReadWrite } else { Access::ReadOnly };
-    let local = LocalStore::open(config, access).map_err(|error| Failure::plain(&error))?;
-    let request = Request::new(roots);
-    let host = remote.host.clone();
-    let direction = if arguments.from { Direction::From(host) } else { Direction::To(host) };
-    let observer: Arc<dyn Observer> = Arc::new(Lines { store_dir, direction });
-    let result = if arguments.from {
-        ncc_copy::copy(&remote.store, &local, &request, &observer).await
-    } else {
-        ncc_copy::copy(&local, &remote.store, &request, &observer).await
+    let host = argument.target.to_string();
+    let may_ask = !argument.target.is_localhost();
+    let direction = if arguments.what.from { Direction::From(host) } else { Direction::To(host) };
+    let progress = Progress::start(progress_options(arguments, direction.clone(), &config, may_ask));
+    let remote = stores::remote(arguments, argument, &config.store_dir, progress.host_line())?;
+    let (source, destination): (&dyn Source, &dyn Destination) = match &local {
+        Local::Store(store) if arguments.what.from => (&remote.store, store),
+        Local::Store(store) => (store, &remote.store),
+        Local::Nothing(nothing) => (&remote.store, nothing),
     };
-    let report = result.map_err(|error| explain(&error))?;
+    let result = work(arguments, &request, source, destination, &progress, &direction).await;
     remote.store.close().await;
-    tell(&report);
-    Ok(())
+    result
 }
 
-fn tell(report: &Report) {
-    tracing::info!(
-        sent = report.sent.paths,
-        bytes = report.sent.bytes,
-        present = report.present.paths,
-        seconds = report.elapsed.as_secs_f32(),
-        "done"
-    );
+/// The local side.
+enum Local {
+    Store(LocalStore),
+    /// A destination that is only looked at, and does not exist yet.
+    Nothing(dry_run::Nothing),
+}
+
+impl Local {
+    fn open(config: LocalStoreConfig, arguments: &Arguments) -> Result<Self, Failure> {
+        let access = match (arguments.what.from, arguments.what.dry_run) {
+            (true, true) if !config.state_dir.join("db").exists() => {
+                return Ok(Self::Nothing(dry_run::Nothing::new(config)));
+            }
+            (true, false) => Access::ReadWrite,
+            _ => Access::ReadOnly,
+        };
+        LocalStore::open(config, access).map(Self::Store).map_err(|error| Failure::plain(&error))
+    }
+}
+
+fn progress_options(
+    arguments: &Arguments,
+    direction: Direction,
+    config: &LocalStoreConfig,
+    may_ask: bool,
+) -> ProgressOptions {
+    let mut options = ProgressOptions::new(direction, config.store_dir.clone());
+    options.format = arguments.show.log_format.or(arguments.show.show_progress.then_some(LogFormat::Bar));
+    options.verbosity = arguments.verbosity();
+    // What is to be on standard output only leaves no lines around it.
+    options.quiet = arguments.show.quiet || arguments.what.dry_run;
+    options.may_ask = may_ask;
+    options
+}
+
+fn request(arguments: &Arguments, config: &LocalStoreConfig) -> Result<Request, Failure> {
+    let words =
+        roots::words(&arguments.paths, arguments.what.stdin).map_err(|error| Failure::plain(&error))?;
+    let paths: Result<Vec<StorePath>, _> = words.iter().map(|word| roots::resolve(word, config)).collect();
+    let mut request = Request::new(paths.map_err(|error| Failure::plain(&error))?);
+    request.substitute = arguments.how.use_substitutes;
+    if arguments.what.include_outputs {
+        request.outputs = Outputs::Include;
+    }
+    if arguments.what.keep_going {
+        request.on_failure = OnFailure::Continue;
+    }
+    if arguments.what.dry_run {
+        request.purpose = Purpose::Look;
+    }
+    Ok(request)
+}
+
+async fn work(
+    arguments: &Arguments,
+    request: &Request,
+    source: &dyn Source,
+    destination: &dyn Destination,
+    progress: &Progress,
+    direction: &Direction,
+) -> Result<(), Failure> {
+    let observer = progress.observer();
+    let result = plan_and_run(arguments, request, source, destination, &observer, direction).await;
+    let report = match result {
+        Ok(Done::Looked) => return Ok(()),
+        Ok(Done::Copied(report)) => Ok(report),
+        Err(Trouble::Copy(error)) => Err(error),
+        Err(Trouble::Other(failure)) => return Err(failure),
+    };
+    progress.finish(report.as_deref().ok());
+    if arguments.show.json {
+        println!("{}", progress.report_json(report.as_deref(), None));
+    }
+    match report {
+        Ok(_) => Ok(()),
+        Err(error) => Err(explain(&error, request.on_failure)),
+    }
+}
+
+enum Done {
+    Looked,
+    Copied(Box<ncc_copy::Report>),
+}
+
+enum Trouble {
+    Copy(CopyError),
+    Other(Failure),
+}
+
+async fn plan_and_run(
+    arguments: &Arguments,
+    request: &Request,
+    source: &dyn Source,
+    destination: &dyn Destination,
+    observer: &Arc<dyn Observer>,
+    direction: &Direction,
+) -> Result<Done, Trouble> {
+    let plan: Plan = ncc_copy::plan(source, destination, request, observer).await.map_err(Trouble::Copy)?;
+    pictures::draw(arguments, &plan, source.store_dir()).map_err(Trouble::Other)?;
+    if arguments.what.dry_run {
+        dry_run::show(arguments, &plan, direction, destination.store_dir());
+        return Ok(Done::Looked);
+    }
+    let report = ncc_copy::run(source, destination, &plan, request.on_failure, observer).await;
+    report.map(Box::new).map(Done::Copied).map_err(Trouble::Copy)
 }
 
 /// Where several paths failed, each gets its own line before the summary.
-fn explain(error: &CopyError) -> Failure {
-    if let CopyError::Failed { report } = error {
-        for failed in &report.failed {
-            if let Some(error) = &failed.error {
-                eprintln!("error: {}", chain(error));
-            }
+fn explain(error: &CopyError, on_failure: OnFailure) -> Failure {
+    let failure = Failure::plain(error);
+    let CopyError::Failed { report } = error else { return failure };
+    for failed in &report.failed {
+        if let Some(error) = &failed.error {
+            tell(Importance::Error, &format!("error: {}", chain(error)));
         }
     }
-    Failure::plain(error)
+    match on_failure {
+        OnFailure::Stop => failure.hint("'--keep-going' copies everything that does not need these paths"),
+        OnFailure::Continue => failure.with_code(exit::PARTIAL),
+    }
 }

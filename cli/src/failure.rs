@@ -5,6 +5,12 @@ use std::{error::Error, fmt, process::ExitCode, sync::Arc};
 use ncc_copy::CopyError;
 use ncc_local_store::LocalStoreError;
 use ncc_remote_store::RemoteError;
+use ncc_transport::TransportError;
+
+use crate::{
+    exit,
+    progress::{Importance, tell},
+};
 
 /// Why the program ends without success.
 pub(crate) struct Failure {
@@ -17,23 +23,29 @@ impl Failure {
     /// A failure with a cause.
     pub(crate) fn new(what: impl fmt::Display, cause: impl Into<Box<dyn Error>>) -> Self {
         let cause = cause.into();
-        Self { message: format!("{what}: {}", chain(&*cause)), hints: hints(&*cause), code: 1 }
+        Self { message: format!("{what}: {}", chain(&*cause)), hints: hints(&*cause), code: code(&*cause) }
     }
 
     /// A failure that needs no further words than its own.
     pub(crate) fn plain(cause: &(dyn Error + 'static)) -> Self {
-        Self { message: chain(cause), hints: hints(cause), code: 1 }
+        Self { message: chain(cause), hints: hints(cause), code: code(cause) }
     }
 
     /// A failure in words alone.
     pub(crate) fn text(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), code: 1 }
+        Self { message: message.into(), hints: Vec::new(), code: exit::ERROR }
     }
 
     /// Ended by a signal: silent, and with the code that shells give it.
     pub(crate) fn signal(number: i32) -> Self {
         let code = u8::try_from(number.saturating_add(128)).unwrap_or(1);
         Self { message: String::new(), hints: Vec::new(), code }
+    }
+
+    /// With another exit code.
+    pub(crate) fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
     }
 
     /// With one more thing that a person can do.
@@ -45,10 +57,10 @@ impl Failure {
     /// Says it on stderr and gives the exit code.
     pub(crate) fn report(self) -> ExitCode {
         if !self.message.is_empty() {
-            eprintln!("error: {}", self.message);
+            tell(Importance::Error, &format!("error: {}", self.message));
         }
         for hint in self.hints {
-            eprintln!("hint: {hint}");
+            tell(Importance::Error, &format!("hint: {hint}"));
         }
         ExitCode::from(self.code)
     }
@@ -70,6 +82,23 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |&error| error.source())
 }
 
+/// The exit code that fits the causes.
+fn code(error: &(dyn Error + 'static)) -> u8 {
+    let unreached = |error: &(dyn Error + 'static)| {
+        let remote = as_remote(error);
+        matches!(remote, Some(RemoteError::Unreached { .. } | RemoteError::Transport(_)))
+            || error.is::<TransportError>()
+    };
+    if causes(error).any(unreached) { exit::UNREACHED } else { exit::ERROR }
+}
+
+/// The error of a host, also where several hold it.
+fn as_remote<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a RemoteError> {
+    error
+        .downcast_ref::<RemoteError>()
+        .or_else(|| error.downcast_ref::<Arc<RemoteError>>().map(|error| &**error))
+}
+
 fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut hints: Vec<String> = causes(error).filter_map(hint).collect();
     hints.dedup();
@@ -78,10 +107,7 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
 
 /// What a person can do about one cause.
 fn hint(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(error) = error.downcast_ref::<RemoteError>() {
-        return remote_hint(error);
-    }
-    if let Some(error) = error.downcast_ref::<Arc<RemoteError>>() {
+    if let Some(error) = as_remote(error) {
         return remote_hint(error);
     }
     if let Some(CopyError::Interrupted { report, .. }) = error.downcast_ref::<CopyError>() {
@@ -102,6 +128,10 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
         RemoteError::Ended { stderr, .. } if stderr.contains("lacks a") && stderr.contains("signature") => Some(
             "the remote user is not trusted to add unsigned paths: copy as root, add the user to 'trusted-users' in \
              the host's nix.conf, or sign the paths with a key that the host trusts"
+                .to_owned(),
+        ),
+        RemoteError::Ended { stderr, .. } if stderr.contains("sudo:") && stderr.contains("password") => Some(
+            "'--remote-sudo' needs a rule in the host's sudoers that asks for no password (NOPASSWD), or copy as root"
                 .to_owned(),
         ),
         RemoteError::Ended { stderr, .. } if stderr.contains("No space left on device") => {

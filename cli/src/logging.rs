@@ -1,6 +1,11 @@
 //! Diagnostics of the crates below, on stderr, for `-v`.
 
-use tracing_subscriber::{filter::LevelFilter, fmt};
+use std::io;
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter};
+
+use crate::progress::{self, Importance};
 
 /// Starts diagnostics: nothing but warnings, then info, debug, trace.
 pub(crate) fn start(verbosity: u8) {
@@ -10,5 +15,56 @@ pub(crate) fn start(verbosity: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    fmt().with_max_level(level).with_writer(std::io::stderr).without_time().with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(Lines)
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+/// Gives each diagnostic to whoever has the terminal, so that a progress bar is not torn.
+struct Lines;
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&self) -> Line {
+        Line { importance: Importance::Info, text: Vec::new() }
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Line {
+        let importance = match *metadata.level() {
+            Level::ERROR => Importance::Error,
+            Level::WARN => Importance::Warning,
+            Level::INFO => Importance::Info,
+            _ => Importance::Debug,
+        };
+        Line { importance, text: Vec::new() }
+    }
+}
+
+/// Gathers one diagnostic and says it when it is dropped.
+struct Line {
+    importance: Importance,
+    text: Vec<u8>,
+}
+
+impl io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        for line in String::from_utf8_lossy(&self.text).lines() {
+            progress::tell(self.importance, line);
+        }
+    }
 }

@@ -7,12 +7,20 @@ compile_error!("build with a feature for a transport: `ssh` (OpenSSH)");
 
 mod arguments;
 mod copying;
+mod documents;
+mod dry_run;
+mod exit;
 mod failure;
 mod logging;
+mod picture;
+mod pictures;
 mod progress;
 mod roots;
 mod serving;
+mod settings;
+mod ssh;
 mod stores;
+mod writable;
 
 use std::process::ExitCode;
 
@@ -25,6 +33,9 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     logging::start(task.verbosity());
+    if let Some(config) = task.writes_to() {
+        writable::make(&config);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new("could not start", error).report(),
@@ -47,6 +58,7 @@ async fn perform(task: Task) -> Result<(), Failure> {
     match task {
         Task::Copy(arguments) => copying::copy(&arguments).await,
         Task::Serve(arguments) => serving::serve(&arguments).await,
+        Task::Document(document) => documents::print(document),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{
     collections::VecDeque,
     ffi::{OsStr, OsString},
-    fs, io,
+    fs,
+    io::{self, Read as _},
     os::unix::ffi::OsStrExt as _,
     path::{Component, Path, PathBuf},
 };
@@ -13,6 +14,36 @@ use ncc_store::{StorePath, StorePathError};
 
 /// As many links as Linux follows.
 const LINK_LIMIT: usize = 40;
+
+/// All words that stand for paths: arguments, the lines of files given as `@FILE`, and those of stdin.
+pub(crate) fn words(arguments: &[OsString], stdin: bool) -> Result<Vec<OsString>, RootError> {
+    let mut words = Vec::new();
+    for argument in arguments {
+        match argument.as_bytes().strip_prefix(b"@") {
+            Some(name) => {
+                let path = PathBuf::from(OsStr::from_bytes(name));
+                let text = fs::read(&path).map_err(|source| RootError::List { path, source })?;
+                words.extend(lines(&text));
+            }
+            None => words.push(argument.clone()),
+        }
+    }
+    if stdin {
+        let mut text = Vec::new();
+        io::stdin()
+            .read_to_end(&mut text)
+            .map_err(|source| RootError::List { path: "standard input".into(), source })?;
+        words.extend(lines(&text));
+    }
+    Ok(words)
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = OsString> {
+    text.split(|&byte| byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line).trim_ascii())
+        .filter(|line| !line.is_empty())
+        .map(|line| OsStr::from_bytes(line).to_owned())
+}
 
 /// Why an argument is no path to copy.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +58,8 @@ pub(crate) enum RootError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("path '{}' is not UTF-8, as every store path is", path.display())]
     NotText { path: PathBuf },
+    #[error("the paths in '{}' cannot be read", path.display())]
+    List { path: PathBuf, source: io::Error },
     #[error("path '{}' has too many levels of symbolic links", path.display())]
     TooManyLinks { path: PathBuf },
 }
@@ -138,6 +171,18 @@ mod tests {
         for name in ["result", "indirect", "profile/hi", "current/hi", "result/share", "profile/../result"] {
             assert_eq!(resolved(&at(name)).unwrap(), PATH, "{name}");
         }
+    }
+
+    #[test]
+    fn files_give_a_path_per_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("list");
+        fs::write(&file, "/nix/store/a\r\n\n  /nix/store/b \n/nix/store/c").unwrap();
+        let mut argument = OsString::from("@");
+        argument.push(&file);
+        let words = words(&["/nix/store/z".into(), argument], false).unwrap();
+        assert_eq!(words, ["/nix/store/z", "/nix/store/a", "/nix/store/b", "/nix/store/c"]);
+        assert!(super::words(&["@/nowhere/at/all".into()], false).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{arguments::Arguments, failure::Failure, stores};
 
 /// Serves the local store over stdin and stdout until the client ends.
 pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Failure> {
-    let (access, writing) = if arguments.write {
+    let (access, writing) = if arguments.serving.write {
         (Access::ReadWrite, Writing::Allowed)
     } else {
         (Access::ReadOnly, Writing::Refused)

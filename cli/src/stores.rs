@@ -7,15 +7,18 @@ use std::{
 };
 
 use ncc_local_store::{Defaults, LocalStoreConfig};
-use ncc_remote_store::{RemoteStore, ServeOptions};
+use ncc_remote_store::{Elevation, RemoteAccess, RemoteStore, ServeOptions, ServeProgram};
 use ncc_store::StoreDir;
-use ncc_transport::{HostArgument, LineSink, LocalProcess, Target, Transport};
-use ncc_transport_ssh::{OpenSsh, OpenSshOptions, parse_ssh_options};
+use ncc_transport::{HostArgument, LineSink, LocalProcess, TargetParams, Transport};
 
-use crate::{arguments::Arguments, failure::Failure};
+use crate::{
+    arguments::Arguments,
+    failure::Failure,
+    ssh::{self, HostKey},
+};
 
 /// A variable of the environment, if it says anything.
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -30,7 +33,7 @@ pub(crate) fn local_config(arguments: &Arguments) -> Result<LocalStoreConfig, Fa
     if let Some(text) = variable("NIX_STATE_DIR") {
         defaults = defaults.with_state_dir(PathBuf::from(text));
     }
-    let (uri, origin) = match &arguments.store {
+    let (uri, origin) = match &arguments.stores.store {
         Some(uri) => (uri.clone(), "--store"),
         None => (variable("NIX_REMOTE").unwrap_or_default(), "NIX_REMOTE"),
     };
@@ -38,74 +41,121 @@ pub(crate) fn local_config(arguments: &Arguments) -> Result<LocalStoreConfig, Fa
         .map_err(|error| Failure::new(format_args!("the store '{uri}' ({origin}) cannot be opened"), error))
 }
 
-/// The other side, and how it is called in messages.
+/// The host's parameters, from `HOST?key=value` and the options that mean the same; the options win.
+struct Parameters {
+    store: Option<String>,
+    program: Option<String>,
+    compress: bool,
+    key: Option<PathBuf>,
+    host_key: Option<String>,
+}
+
+impl Parameters {
+    fn new(arguments: &Arguments, params: &TargetParams) -> Result<Self, Failure> {
+        let mut parameters = Self {
+            store: arguments.stores.remote_store.clone(),
+            program: arguments.stores.remote_program.clone(),
+            compress: compress(arguments),
+            key: None,
+            host_key: None,
+        };
+        for (key, value) in params.iter() {
+            let value = value.to_owned();
+            match key {
+                "remote-store" => parameters.store = parameters.store.or(Some(value)),
+                "remote-program" => parameters.program = parameters.program.or(Some(value)),
+                "compress" => parameters.compress |= matches!(value.as_str(), "true" | "1" | "yes"),
+                "ssh-key" => parameters.key = Some(value.into()),
+                "base64-ssh-public-host-key" => parameters.host_key = Some(value),
+                // One connection is all that is made: it carries everything at once.
+                "max-connections" => {
+                    tracing::info!("'max-connections' has no effect: one connection carries all")
+                }
+                other => {
+                    return Err(Failure::text(format!(
+                        "the host has a parameter '{other}', which is not known"
+                    ))
+                    .hint(
+                        "known are: base64-ssh-public-host-key, compress, max-connections, remote-program, \
+                         remote-store, ssh-key",
+                    ));
+                }
+            }
+        }
+        Ok(parameters)
+    }
+}
+
+fn compress(arguments: &Arguments) -> bool {
+    for (given, name) in [(arguments.how.bzip2, "--bzip2"), (arguments.how.xz, "--xz")] {
+        if given {
+            tracing::warn!("'{name}' is obsolete and means '--gzip'");
+        }
+    }
+    arguments.how.gzip || arguments.how.bzip2 || arguments.how.xz
+}
+
+/// The other side.
 pub(crate) struct Remote {
     pub(crate) store: RemoteStore,
-    pub(crate) host: String,
+    /// Must live as long as connections are made.
+    _host_key: Option<HostKey>,
+}
+
+/// How a host is called in messages, whatever parameters came with its name.
+pub(crate) fn host_argument(host: &str) -> Result<HostArgument, Failure> {
+    host.parse().map_err(|error| Failure::new(format_args!("'{host}' is no host to copy to or from"), error))
 }
 
 /// The store on the host. Nothing is started yet.
-pub(crate) fn remote(arguments: &Arguments, host: &str, store_dir: &StoreDir) -> Result<Remote, Failure> {
-    let argument: HostArgument = host
-        .parse()
-        .map_err(|error| Failure::new(format_args!("'{host}' is no host to copy to or from"), error))?;
-    if let Some((key, _)) = argument.params.iter().next() {
-        return Err(Failure::text(format!("the parameter '{key}' in '{host}' is not supported"))
-            .hint("'--remote-store' and '--remote-program' say what Nix's store parameters say"));
-    }
+pub(crate) fn remote(
+    arguments: &Arguments,
+    argument: HostArgument,
+    store_dir: &StoreDir,
+    stderr: LineSink,
+) -> Result<Remote, Failure> {
+    let parameters = Parameters::new(arguments, &argument.params)?;
     let mut options = ServeOptions::default();
     options.store_dir = store_dir.clone();
-    options.store = arguments.remote_store.clone();
-    options.stderr = Some(show_line(host, arguments.verbose > 0));
+    options.store.clone_from(&parameters.store);
+    options.stderr = Some(stderr);
+    if let Some(program) = &parameters.program {
+        options.program = ServeProgram::Named(program.clone());
+    }
+    if arguments.stores.remote_sudo {
+        options.elevation = Elevation::Sudo;
+    }
+    if arguments.what.dry_run {
+        options.access = RemoteAccess::ReadOnly;
+    }
+    let host_key = parameters.host_key.map(|key| HostKey::write(&argument.target, &key)).transpose()?;
     let transport: Arc<dyn Transport> = if argument.target.is_localhost() {
-        (options.program, options.program_arguments) = local_program(arguments)?;
+        if options.program == ServeProgram::Search && !is_on_path("nix-store") {
+            options.program = ServeProgram::Named(own_program()?);
+        }
         Arc::new(LocalProcess::new())
     } else {
-        if let Some(program) = &arguments.remote_program {
-            options.program.clone_from(program);
-        }
-        Arc::new(ssh(argument.target, arguments.verbose)?)
+        let connection = ssh::Connection {
+            target: argument.target,
+            verbosity: arguments.verbosity(),
+            compress: parameters.compress,
+            key: parameters.key,
+            host_key: host_key.as_ref(),
+        };
+        connection.transport()?
     };
-    Ok(Remote { store: RemoteStore::new(transport, options), host: host.to_owned() })
+    Ok(Remote { store: RemoteStore::new(transport, options), _host_key: host_key })
 }
 
-/// What `localhost` runs: the program that was asked for, else `nix-store`, else this very program.
-fn local_program(arguments: &Arguments) -> Result<(String, Vec<String>), Failure> {
-    if let Some(program) = &arguments.remote_program {
-        return Ok((program.clone(), Vec::new()));
-    }
-    if is_on_path("nix-store") {
-        return Ok(("nix-store".to_owned(), Vec::new()));
-    }
+/// What serves on `localhost` where there is no Nix: this very program.
+fn own_program() -> Result<String, Failure> {
     let own = env::current_exe().map_err(|error| Failure::new("this program cannot find itself", error))?;
-    let own = own.into_os_string().into_string().map_err(|path| {
+    own.into_os_string().into_string().map_err(|path| {
         Failure::text(format!("the path of this program, '{}', is not UTF-8", Path::new(&path).display()))
-    })?;
-    Ok((own, Vec::new()))
+    })
 }
 
 fn is_on_path(program: &str) -> bool {
     env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(program).is_file()))
-}
-
-fn ssh(target: Target, verbosity: u8) -> Result<OpenSsh, Failure> {
-    let mut options = OpenSshOptions::default();
-    if let Some(text) = variable("NIX_SSHOPTS") {
-        options.extra = parse_ssh_options(&text).map_err(|error| Failure::plain(&error))?;
-    }
-    // As upstream: ssh itself becomes talkative at four.
-    options.verbosity = verbosity.saturating_sub(3);
-    Ok(OpenSsh::new(target, options))
-}
-
-/// Shows what the host writes to stderr while it is connected. Errors are left to the message at the end, which
-/// quotes them, unless everything is wanted.
-fn show_line(host: &str, everything: bool) -> LineSink {
-    let host = host.to_owned();
-    Arc::new(move |line: &str| {
-        if everything || !line.trim_start().starts_with("error:") {
-            eprintln!("{host}: {line}");
-        }
-    })
 }

@@ -50,7 +50,11 @@ pub async fn plan(
         });
     }
     observer.event(Event::ComputingClosure);
-    let closure = source.closure(&request.roots, request.outputs).await?;
+    let mut closure = source.closure(&request.roots, request.outputs).await?;
+    for info in &mut closure {
+        // Having been built on one machine says nothing on another.
+        info.ultimate = false;
+    }
 
     observer.event(Event::Asking { paths: closure.len() });
     let paths: Vec<_> = closure.iter().map(|info| info.path.clone()).collect();

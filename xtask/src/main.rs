@@ -13,6 +13,7 @@ mod instance;
 mod interop;
 mod layers;
 mod licences;
+mod manual;
 mod metadata;
 mod namespace;
 mod roots;
@@ -35,6 +36,8 @@ struct Arguments {
 enum Task {
     /// Copy a real closure between two stores on this machine, with nothing but what is built here
     Demo(demo::Options),
+    /// Make the manual page and the completions anew
+    Man(manual::Options),
     /// Everything that decides whether a change lands
     Test(test::Options),
     /// Build the roots that hold real Nix of four ages, and show that each answers over ssh
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     // The laboratory's commands run inside namespaces of their own; others (demo, test, bench) need not.
     let result = match Arguments::parse().command {
         Task::Demo(options) => demo::run(&options),
+        Task::Man(options) => manual::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Roots(options) => namespace::enter().and_then(|()| roots::run(&options)),
         Task::Interop(options) => interop(&options),

@@ -63,6 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         layers::check(&metadata)?;
         licences::check(&metadata)
     })?;
+    summary.step("manual page, completions", || cargo(&["xtask", "man", "--check"], &[]))?;
     summary.step("tests", tests)?;
     summary.step("examples in the docs", || {
         cargo(&["test", "--workspace", "--all-features", "--locked", "--doc", "--quiet"], &[])

@@ -1,0 +1,64 @@
+//! One line per path, as upstream prints them.
+
+use ncc_copy::Event;
+
+use super::{Direction, state::State};
+
+/// The line that upstream prints at this moment, if any.
+pub(crate) fn line(state: &State, event: &Event<'_>) -> Option<String> {
+    match event {
+        // As Nix 2.3 and 2.35: nothing where nothing is missing.
+        Event::Planned(plan) if !plan.to_send.is_empty() => {
+            Some(format!("copying {} paths...", plan.to_send.len()))
+        }
+        Event::Started(info) => Some(format!("{}...", copying(state, &info.path))),
+        _ => None,
+    }
+}
+
+/// `copying path '/nix/store/...' to 'ssh://HOST'`.
+pub(crate) fn copying(state: &State, path: &ncc_store::StorePath) -> String {
+    let way = match state.direction {
+        Direction::To(_) => "to",
+        Direction::From(_) => "from",
+    };
+    format!("copying path '{}' {way} '{}'", state.store_dir.full(path), state.direction.uri())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::testing::Story;
+
+    fn said(direction: Direction) -> Vec<String> {
+        let story = Story::new();
+        let mut state = story.state(direction);
+        let mut lines = Vec::new();
+        story.tell(|event, now| {
+            state.apply(&event, now);
+            lines.extend(line(&state, &event));
+        });
+        lines
+    }
+
+    #[test]
+    fn the_words_are_those_of_upstream() {
+        assert_eq!(
+            said(Direction::To("root@web1".to_owned())),
+            [
+                "copying 3 paths...",
+                "copying path '/nix/store/04081040g2081040g2081040g2081040-library-1.0' to 'ssh://root@web1'...",
+                "copying path '/nix/store/081040g2081040g2081040g2081040g2-program-2.1' to 'ssh://root@web1'...",
+                "copying path '/nix/store/0c1g60c30c1g60c30c1g60c30c1g60c3-data' to 'ssh://root@web1'...",
+            ]
+        );
+        assert!(said(Direction::From("h".to_owned()))[3].ends_with("-data' from 'ssh://h'..."));
+    }
+
+    #[test]
+    fn nothing_missing_prints_nothing() {
+        let story = Story::new();
+        let state = story.state(Direction::To("h".to_owned()));
+        assert_eq!(line(&state, &Event::Planned(&ncc_copy::Plan::default())), None);
+    }
+}

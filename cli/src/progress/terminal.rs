@@ -1,0 +1,185 @@
+//! The terminal on stderr: whether it is one, what it can, and drawing on it.
+
+use std::{
+    env, io,
+    io::{IsTerminal as _, Write},
+};
+
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+
+use super::bar::Look;
+
+/// What a terminal is taken for that does not say how wide it is.
+const USUAL_WIDTH: usize = 80;
+
+/// Where lines go, and what stays below them.
+pub(crate) enum Screen {
+    /// Lines one after the other.
+    Plain(Box<dyn Write + Send>),
+    /// A terminal with a frame at the bottom.
+    Terminal(Terminal),
+}
+
+impl Screen {
+    /// Writes a line, above the frame if there is one. That stderr is closed is no reason to stop copying.
+    pub(crate) fn line(&mut self, line: &str) {
+        match self {
+            Self::Plain(output) => {
+                let _ = output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush());
+            }
+            Self::Terminal(terminal) => terminal.line(line),
+        }
+    }
+}
+
+/// A terminal of which the last lines can be redrawn.
+pub(crate) struct Terminal {
+    /// Written to as long as nothing was drawn.
+    output: Box<dyn TermLike>,
+    target: Option<ProgressDrawTarget>,
+    bar: Option<ProgressBar>,
+}
+
+impl Terminal {
+    /// The terminal on stderr.
+    pub(crate) fn stderr() -> Self {
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(Term::buffered_stderr()), 20);
+        Self { output: Box::new(Term::stderr()), target: Some(target), bar: None }
+    }
+
+    /// A terminal in memory.
+    #[cfg(test)]
+    pub(crate) fn in_memory(terminal: &indicatif::InMemoryTerm) -> Self {
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        Self { output: Box::new(terminal.clone()), target: Some(target), bar: None }
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        match usize::from(self.output.width()) {
+            0 => USUAL_WIDTH,
+            width => width,
+        }
+    }
+
+    /// Shows these lines at the bottom instead of those that are there.
+    pub(crate) fn frame(&mut self, lines: &[String]) {
+        if self.bar.is_none() {
+            let Some(target) = self.target.take() else { return };
+            let bar = ProgressBar::with_draw_target(None, target);
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                bar.set_style(style);
+            }
+            self.bar = Some(bar);
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_message(lines.join("\n"));
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => {
+                let _ = self.output.write_line(line).and_then(|()| self.output.flush());
+            }
+        }
+    }
+
+    /// Takes the frame away, for good.
+    pub(crate) fn clear(&mut self) {
+        self.target = None;
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What is known about stderr and what the user wants of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Surroundings {
+    /// Something that can be redrawn.
+    pub(crate) terminal: bool,
+    pub(crate) colours: bool,
+    pub(crate) unicode: bool,
+}
+
+impl Surroundings {
+    /// Of this process.
+    pub(crate) fn detect() -> Self {
+        Self::from(io::stderr().is_terminal(), |name| env::var(name).ok())
+    }
+
+    /// `NOCOLOR` is Nix's own; the others are what programs agree on. A locale that says nothing is taken to know
+    /// UTF-8, as nearly all do; only one that names something else is not.
+    fn from(is_terminal: bool, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
+        let is = |name: &str, wanted: &str| variable(name).is_some_and(|value| value == wanted);
+        let terminal = is_terminal && !is("TERM", "dumb");
+        let refused = set("NO_COLOR") || set("NOCOLOR") || is("CLICOLOR", "0");
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(|name| set(name)).and_then(&variable);
+        let unicode = locale.is_none_or(|locale| {
+            let locale = locale.to_ascii_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        });
+        Self { terminal, colours: terminal && !refused, unicode }
+    }
+
+    pub(crate) const fn look(self) -> Look {
+        Look { colours: self.colours, unicode: self.unicode }
+    }
+}
+
+/// Whether somebody types a secret on the terminal at this moment: then it does not echo.
+pub(crate) fn hides_input() -> bool {
+    rustix::termios::tcgetattr(io::stderr())
+        .is_ok_and(|modes| !modes.local_modes.contains(rustix::termios::LocalModes::ECHO))
+}
+
+/// A line of another machine as it may be shown: without anything that moves the cursor or changes colours.
+pub(crate) fn harmless(line: &str) -> String {
+    // Of what overwrites itself, the last.
+    let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+    console::strip_ansi_codes(line).chars().filter(|sign| *sign == '\t' || !sign.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
+        Surroundings::from(true, |name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn what_the_user_says_about_colours_is_heard() {
+        assert!(surroundings(&[("TERM", "xterm")]).colours);
+        for (name, value) in [("NO_COLOR", "1"), ("NOCOLOR", "yes"), ("CLICOLOR", "0"), ("TERM", "dumb")] {
+            assert!(!surroundings(&[(name, value)]).colours, "{name}");
+        }
+        for (name, value) in [("NO_COLOR", ""), ("CLICOLOR", "1")] {
+            assert!(surroundings(&[(name, value)]).colours, "{name}");
+        }
+        // Colours are one thing, a bar another.
+        assert!(surroundings(&[("NO_COLOR", "1")]).terminal);
+        assert!(!surroundings(&[("TERM", "dumb")]).terminal);
+        assert!(!Surroundings::from(false, |_| None).terminal);
+    }
+
+    #[test]
+    fn the_locale_decides_about_letters() {
+        assert!(surroundings(&[]).unicode);
+        assert!(surroundings(&[("LANG", "de_DE.UTF-8")]).unicode);
+        assert!(!surroundings(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "C")]).unicode);
+        assert!(!surroundings(&[("LANG", "POSIX")]).unicode);
+    }
+
+    #[test]
+    fn lines_of_others_move_no_cursor() {
+        assert_eq!(harmless("\x1b[31mred\x1b[0m\x07 and\tplain"), "red and\tplain");
+        assert_eq!(harmless("10 %\r20 %\r"), "20 %");
+        assert_eq!(harmless("\x1b[2J\x1b[1;1Hgone"), "gone");
+    }
+}

@@ -1,0 +1,342 @@
+//! Whole copies, seen from outside: on a terminal in memory, in a pipe, as JSON.
+
+use std::{
+    io::Write,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use indicatif::{InMemoryTerm, TermLike as _};
+use ncc_copy::Total;
+
+use super::{
+    testing::{Story, seconds},
+    *,
+};
+
+const PLAIN_BAR: Form = Form::Bar { look: Look { colours: false, unicode: false }, with_lines: false };
+
+/// What was written to a pipe.
+#[derive(Clone, Default)]
+struct Pipe(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A copy whose clock the test turns.
+struct Stage {
+    shared: Arc<Shared>,
+    clock: Arc<AtomicU64>,
+}
+
+impl Stage {
+    fn new(form: Form, screen: Screen, change: impl FnOnce(&mut ProgressOptions)) -> Self {
+        let direction = Direction::To("web1".to_owned());
+        let mut options = ProgressOptions::new(direction, StoreDir::default());
+        change(&mut options);
+        let clock = Arc::new(AtomicU64::new(0));
+        let hand = Arc::clone(&clock);
+        let now = Box::new(move || Duration::from_millis(hand.load(Ordering::SeqCst)));
+        Self { shared: Arc::new(Shared::new(options, form, screen, now)), clock }
+    }
+
+    fn on_terminal(columns: u16, change: impl FnOnce(&mut ProgressOptions)) -> (Self, InMemoryTerm) {
+        let terminal = InMemoryTerm::new(12, columns);
+        let screen = Screen::Terminal(Terminal::in_memory(&terminal));
+        (Self::new(PLAIN_BAR, screen, change), terminal)
+    }
+
+    fn in_pipe(form: Form, change: impl FnOnce(&mut ProgressOptions)) -> (Self, Pipe) {
+        let pipe = Pipe::default();
+        (Self::new(form, Screen::Plain(Box::new(pipe.clone())), change), pipe)
+    }
+
+    fn at(&self, now: Duration) {
+        self.clock.store(u64::try_from(now.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    fn tick_at(&self, second: u64) {
+        self.at(seconds(second));
+        self.shared.tick(|| false);
+    }
+
+    /// Plays the story from after `begin` to `end`, and draws.
+    fn play(&self, story: &Story, begin: Option<u64>, end: u64) {
+        story.tell_until(seconds(end), |event, now| {
+            if begin.is_none_or(|begin| now > seconds(begin)) {
+                self.at(now);
+                self.shared.event(event);
+            }
+        });
+        self.tick_at(end);
+    }
+}
+
+impl Pipe {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+fn report(present: usize, substituted: usize, sent: usize) -> Report {
+    let mut report = Report::default();
+    report.present = Total { paths: present, bytes: 1 };
+    report.substituted = Total { paths: substituted, bytes: 1 };
+    report.sent = Total { paths: sent, bytes: 36_175_872 };
+    report.elapsed = Duration::from_millis(6040);
+    report
+}
+
+#[test]
+fn nothing_is_drawn_before_the_host_has_answered() {
+    let story = Story::new();
+    let (stage, terminal) = Stage::on_terminal(80, |_| {});
+    stage.play(&story, None, 0);
+    assert_eq!(terminal.contents(), "");
+    // The last moment before ssh starts.
+    stage.play(&story, Some(0), 1);
+    assert_eq!(terminal.contents(), "connecting to web1...");
+    terminal.write_line("root@web1's password:").unwrap();
+    let asked = terminal.contents();
+    for second in 2..15 {
+        stage.tick_at(second);
+        assert_eq!(terminal.contents(), asked);
+    }
+    stage.play(&story, Some(1), 6);
+    assert_eq!(
+        terminal.contents(),
+        "connecting to web1...\n\
+         root@web1's password:\n\
+         copying to web1 [#############======...]  30.0/34.5 MiB  7.5 MiB/s  1 s left\n\
+         1 of 3 paths registered, 2 sent: data"
+    );
+}
+
+#[test]
+fn where_nothing_can_ask_the_bar_stands_from_the_beginning() {
+    let story = Story::new();
+    let (stage, terminal) = Stage::on_terminal(80, |options| options.may_ask = false);
+    stage.play(&story, None, 0);
+    assert_eq!(terminal.contents(), "| computing the closure");
+    stage.play(&story, Some(0), 1);
+    assert_eq!(terminal.contents(), "- asking web1 about 5 paths");
+}
+
+#[test]
+fn lines_stand_above_the_bar_and_the_summary_in_its_place() {
+    let story = Story::new();
+    let (stage, terminal) = Stage::on_terminal(40, |_| {});
+    stage.play(&story, None, 6);
+    stage.shared.host_line("\x1b[1mthe disk is nearly full\r");
+    stage.shared.host_line("error: quoted at the end");
+    stage.shared.say(Importance::Warning, "a warning of this program that is longer than forty columns");
+    stage.tick_at(6);
+    assert_eq!(
+        terminal.contents(),
+        "connecting to web1...\n\
+         web1: the disk is nearly full\n\
+         a warning of this program that is longer\n than forty columns\n\
+         [###########======..]  86 %  1 s left\n\
+         1/3 paths  30.0/34.5 MiB  7.5 MiB/s\n\
+         2 sent: data"
+    );
+    stage.play(&story, Some(6), 7);
+    assert!(terminal.contents().ends_with("3 sent: registering data"));
+    stage.shared.finish(Some(&report(45, 0, 3)));
+    assert_eq!(
+        terminal.contents(),
+        "connecting to web1...\n\
+         web1: the disk is nearly full\n\
+         a warning of this program that is longer\n than forty columns\n\
+         copied 3 paths (34.5 MiB) to web1 in 6.0\n s; 45 were there already"
+    );
+    // What runs on behind draws nothing any more.
+    let end = terminal.contents();
+    stage.play(&story, Some(7), 8);
+    assert_eq!(terminal.contents(), end);
+}
+
+#[test]
+fn a_copy_that_is_dropped_leaves_no_bar() {
+    let story = Story::new();
+    let (stage, terminal) = Stage::on_terminal(80, |options| options.may_ask = false);
+    stage.play(&story, None, 6);
+    stage.shared.host_line("last words");
+    drop(Progress { shared: stage.shared });
+    assert_eq!(terminal.contents(), "web1: last words");
+}
+
+#[test]
+fn silence_is_told_on_the_bar_with_seconds_that_count() {
+    let story = Story::new();
+    let (stage, terminal) = Stage::on_terminal(80, |options| options.may_ask = false);
+    stage.play(&story, None, 7);
+    stage.tick_at(26);
+    assert!(!terminal.contents().contains("waiting 19 s"));
+    for second in [27, 33] {
+        stage.tick_at(second);
+        let last = format!("waiting {} s for web1 to register data", second - 7);
+        assert_eq!(terminal.contents().lines().last(), Some(&*last));
+    }
+    stage.shared.host_line("still at it");
+    stage.tick_at(34);
+    assert!(!terminal.contents().contains(" s for web1"));
+}
+
+#[test]
+fn silence_before_the_answer_is_not_told_while_a_password_is_typed() {
+    let story = Story::new();
+    let (stage, terminal) = Stage::on_terminal(80, |_| {});
+    stage.play(&story, None, 1);
+    stage.at(seconds(21));
+    stage.shared.tick(|| true);
+    assert_eq!(terminal.contents(), "connecting to web1...");
+    stage.at(seconds(61));
+    stage.shared.tick(|| false);
+    assert_eq!(
+        terminal.contents(),
+        "connecting to web1...\n\nwaiting 1 min 00 s for web1 to answer which of 5 paths are valid there"
+    );
+}
+
+#[test]
+fn a_bar_with_logs_has_the_lines_too() {
+    let story = Story::new();
+    let terminal = InMemoryTerm::new(12, 100);
+    let form = Form::Bar { look: Look { colours: false, unicode: false }, with_lines: true };
+    let screen = Screen::Terminal(Terminal::in_memory(&terminal));
+    let stage = Stage::new(form, screen, |options| options.may_ask = false);
+    stage.play(&story, None, 4);
+    let lines = terminal.contents();
+    assert!(lines.starts_with("copying 3 paths...\ncopying path '/nix/store/"), "{lines}");
+    assert!(lines.ends_with("0 of 3 paths registered, 1 sent: program-2.1"), "{lines}");
+}
+
+#[test]
+fn in_a_pipe_there_are_the_lines_of_upstream_and_the_watchdog() {
+    let story = Story::new();
+    let (stage, pipe) = Stage::in_pipe(Form::Lines, |_| {});
+    stage.play(&story, None, 7);
+    for second in 8..=70 {
+        stage.tick_at(second);
+    }
+    stage.shared.finish(Some(&report(2, 0, 3)));
+    let [library, program, data] = ["library-1.0", "program-2.1", "data"].map(|name| story.full(name));
+    assert_eq!(
+        pipe.text(),
+        format!(
+            "copying 3 paths...\n\
+             copying path '{library}' to 'ssh://web1'...\n\
+             copying path '{program}' to 'ssh://web1'...\n\
+             copying path '{data}' to 'ssh://web1'...\n\
+             waiting 20 s for web1 to register {data}\n\
+             waiting 1 min 00 s for web1 to register {data} (a slow disk, or another process there that works on the \
+             same path)\n"
+        )
+    );
+}
+
+#[test]
+fn in_a_pipe_the_summary_is_for_those_who_ask() {
+    let (stage, pipe) = Stage::in_pipe(Form::Lines, |options| options.verbosity = 1);
+    stage.shared.host_line("error: said at once");
+    stage.shared.finish(Some(&report(2, 0, 3)));
+    assert_eq!(
+        pipe.text(),
+        "web1: error: said at once\ncopied 3 paths (34.5 MiB) to web1 in 6.0 s; 2 were there already\n"
+    );
+}
+
+#[test]
+fn quiet_is_quiet_except_for_what_goes_wrong() {
+    let story = Story::new();
+    let surroundings = Surroundings { terminal: true, colours: true, unicode: true };
+    let form = Form::of(Some(LogFormat::Bar), surroundings, true);
+    let (stage, pipe) = Stage::in_pipe(form, |options| options.quiet = true);
+    stage.play(&story, None, 8);
+    stage.tick_at(100);
+    stage.shared.host_line("a word");
+    stage.shared.finish(Some(&report(2, 0, 3)));
+    assert_eq!(pipe.text(), "");
+    stage.shared.say(Importance::Error, "error: it went wrong");
+    assert_eq!(pipe.text(), "error: it went wrong\n");
+}
+
+#[test]
+fn for_programs_every_line_is_json() {
+    let story = Story::new();
+    let (stage, pipe) = Stage::in_pipe(Form::InternalJson, |options| options.verbosity = 1);
+    stage.play(&story, None, 7);
+    stage.tick_at(27);
+    stage.shared.host_line("a \"word\"");
+    stage.shared.finish(Some(&report(2, 0, 3)));
+    stage.shared.say(Importance::Error, "error: late");
+    let text = pipe.text();
+    for line in text.lines() {
+        let object = line.strip_prefix("@nix ").unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(object).unwrap()["action"].is_string(), "{line}");
+    }
+    for message in [
+        format!(r#""level":2,"msg":"waiting 20 s for web1 to register {}""#, story.full("data")),
+        r#""level":2,"msg":"web1: a \"word\"""#.to_owned(),
+        r#""level":3,"msg":"copied 3 paths (34.5 MiB) to web1 in 6.0 s; 2 were there already""#.to_owned(),
+        r#""level":0,"msg":"error: late""#.to_owned(),
+    ] {
+        assert!(text.contains(&message), "{message}\n{text}");
+    }
+}
+
+#[test]
+fn the_form_follows_the_option_and_the_terminal() {
+    let terminal = Surroundings { terminal: true, colours: false, unicode: false };
+    let pipe = Surroundings::default();
+    let bar = |with_lines| Form::Bar { look: terminal.look(), with_lines };
+    for (format, on_terminal, in_pipe) in [
+        (None, bar(false), Form::Lines),
+        (Some(LogFormat::Bar), bar(false), Form::Lines),
+        (Some(LogFormat::Multiline), bar(false), Form::Lines),
+        (Some(LogFormat::BarWithLogs), bar(true), Form::Lines),
+        (Some(LogFormat::MultilineWithLogs), bar(true), Form::Lines),
+        (Some(LogFormat::Raw), Form::Lines, Form::Lines),
+        (Some(LogFormat::RawWithLogs), Form::Lines, Form::Lines),
+        (Some(LogFormat::InternalJson), Form::InternalJson, Form::InternalJson),
+    ] {
+        assert_eq!(Form::of(format, terminal, false), on_terminal);
+        assert_eq!(Form::of(format, pipe, false), in_pipe);
+    }
+    assert_eq!(Form::of(None, terminal, true), Form::Nothing);
+}
+
+#[test]
+fn formats_have_the_names_of_nix() {
+    let names: Vec<_> = LogFormat::value_variants()
+        .iter()
+        .map(|format| format.to_possible_value().unwrap().get_name().to_owned())
+        .collect();
+    let expected =
+        ["raw", "raw-with-logs", "bar", "bar-with-logs", "multiline", "multiline-with-logs", "internal-json"];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn a_summary_says_what_came_from_where() {
+    let to = Direction::To("web1".to_owned());
+    let from = Direction::From("web1".to_owned());
+    assert_eq!(summary(&to, &report(0, 0, 1)), "copied 1 path (34.5 MiB) to web1 in 6.0 s");
+    assert_eq!(
+        summary(&from, &report(1, 0, 12)),
+        "copied 12 paths (34.5 MiB) from web1 in 6.0 s; 1 was there already"
+    );
+    assert_eq!(
+        summary(&to, &report(45, 7, 12)),
+        "copied 12 paths (34.5 MiB) to web1 in 6.0 s; 7 substituted, 45 were there already"
+    );
+    assert_eq!(summary(&to, &report(45, 0, 0)), "nothing to copy to web1; 45 were there already");
+}

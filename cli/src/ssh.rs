@@ -1,0 +1,63 @@
+//! Which transport leads to a host, and what it is told.
+
+use std::{io::Write as _, path::PathBuf, sync::Arc};
+
+use data_encoding::BASE64;
+use ncc_transport::{Target, Transport};
+use ncc_transport_ssh::{Compression, OpenSsh, OpenSshOptions, parse_ssh_options};
+use tempfile::NamedTempFile;
+
+use crate::{failure::Failure, stores::variable};
+
+/// What is known about a connection before it is made.
+pub(crate) struct Connection<'a> {
+    pub(crate) target: Target,
+    pub(crate) verbosity: u8,
+    pub(crate) compress: bool,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) host_key: Option<&'a HostKey>,
+}
+
+impl Connection<'_> {
+    /// The transport. A further one is one more line here.
+    pub(crate) fn transport(self) -> Result<Arc<dyn Transport>, Failure> {
+        let mut options = OpenSshOptions::default();
+        if let Some(text) = variable("NIX_SSHOPTS") {
+            options.extra = parse_ssh_options(&text).map_err(|error| Failure::plain(&error))?;
+        }
+        if self.compress {
+            options.compression = Compression::On;
+        }
+        options.identity_file = self.key;
+        options.known_hosts_file = self.host_key.map(|file| file.0.path().to_owned());
+        // As upstream: ssh itself becomes talkative at four.
+        options.verbosity = self.verbosity.saturating_sub(3);
+        Ok(Arc::new(OpenSsh::new(self.target, options)))
+    }
+}
+
+/// A file with the one host key that a host may have; gone when this is dropped.
+pub(crate) struct HostKey(NamedTempFile);
+
+impl HostKey {
+    /// Writes the known-hosts line for `base64-ssh-public-host-key`: the key's line, such as `ssh-ed25519 AAAA...`, once
+    /// more in base 64.
+    pub(crate) fn write(target: &Target, encoded: &str) -> Result<Self, Failure> {
+        let key = BASE64
+            .decode(encoded.as_bytes())
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .filter(|key| key.trim().lines().count() == 1)
+            .ok_or_else(|| {
+                Failure::text("'base64-ssh-public-host-key' is not a line of a public key in base 64")
+            })?;
+        let name = match target.port() {
+            Some(port) if port != 22 => format!("[{}]:{port}", target.host()),
+            _ => target.host().to_owned(),
+        };
+        let failed = |error| Failure::new("the host key cannot be written to a temporary file", error);
+        let mut file = NamedTempFile::new().map_err(failed)?;
+        writeln!(file, "{name} {}", key.trim()).map_err(failed)?;
+        Ok(Self(file))
+    }
+}

@@ -1,0 +1,110 @@
+#compdef nix-copy-closure
+
+autoload -U is-at-least
+
+_nix-copy-closure() {
+    typeset -A opt_args
+    typeset -a _arguments_options
+    local ret=1
+
+    if is-at-least 5.2; then
+        _arguments_options=(-s -S -C)
+    else
+        _arguments_options=(-s -C)
+    fi
+
+    local context curcontext="$curcontext" state line
+    _arguments "${_arguments_options[@]}" : \
+'--store=[The local store\: a directory (its files are in DIR/nix/store), '\''local?root=DIR'\'', or '\''local'\'']:URI:_default' \
+'(--serve)--remote-store=[The store on HOST, as '\''nix-store --store'\'' takes it there\: a directory, '\''local?root=/mnt'\'']:URI:_default' \
+'(--serve)--remote-program=[The program to run on HOST in the place of '\''nix-store'\'', which is else found in the usual places]:PROGRAM:_default' \
+'--log-format=[How progress is shown\: a bar on a terminal, else a line per path]:FORMAT:((raw\:"One line per path"
+raw-with-logs\:"As raw"
+bar\:"A bar on a terminal, as raw elsewhere"
+bar-with-logs\:"A bar, and above it one line per path"
+multiline\:"As bar"
+multiline-with-logs\:"As bar-with-logs"
+internal-json\:"For programs\: lines of '\''@nix'\'' and JSON"))' \
+'--graph=[Draw what is copied as a graph into FILE, which ends in .svg or .dot]:FILE:_files' \
+'--completions=[Print the completions for a shell, and do nothing else]:SHELL:(bash elvish fish powershell zsh)' \
+'*-j+[]:VALUE:_default' \
+'*--max-jobs=[]:VALUE:_default' \
+'*--cores=[]:VALUE:_default' \
+'*--timeout=[]:VALUE:_default' \
+'*--max-silent-time=[]:VALUE:_default' \
+'*--builders=[]:VALUE:_default' \
+'*--substituters=[]:VALUE:_default' \
+'*--trusted-public-keys=[]:VALUE:_default' \
+'*--trusted-substituters=[]:VALUE:_default' \
+'*--extra-substituters=[]:VALUE:_default' \
+'*--extra-trusted-public-keys=[]:VALUE:_default' \
+'*--experimental-features=[]:VALUE:_default' \
+'*--extra-experimental-features=[]:VALUE:_default' \
+'*--connect-timeout=[]:VALUE:_default' \
+'*--download-attempts=[]:VALUE:_default' \
+'*--http-connections=[]:VALUE:_default' \
+'*--netrc-file=[]:VALUE:_default' \
+'*--option=[A setting of Nix; has no effect on copying]:NAME:_default:NAME:_default' \
+'--to[Copy to HOST (the default)]' \
+'--from[Copy from HOST]' \
+'--include-outputs[Also copy the outputs of derivations in the closure, as far as they are valid at the source]' \
+'--stdin[Take paths from standard input too, one per line]' \
+'-k[Copy all that can be copied, say what could not be, and exit with 4]' \
+'--keep-going[Copy all that can be copied, say what could not be, and exit with 4]' \
+'-n[Say what would be copied, and change nothing anywhere]' \
+'--dry-run[Say what would be copied, and change nothing anywhere]' \
+'-s[Let the receiving side get what it can from its binary caches first; the rest is sent]' \
+'--use-substitutes[Let the receiving side get what it can from its binary caches first; the rest is sent]' \
+'--substitute-on-destination[Let the receiving side get what it can from its binary caches first; the rest is sent]' \
+'--gzip[Compress the SSH connection]' \
+'--bzip2[The same as --gzip, with a warning]' \
+'--xz[The same as --gzip, with a warning]' \
+'(--serve)--remote-sudo[Run the program on HOST as root, through '\''sudo -n'\'' (which must need no password)]' \
+'*-v[Say more about what happens; repeat for details, from four times on those of ssh]' \
+'*--verbose[Say more about what happens; repeat for details, from four times on those of ssh]' \
+'--quiet[Say nothing but errors]' \
+'--debug[Say everything (the same as -vvvvv)]' \
+'--show-progress[Show a progress bar, which is the default on a terminal]' \
+'--json[Report on standard output, as one JSON object, what was done (with --dry-run\: would be)]' \
+'--tree[Draw what is copied as a tree, largest closures first]' \
+'-h[Print help (with --help\: more of it)]' \
+'--help[Print help (with --help\: more of it)]' \
+'-V[Print the version]' \
+'--version[Print the version]' \
+'(--to --from)--serve[Serve a store over standard input and output, as '\''nix-store --serve'\'' does]' \
+'--write[Let the client of --serve add paths]' \
+'--manual[Print the manual page, and do nothing else]' \
+'*-K[]' \
+'*--keep-failed[]' \
+'*-Q[]' \
+'*--no-build-output[]' \
+'*--fallback[]' \
+'*--no-gc-warning[]' \
+'*--readonly-mode[]' \
+'*--repair[]' \
+'*--print-build-logs[]' \
+'*--keep-outputs[]' \
+'*--no-keep-outputs[]' \
+'*--keep-derivations[]' \
+'*--no-keep-derivations[]' \
+'*--fsync-metadata[]' \
+'*--no-fsync-metadata[]' \
+'*--builders-use-substitutes[]' \
+'*--substitute[]' \
+'*--no-substitute[]' \
+'::host -- The other machine\: \[user@\]host\[\:port\], also as ssh\://...; '\''localhost'\'' needs no ssh:_default' \
+'*::paths -- Store paths, links to them, or anything below them; @FILE takes them from a file, one per line:_default' \
+&& ret=0
+}
+
+(( $+functions[_nix-copy-closure_commands] )) ||
+_nix-copy-closure_commands() {
+    local commands; commands=()
+    _describe -t commands 'nix-copy-closure commands' commands "$@"
+}
+
+if [ "$funcstack[1]" = "_nix-copy-closure" ]; then
+    _nix-copy-closure "$@"
+else
+    compdef _nix-copy-closure nix-copy-closure
+fi
