@@ -1,13 +1,11 @@
 //! Pictures of a copy: a tree for the terminal, and a graph for a file.
 //!
 //! All of them are functions of a [`Plan`](ncc_copy::Plan) alone: the same plan always gives the same text.
-#![allow(dead_code, reason = "not wired to the command line yet")]
 
 mod dot;
 mod layered;
 mod model;
 mod outline;
-mod size;
 mod sketch;
 mod svg;
 mod tree;

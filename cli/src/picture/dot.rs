@@ -4,10 +4,8 @@ use std::fmt::Write as _;
 
 use ncc_store::StoreDir;
 
-use super::{
-    model::{Model, State},
-    size::human,
-};
+use super::model::{Model, State};
+use crate::progress::human_bytes as human;
 
 /// Draws it.
 pub(crate) fn draw(model: &Model, store_dir: &StoreDir) -> String {
@@ -31,12 +29,12 @@ pub(crate) fn draw(model: &Model, store_dir: &StoreDir) -> String {
             human(sizes.to_send),
             human(sizes.closure)
         );
-        let (fill, line, style) = colours(state);
+        let (inside, line, style) = colours(state);
         let pen = if model.roots().contains(&node) { 3 } else { 1 };
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(
             text,
-            "  {} [label={}, tooltip={}, width={}, fillcolor=\"{fill}\", color=\"{line}\", style=\"{style}\", penwidth={pen}];",
+            "  {} [label={}, tooltip={}, width={}, fillcolor=\"{inside}\", color=\"{line}\", style=\"{style}\", penwidth={pen}];",
             quote(model.info(node).path.base_name()),
             quote(&label),
             quote(&tooltip),
@@ -77,8 +75,7 @@ fn headline(model: &Model) -> String {
     for state in State::ALL {
         let count = model.total(state);
         if count.paths > 0 {
-            let (_, line, _) = colours(state);
-            let _ = write!(text, "\n{} ({}): {}", state.word(), colour_name(line), count.text());
+            let _ = write!(text, "\n{} ({}): {}", state.word(), colour_name(state), count.text());
         }
     }
     text
@@ -93,11 +90,11 @@ fn colours(state: State) -> (&'static str, &'static str, &'static str) {
     }
 }
 
-fn colour_name(line: &str) -> &'static str {
-    match line {
-        "#d55e00" => "orange",
-        "#0072b2" => "blue, dashed",
-        _ => "white",
+fn colour_name(state: State) -> &'static str {
+    match state {
+        State::Send => "orange",
+        State::Substituted => "blue, dashed",
+        State::Present => "white",
     }
 }
 

@@ -10,8 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 const SWEEPS: usize = 24;
 /// How often all nodes are moved towards their neighbours.
 const MOVES: usize = 40;
-/// Room between the places of two nodes of a layer.
+/// Room between the places of two nodes of a layer, and between those of two edges that pass.
 const GAP: f64 = 12.0;
+const STRAND_GAP: f64 = 4.0;
+/// So many nodes may stand in one layer; more move on to the next ones.
+const FULL: usize = 36;
 /// The height of a place where an edge passes.
 const STRAND: f64 = 6.0;
 /// How much more than one end of an edge a strand wants to be level with the next: a bend in a long line is what
@@ -58,6 +61,25 @@ pub(crate) fn layout(edges: &[Vec<usize>], heights: &[f64]) -> Layout {
     drawing.finish(edges.len(), &y)
 }
 
+/// For each node a layer, as far to the left as may be: right of all that refer to it, and where there is room.
+fn layers(edges: &[Vec<usize>]) -> Vec<usize> {
+    let mut layer_of = vec![0_usize; edges.len()];
+    let mut filled: Vec<usize> = Vec::new();
+    for node in (0..edges.len()).rev() {
+        while filled.get(layer_of[node]).is_some_and(|&count| count >= FULL) {
+            layer_of[node] += 1;
+        }
+        let layer = layer_of[node];
+        // A node is in the layer right of another one, or in the first after full ones: none is skipped.
+        filled.resize(filled.len().max(layer + 1), 0);
+        filled[layer] += 1;
+        for &target in &edges[node] {
+            layer_of[target] = layer_of[target].max(layer + 1);
+        }
+    }
+    layer_of
+}
+
 /// Nodes, and behind them the places where edges pass.
 struct Drawing {
     layer_of: Vec<usize>,
@@ -75,14 +97,8 @@ struct Drawing {
 
 impl Drawing {
     fn new(edges: &[Vec<usize>], heights: &[f64]) -> Self {
-        let mut layer_of = vec![0; edges.len()];
-        for node in (0..edges.len()).rev() {
-            for &target in &edges[node] {
-                layer_of[target] = layer_of[target].max(layer_of[node] + 1);
-            }
-        }
         let mut drawing = Self {
-            layer_of,
+            layer_of: layers(edges),
             heights: heights.to_vec(),
             target: (0..edges.len()).collect(),
             strands: BTreeMap::new(),
@@ -124,7 +140,7 @@ impl Drawing {
         let deepest = self.layer_of.iter().max().map_or(0, |layer| layer + 1);
         self.layers = vec![Vec::new(); deepest];
         let mut seen = vec![false; self.layer_of.len()];
-        for start in (0..self.nodes).rev().filter(|node| self.layer_of[*node] == 0) {
+        for start in (0..self.nodes).rev().filter(|node| self.left[*node].is_empty()) {
             let mut stack = vec![start];
             while let Some(vertex) = stack.pop() {
                 if !std::mem::replace(&mut seen[vertex], true) {
@@ -282,7 +298,8 @@ impl Drawing {
         let mut offsets = Vec::with_capacity(layer.len());
         for &vertex in layer {
             if let Some(above) = above {
-                offset += (self.heights[above] + self.heights[vertex]) / 2.0 + GAP;
+                let gap = if above.min(vertex) < self.nodes { GAP } else { STRAND_GAP };
+                offset += f64::midpoint(self.heights[above], self.heights[vertex]) + gap;
             }
             offsets.push(offset);
             above = Some(vertex);

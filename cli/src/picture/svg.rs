@@ -10,9 +10,9 @@ use ncc_store::StoreDir;
 use super::{
     layered::{Layout, Piece, layout},
     model::{Count, Model, Sizes, State, cut_middle},
-    size::human,
     sketch::Sketch,
 };
+use crate::progress::human_bytes as human;
 
 /// Around everything.
 const MARGIN: f64 = 28.0;
@@ -33,8 +33,9 @@ const DETAIL: f64 = 9.5;
 const LONGEST_NAME: usize = 34;
 /// Room for edges between two layers: at least, and at most.
 const CHANNEL: (f64, f64) = (56.0, 130.0);
-/// Where the graph begins.
-const HEAD: f64 = 138.0;
+/// Title and totals, and a line below them.
+const HEAD: f64 = 122.0;
+const NOTE: f64 = 16.0;
 
 /// Draws it.
 pub(crate) fn draw(model: &Model, store_dir: &StoreDir) -> String {
@@ -131,19 +132,20 @@ impl Picture<'_> {
         let right = self.columns.last().map_or(0.0, |(left, width)| left + width);
         let width = (right + MARGIN).max(NARROWEST);
         let left_out = if self.sketch.is_partial() { 74.0 } else { 0.0 };
-        let height = HEAD + self.layout.height + left_out + MARGIN;
+        let head = self.head_height();
+        let height = head + self.layout.height + left_out + MARGIN;
         let title = title(self.model);
         let mut svg = Svg::new(width, height, &title);
         self.head(&mut svg, &title);
         // A small graph stands in the middle.
         let shift = ((width - MARGIN - right) / 2.0).max(0.0);
-        let _ = writeln!(svg.0, "<g transform=\"translate({shift:.1} {HEAD:.1})\">");
+        let _ = writeln!(svg.0, "<g transform=\"translate({shift:.1} {head:.1})\">");
         self.edges(&mut svg);
         for (place, card) in self.cards.iter().enumerate() {
             self.card(&mut svg, place, card);
         }
         svg.0.push_str("</g>\n");
-        self.rest(&mut svg, HEAD + self.layout.height);
+        self.rest(&mut svg, head + self.layout.height);
         svg.finish()
     }
 
@@ -181,24 +183,34 @@ impl Picture<'_> {
             svg.text(left + 18.0, 86.0, "class=\"legend\"", &text);
             left += 18.0 + characters(&text) * 6.6 + 26.0;
         }
-        svg.text(MARGIN, 108.0, "class=\"note\"", &self.notes());
+        let mut baseline = HEAD - 14.0;
+        for note in self.notes() {
+            svg.text(MARGIN, baseline, "class=\"note\"", &note);
+            baseline += NOTE;
+        }
     }
 
-    fn notes(&self) -> String {
-        let mut notes =
-            "lines lead from a path to what it refers to; a disc's area is the size of its NAR".to_owned();
+    /// How to read it, a line each.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = vec![
+            "Lines lead from a path to what it refers to. A disc's area is the size of the NAR.".to_owned(),
+        ];
         if self.sketch.is_partial() {
-            let _ = write!(
-                notes,
-                "; only the roots and the largest paths are drawn, {} of {}, and lines may pass over others",
+            notes.push(format!(
+                "Only the roots and the largest paths are drawn, {} of {}; lines may pass over others.",
                 self.sketch.nodes.len(),
                 self.model.len()
-            );
+            ));
         }
         if self.sketch.implied > 0 {
-            let _ = write!(notes, "; without {} lines that follow from others", self.sketch.implied);
+            notes.push(format!("Not drawn: {} lines that follow from others.", self.sketch.implied));
         }
         notes
+    }
+
+    /// Where the graph begins.
+    fn head_height(&self) -> f64 {
+        HEAD + NOTE * real(self.notes().len() as u64)
     }
 
     fn edges(&self, svg: &mut Svg) {
@@ -215,7 +227,8 @@ impl Picture<'_> {
             let (from, to) = piece.y;
             let middle = f64::midpoint(bend, end);
             let width = (0.9 + 0.35 * real(piece.strands as u64).sqrt()).min(3.0);
-            let marker = if piece.arrives { " marker-end=\"url(#arrow)\"" } else { "" };
+            let arrow = if target.state == State::Present { "faint-arrow" } else { "arrow" };
+            let marker = if piece.arrives { format!(" marker-end=\"url(#{arrow})\"") } else { String::new() };
             let end = if piece.arrives { end - 2.0 } else { end };
             let _ = write!(
                 svg.0,
@@ -337,8 +350,8 @@ rect.present{fill:#fff;stroke:#b4b9be}\
 .disc.substituted,.share.substituted{fill:url(#stripes);stroke:#0072b2;stroke-dasharray:none}\
 .disc.present,.share.present{fill:#e4e7ea;stroke:#868d94}\
 .rest{stroke-dasharray:2 3}\
-.edge{fill:none;stroke:#8c959f}\
-.edge.to-present{stroke:#ccd1d6}\
+.edge{fill:none;stroke:#7a838c}\
+.edge.to-present{stroke:#c4cacf}\
 .edge:hover{stroke:#1f2328;stroke-width:3}\
 .card:hover rect{stroke:#1f2328;stroke-width:2.5}";
 
@@ -348,8 +361,10 @@ const DEFINITIONS: &str = "\
 <rect width=\"5\" height=\"5\" style=\"fill:#cfe6f3;stroke:none\"/>\
 <rect width=\"2.5\" height=\"5\" style=\"fill:#0072b2;stroke:none\"/>\
 </pattern>\
-<marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
-markerUnits=\"userSpaceOnUse\" orient=\"auto\"><path d=\"M0 0.8L8 4L0 7.2z\" fill=\"#8c959f\"/></marker>\
+<marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" \
+markerUnits=\"userSpaceOnUse\" orient=\"auto\"><path d=\"M0 0.8L8 4L0 7.2z\" fill=\"#7a838c\"/></marker>\
+<marker id=\"faint-arrow\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" \
+markerUnits=\"userSpaceOnUse\" orient=\"auto\"><path d=\"M0 0.8L8 4L0 7.2z\" fill=\"#b9bfc5\"/></marker>\
 </defs>";
 
 /// Text of a picture, with its elements open.

@@ -121,7 +121,8 @@ fn substituted_paths_have_a_mark_of_their_own() {
     let mut plan = PlanBuilder::default();
     let libc = plan.add(State::Substituted, "glibc-2.40", 30 * MIB, &[]);
     let hello = plan.add(State::Send, "hello-2.12", MIB, &[&libc]);
-    let text = tree::draw(&plan.roots(&[&hello]).model(), &TreeOptions { width: 60, ..TreeOptions::default() });
+    let text =
+        tree::draw(&plan.roots(&[&hello]).model(), &TreeOptions { width: 60, ..TreeOptions::default() });
     assert!(text.contains("\n● hello-2.12                               1.0 MiB   1.0 MiB\n"), "{text}");
     assert!(text.contains("\n└─◐ glibc-2.40                            30.0 MiB         -\n"), "{text}");
     assert!(text.ends_with("● to send  ◐ substituted\n"), "{text}");
@@ -189,10 +190,10 @@ fn system(count: usize, references: usize) -> PlanBuilder {
         usize::try_from(random >> 33).unwrap() % limit
     };
     for number in 0..count {
-        let size = 1000 << next(14);
+        let size = 1000_u64 << next(14);
         let chosen: Vec<_> = (0..references.min(number)).map(|_| paths[next(number)].clone()).collect();
         let state = if number * 3 < count { State::Present } else { State::Send };
-        paths.push(plan.add(state, &format!("package-{number}"), size as u64, &chosen.iter().collect::<Vec<_>>()));
+        paths.push(plan.add(state, &format!("package-{number}"), size, &chosen.iter().collect::<Vec<_>>()));
     }
     let root = paths.last().unwrap().clone();
     plan.roots(&[&root])
@@ -321,12 +322,18 @@ fn svg_is_xml_with_a_card_for_each_path() {
         .collect();
     assert_eq!(cards.len(), 6);
     let tooltip = |node: &roxmltree::Node<'_, '_>| {
-        node.children().find(|child| child.has_tag_name("title")).and_then(|title| title.text()).unwrap().to_owned()
+        node.children()
+            .find(|child| child.has_tag_name("title"))
+            .and_then(|title| title.text())
+            .unwrap()
+            .to_owned()
     };
     let tooltips: Vec<_> = cards.iter().map(tooltip).collect();
     assert!(
         tooltips.iter().any(|text| text.starts_with("/a<b>&\"'\u{fffd}]]>/")
-            && text.ends_with("-git-2.47.0\nto send: 40.0 MiB itself, 79.5 MiB in its closure, 49.0 MiB of it to send")),
+            && text.ends_with(
+                "-git-2.47.0\nto send: 40.0 MiB itself, 79.5 MiB in its closure, 49.0 MiB of it to send"
+            )),
         "{tooltips:?}"
     );
     let edges = text.matches("<path class=\"edge").count();
@@ -338,7 +345,7 @@ fn a_large_svg_says_what_it_leaves_out() {
     let plan = system(5000, 6);
     let text = graph(&plan.plan(), &StoreDir::default(), GraphFormat::Svg);
     let document = roxmltree::Document::parse(&text).unwrap();
-    assert!(text.contains("only the roots and the largest paths are drawn, 120 of 5000"), "{text}");
+    assert!(text.contains("Only the roots and the largest paths are drawn, 120 of 5000"), "{text}");
     assert!(text.contains(" more paths, "));
     let all: String = document.descendants().filter_map(|node| node.text()).collect();
     assert!(!all.contains("NaN") && !text.contains("NaN") && !text.contains("inf"));

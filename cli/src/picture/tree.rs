@@ -4,8 +4,8 @@ use super::{
     TreeOptions,
     model::{Model, Sizes, State, cut_middle},
     outline::{Line, outline},
-    size::human,
 };
+use crate::progress::human_bytes as human;
 
 /// Columns that a name has at least, however deep it stands.
 const NARROWEST_NAME: usize = 18;
@@ -99,9 +99,9 @@ pub(crate) fn draw(model: &Model, options: &TreeOptions) -> String {
     let head = wrap(&totals(model), "; ", width);
     let headings = usize::from(!columns.is_empty());
     let longest_legend = wrap(&drawing.legend(true, usize::MAX), "  ", width).len();
-    let room = options
-        .lines
-        .map_or(usize::MAX, |lines| lines.saturating_sub(head.len() + headings + longest_legend).max(FEWEST_LINES));
+    let room = options.lines.map_or(usize::MAX, |lines| {
+        lines.saturating_sub(head.len() + headings + longest_legend).max(FEWEST_LINES)
+    });
     let deepest = area.saturating_sub(NARROWEST_NAME + 2) / INDENT;
     let outline = outline(model, room, deepest);
 
