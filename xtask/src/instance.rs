@@ -17,12 +17,8 @@ use crate::namespace;
 use crate::roots::Release;
 
 /// All that programs inside see of the outside's environment.
-const ENVIRONMENT: [(&str, &str); 4] = [
-    ("PATH", "/usr/local/bin:/usr/bin:/usr/sbin"),
-    ("HOME", "/root"),
-    ("USER", "root"),
-    ("LC_ALL", "C"),
-];
+const ENVIRONMENT: [(&str, &str); 4] =
+    [("PATH", "/usr/local/bin:/usr/bin:/usr/sbin"), ("HOME", "/root"), ("USER", "root"), ("LC_ALL", "C")];
 
 /// Makes folder names unique within a run.
 static COUNTER: AtomicU32 = AtomicU32::new(0);

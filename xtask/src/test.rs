@@ -15,12 +15,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{exec, layers, licences, metadata::Metadata};
 
 /// Programs that tests use, with the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 5] = [
+/// A path instead of a name is a file that must be there.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("ssh", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
     ("nix-store", "nix-bin"),
-    ("debootstrap", "debootstrap"),
-    ("tmux", "tmux"),
     ("sqlite3", "sqlite3"),
+    ("unshare", "util-linux"),
+    // What libssh2 is built with.
+    ("pkg-config", "pkg-config"),
+    ("/usr/include/openssl/ssl.h", "libssl-dev"),
 ];
 
 /// How long each fuzz target runs: enough to show that it works, not to find much.
