@@ -158,6 +158,16 @@ pub(crate) fn tell(importance: Importance, line: &str) {
     }
 }
 
+/// Writes to standard output, which may be the same terminal, with the bar out of the way.
+#[allow(dead_code, reason = "for pictures that are drawn while a copy goes on")]
+pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
+    let current = lock(&CURRENT).clone();
+    match current.as_ref().map(|shared| lock(&shared.screen)).as_deref() {
+        Some(Screen::Terminal(terminal)) => terminal.aside(work),
+        _ => work(),
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -198,7 +208,7 @@ impl Progress {
     }
 
     /// The host has greeted: ssh asks nothing any more. Without this call the first answer of the host tells it.
-    #[expect(dead_code, reason = "for transports that see the greeting")]
+    #[allow(dead_code, reason = "for transports that see the greeting")]
     pub(crate) fn answered(&self) {
         let now = self.shared.now();
         let core = &mut *lock(&self.shared.core);

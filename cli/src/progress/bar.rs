@@ -151,16 +151,13 @@ fn wide(state: &State, now: Duration, width: usize, look: Look) -> Vec<String> {
         Direction::To(_) => format!("copying to {host}"),
         Direction::From(_) => format!("copying from {host}"),
     };
-    let mut numbers = human::bytes_of(state.sent.bytes, state.total.bytes);
-    for more in measures(state, now) {
-        numbers = format!("{numbers}  {more}");
-    }
+    let numbers = numbers(state, now);
     let room = |label: &str| width.saturating_sub(label.chars().count() + numbers.chars().count() + 5);
     let first = if room(&label) >= LEAST_BAR {
         let bar = look.bar(state, room(&label));
-        format!("{} {bar}  {numbers}", look.paint(Colour::Bold, &label))
+        format!("{} {bar}  {}", look.paint(Colour::Bold, &label), numbers.trim_end())
     } else {
-        look.cut(&format!("{label}  {numbers}"), width)
+        look.cut(&format!("{label}  {}", numbers.trim_end()), width)
     };
 
     let counts = format!(
@@ -175,25 +172,22 @@ fn wide(state: &State, now: Duration, width: usize, look: Look) -> Vec<String> {
 
 fn narrow(state: &State, now: Duration, width: usize, look: Look) -> Vec<String> {
     let percent = format!("{:>3} %", cells(state.sent.bytes, state.total.bytes, 100));
-    let left = measures(state, now).pop().filter(|_| state.time_left(now).is_some());
-    let mut numbers = percent.clone();
-    if let Some(left) = left {
-        numbers = format!("{numbers}  {left}");
-    }
+    let left = time_left(state, now).unwrap_or_default();
+    let mut numbers =
+        if state.only_waits() { percent.clone() } else { format!("{percent}  {left:LEFT_WIDTH$}") };
     let room = |numbers: &str| width.saturating_sub(numbers.chars().count() + 3);
     if room(&numbers) < LEAST_BAR {
         numbers = percent;
     }
     let first = if room(&numbers) >= LEAST_BAR {
-        format!("{} {numbers}", look.bar(state, room(&numbers)))
+        format!("{} {}", look.bar(state, room(&numbers)), numbers.trim_end())
     } else {
-        look.cut(numbers.trim_start(), width)
+        look.cut(numbers.trim(), width)
     };
 
     let mut second = format!("{}/{}", state.registered.paths, human::paths(state.total.paths));
-    let rate =
-        state.rate(now).filter(|_| !state.only_waits()).map(|rate| format!("{}/s", human::bytes(rate)));
-    for more in std::iter::once(human::bytes_of(state.sent.bytes, state.total.bytes)).chain(rate) {
+    for more in std::iter::once(human::bytes_of(state.sent.bytes, state.total.bytes)).chain(rate(state, now))
+    {
         let longer = format!("{second}  {more}");
         if longer.chars().count() > width {
             break;
@@ -204,14 +198,29 @@ fn narrow(state: &State, now: Duration, width: usize, look: Look) -> Vec<String>
     vec![first, look.cut(&second, width), with_name(state, &counts, width, look)]
 }
 
-/// Rate and time left, as far as they are known and mean something.
-fn measures(state: &State, now: Duration) -> Vec<String> {
+/// What most rates and times have room in. A bar that changes its length as they come and go is restless.
+const RATE_WIDTH: usize = "99.9 MiB/s".len();
+const LEFT_WIDTH: usize = "59 s left".len();
+
+/// Bytes, rate and time left, each with room to grow.
+fn numbers(state: &State, now: Duration) -> String {
+    let widest = human::bytes_of(state.total.bytes, state.total.bytes).len();
+    let bytes = format!("{:>widest$}", human::bytes_of(state.sent.bytes, state.total.bytes));
     if state.only_waits() {
-        return Vec::new();
+        return bytes;
     }
-    let rate = state.rate(now).map(|rate| format!("{}/s", human::bytes(rate)));
-    let left = state.time_left(now).map(|left| format!("{} left", human::whole_seconds(left)));
-    rate.into_iter().chain(left).collect()
+    let rate = rate(state, now).unwrap_or_default();
+    let left = time_left(state, now).unwrap_or_default();
+    format!("{bytes}  {rate:>RATE_WIDTH$}  {left:LEFT_WIDTH$}")
+}
+
+fn rate(state: &State, now: Duration) -> Option<String> {
+    let rate = state.rate(now).filter(|_| !state.only_waits())?;
+    Some(format!("{}/s", human::bytes(rate)))
+}
+
+fn time_left(state: &State, now: Duration) -> Option<String> {
+    state.time_left(now).map(|left| format!("{} left", human::whole_seconds(left)))
 }
 
 /// Counts, then the name of the path that is on its way. Its digest tells nobody anything.
@@ -299,21 +308,21 @@ mod tests {
         assert_eq!(
             shown(&to(5), 5, 80),
             [
-                "copying to web1 [====================..........]  25.0/34.5 MiB  8.3 MiB/s  2 s left",
+                "copying to web1 [================.......]  25.0/34.5 MiB   8.3 MiB/s  2 s left",
                 "0 of 3 paths registered, 1 sent: program-2.1"
             ]
         );
         assert_eq!(
             shown(&to(6), 6, 80),
             [
-                "copying to web1 [#############======...]  30.0/34.5 MiB  7.5 MiB/s  1 s left",
+                "copying to web1 [#############=======...]  30.0/34.5 MiB   7.5 MiB/s  1 s left",
                 "1 of 3 paths registered, 2 sent: data"
             ]
         );
         assert_eq!(
             shown(&to(7), 7, 80),
             [
-                "waiting for web1 [##########################################=====]  34.5/34.5 MiB",
+                "waiting for web1 [#######################################======]  34.5/34.5 MiB",
                 "2 of 3 paths registered, 3 sent: registering data"
             ]
         );
@@ -325,12 +334,12 @@ mod tests {
         assert_eq!(shown(&to(1), 5, 40), ["- asking web1 about 5 paths  4 s"]);
         assert_eq!(
             shown(&to(6), 6, 40),
-            ["[###########======..]  86 %  1 s left", "1/3 paths  30.0/34.5 MiB  7.5 MiB/s", "2 sent: data"]
+            ["[###########======...]  86 %  1 s left", "1/3 paths  30.0/34.5 MiB  7.5 MiB/s", "2 sent: data"]
         );
         assert_eq!(
             shown(&to(7), 7, 40),
             [
-                "[###########################====] 100 %",
+                "[##########################=====] 100 %",
                 "2/3 paths  34.5/34.5 MiB",
                 "3 sent: registering data"
             ]
@@ -367,7 +376,7 @@ mod tests {
     fn silence_gets_a_line_of_its_own() {
         let lines = shown(&to(7), 32, 80);
         assert_eq!(lines[2], "waiting 25 s for web1 to register data");
-        assert_eq!(shown(&to(1), 21, 40)[1], "waiting 20 s for web1 to answer which...");
+        assert_eq!(shown(&to(1), 21, 40)[1], "waiting 20 s for web1 to answer whic...");
     }
 
     #[test]
@@ -383,8 +392,8 @@ mod tests {
         let lines = frame(&to(6), seconds(6), 80, look);
         assert_eq!(
             lines[0],
-            "\x1b[1mcopying to web1\x1b[0m [\x1b[32m█████████████\x1b[0m\x1b[33m▒▒▒▒▒▒\x1b[0m\x1b[2m░░░\x1b[0m]  \
-             30.0/34.5 MiB  7.5 MiB/s  1 s left"
+            "\x1b[1mcopying to web1\x1b[0m [\x1b[32m█████████████\x1b[0m\x1b[33m▒▒▒▒▒▒▒\x1b[0m\x1b[2m░░░\x1b[0m]  \
+             30.0/34.5 MiB   7.5 MiB/s  1 s left"
         );
     }
 }

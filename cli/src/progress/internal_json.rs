@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::progress::testing::{Story, seconds};
 
-    const LIBRARY: &str = "/nix/store/04081040g2081040g2081040g2081040-library-1.0";
+    const LIBRARY: &str = "/nix/store/040h2081040h2081040h2081040h2081-library-1.0";
 
     fn said(direction: Direction) -> Vec<String> {
         let story = Story::new();

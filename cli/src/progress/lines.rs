@@ -47,9 +47,9 @@ mod tests {
             said(Direction::To("root@web1".to_owned())),
             [
                 "copying 3 paths...",
-                "copying path '/nix/store/04081040g2081040g2081040g2081040-library-1.0' to 'ssh://root@web1'...",
-                "copying path '/nix/store/081040g2081040g2081040g2081040g2-program-2.1' to 'ssh://root@web1'...",
-                "copying path '/nix/store/0c1g60c30c1g60c30c1g60c30c1g60c3-data' to 'ssh://root@web1'...",
+                "copying path '/nix/store/040h2081040h2081040h2081040h2081-library-1.0' to 'ssh://root@web1'...",
+                "copying path '/nix/store/081040h2081040h2081040h2081040h2-program-2.1' to 'ssh://root@web1'...",
+                "copying path '/nix/store/0c1h60q30c1h60q30c1h60q30c1h60q3-data' to 'ssh://root@web1'...",
             ]
         );
         assert!(said(Direction::From("h".to_owned()))[3].ends_with("-data' from 'ssh://h'..."));

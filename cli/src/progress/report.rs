@@ -195,8 +195,8 @@ mod tests {
                     "count": 2,
                     "narBytes": 2 << 20,
                     "paths": [
-                        { "path": "/nix/store/1040g2081040g2081040g2081040g208-base", "narSize": 1 << 20 },
-                        { "path": "/nix/store/14g2h848144gi28914k2i64914g2h848-shell", "narSize": 1 << 20 },
+                        { "path": "/nix/store/1040h2081040h2081040h2081040h208-base", "narSize": 1 << 20 },
+                        { "path": "/nix/store/144hj289144hj289144hj289144hj289-shell", "narSize": 1 << 20 },
                     ],
                 },
                 "substituted": { "count": 0, "narBytes": 0, "paths": [] },

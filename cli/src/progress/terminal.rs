@@ -86,6 +86,14 @@ impl Terminal {
         }
     }
 
+    /// Does something else with the terminal, and then puts the frame back.
+    pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(work),
+            None => work(),
+        }
+    }
+
     /// Takes the frame away, for good.
     pub(crate) fn clear(&mut self) {
         self.target = None;

@@ -114,7 +114,7 @@ fn nothing_is_drawn_before_the_host_has_answered() {
         terminal.contents(),
         "connecting to web1...\n\
          root@web1's password:\n\
-         copying to web1 [#############======...]  30.0/34.5 MiB  7.5 MiB/s  1 s left\n\
+         copying to web1 [#############=======...]  30.0/34.5 MiB   7.5 MiB/s  1 s left\n\
          1 of 3 paths registered, 2 sent: data"
     );
 }
@@ -143,7 +143,7 @@ fn lines_stand_above_the_bar_and_the_summary_in_its_place() {
         "connecting to web1...\n\
          web1: the disk is nearly full\n\
          a warning of this program that is longer\n than forty columns\n\
-         [###########======..]  86 %  1 s left\n\
+         [###########======...]  86 %  1 s left\n\
          1/3 paths  30.0/34.5 MiB  7.5 MiB/s\n\
          2 sent: data"
     );
