@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, P
 use clap_complete::Shell;
 use ncc_local_store::LocalStoreConfig;
 
-use crate::{exit, progress::LogFormat, settings, stores};
+use crate::{exit, progress::LogFormat, settings, ssh::Ssh, stores};
 
 /// What the program is asked to do.
 pub(crate) enum Task {
@@ -125,6 +125,10 @@ pub(crate) struct How {
     /// Compress the SSH connection
     #[arg(long)]
     pub(crate) gzip: bool,
+
+    /// Whose SSH is spoken [default: openssh, if this program was built with it]
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub(crate) transport: Option<Ssh>,
 
     /// The same as --gzip, with a warning
     #[arg(long, hide = true)]

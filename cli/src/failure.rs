@@ -110,6 +110,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = as_remote(error) {
         return remote_hint(error);
     }
+    if let Some(TransportError::Connect { failure, .. }) = error.downcast_ref::<TransportError>() {
+        return Some(failure.hint.clone()).filter(|hint| !hint.is_empty());
+    }
     if let Some(CopyError::Interrupted { report, .. }) = error.downcast_ref::<CopyError>() {
         return (report.sent.paths > 0).then(|| {
             "what was registered stays; running the same command again continues from there".to_owned()
@@ -120,6 +123,8 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
 
 fn remote_hint(error: &RemoteError) -> Option<String> {
     match error {
+        // Transparent: the transport's error stands for itself.
+        RemoteError::Transport(error) => hint(error),
         RemoteError::Unreached { failure, .. } => Some(failure.hint.clone()).filter(|hint| !hint.is_empty()),
         RemoteError::ProgramNotFound { program, .. } => Some(format!(
             "if Nix is installed there, say where with '--remote-program /path/to/{}'",

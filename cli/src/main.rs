@@ -2,8 +2,10 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the program that talks to people")]
 
-#[cfg(not(feature = "ssh"))]
-compile_error!("build with a feature for a transport: `ssh` (OpenSSH)");
+#[cfg(not(any(feature = "ssh", feature = "ssh2")))]
+compile_error!(
+    "build with a feature for a transport: `ssh` (OpenSSH, the default), `ssh2` (libssh2), or both"
+);
 
 mod arguments;
 mod copying;

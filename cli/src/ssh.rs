@@ -1,13 +1,28 @@
 //! Which transport leads to a host, and what it is told.
 
-use std::{io::Write as _, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, io::Write as _, path::PathBuf, sync::Arc};
 
+use clap::ValueEnum;
 use data_encoding::BASE64;
-use ncc_transport::{Target, Transport};
-use ncc_transport_ssh::{Compression, OpenSsh, OpenSshOptions, parse_ssh_options};
+use ncc_transport::{Compression, Target, Transport, parse_ssh_options};
 use tempfile::NamedTempFile;
 
 use crate::{failure::Failure, stores::variable};
+
+/// `--transport`: whose SSH is spoken. Both names are known to every build, so that one manual fits all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ssh {
+    /// The program ssh, with all of its configuration
+    Openssh,
+    /// The library libssh2, where there is no such program
+    Libssh2,
+}
+
+impl Default for Ssh {
+    fn default() -> Self {
+        if cfg!(feature = "ssh") { Self::Openssh } else { Self::Libssh2 }
+    }
+}
 
 /// What is known about a connection before it is made.
 pub(crate) struct Connection<'a> {
@@ -20,20 +35,63 @@ pub(crate) struct Connection<'a> {
 
 impl Connection<'_> {
     /// The transport. A further one is one more line here.
-    pub(crate) fn transport(self) -> Result<Arc<dyn Transport>, Failure> {
+    pub(crate) fn transport(self, ssh: Ssh) -> Result<Arc<dyn Transport>, Failure> {
+        match ssh {
+            Ssh::Openssh => self.openssh(),
+            Ssh::Libssh2 => self.libssh2(),
+        }
+    }
+
+    #[cfg(feature = "ssh")]
+    fn openssh(self) -> Result<Arc<dyn Transport>, Failure> {
+        use ncc_transport_ssh::{OpenSsh, OpenSshOptions};
+
         let mut options = OpenSshOptions::default();
-        if let Some(text) = variable("NIX_SSHOPTS") {
-            options.extra = parse_ssh_options(&text).map_err(|error| Failure::plain(&error))?;
-        }
-        if self.compress {
-            options.compression = Compression::On;
-        }
+        options.extra = extra_options()?;
+        options.compression = self.compression();
+        options.known_hosts_file = self.known_hosts_file();
         options.identity_file = self.key;
-        options.known_hosts_file = self.host_key.map(|file| file.0.path().to_owned());
         // As upstream: ssh itself becomes talkative at four.
         options.verbosity = self.verbosity.saturating_sub(3);
         Ok(Arc::new(OpenSsh::new(self.target, options)))
     }
+
+    #[cfg(not(feature = "ssh"))]
+    fn openssh(self) -> Result<Arc<dyn Transport>, Failure> {
+        Err(Failure::text("this program was built without OpenSSH as a transport (feature 'ssh')"))
+    }
+
+    #[cfg(feature = "ssh2")]
+    fn libssh2(self) -> Result<Arc<dyn Transport>, Failure> {
+        use ncc_transport_ssh2::{Ssh2, Ssh2Options};
+
+        let mut options = Ssh2Options::default();
+        options.extra = extra_options()?;
+        options.compression = self.compression();
+        options.known_hosts_file = self.known_hosts_file();
+        options.identity_file = self.key;
+        Ok(Arc::new(Ssh2::new(self.target, options)))
+    }
+
+    #[cfg(not(feature = "ssh2"))]
+    fn libssh2(self) -> Result<Arc<dyn Transport>, Failure> {
+        Err(Failure::text("this program was built without libssh2 as a transport")
+            .hint("build it with 'cargo install --path cli --features ssh2'"))
+    }
+
+    fn compression(&self) -> Compression {
+        if self.compress { Compression::On } else { Compression::AsConfigured }
+    }
+
+    fn known_hosts_file(&self) -> Option<PathBuf> {
+        self.host_key.map(|file| file.0.path().to_owned())
+    }
+}
+
+/// The words of NIX_SSHOPTS.
+fn extra_options() -> Result<Vec<OsString>, Failure> {
+    let text = variable("NIX_SSHOPTS").unwrap_or_default();
+    parse_ssh_options(&text).map_err(|error| Failure::plain(&error))
 }
 
 /// A file with the one host key that a host may have; gone when this is dropped.

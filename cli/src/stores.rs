@@ -69,7 +69,7 @@ impl Parameters {
                 "base64-ssh-public-host-key" => parameters.host_key = Some(value),
                 // One connection is all that is made: it carries everything at once.
                 "max-connections" => {
-                    tracing::info!("'max-connections' has no effect: one connection carries all")
+                    tracing::info!("'max-connections' has no effect: one connection carries all");
                 }
                 other => {
                     return Err(Failure::text(format!(
@@ -142,7 +142,7 @@ pub(crate) fn remote(
             key: parameters.key,
             host_key: host_key.as_ref(),
         };
-        connection.transport()?
+        connection.transport(arguments.how.transport.unwrap_or_default())?
     };
     Ok(Remote { store: RemoteStore::new(transport, options), _host_key: host_key })
 }

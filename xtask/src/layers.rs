@@ -25,6 +25,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "remote-store",
             "transport",
             "transport-ssh",
+            "transport-ssh2",
             // For `--serve`, and for the words in which a store is spoken of.
             "protocol",
             "store",
