@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// The nix-copy-closure to test [default: built with the profile `fast`]
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
+    /// The candidate's transport, openssh or libssh2 [default: its own choice]
+    #[arg(long, value_name = "NAME")]
+    transport: Option<String>,
     /// Also the cases with a file of more than 4 GiB
     #[arg(long)]
     slow: bool,
@@ -93,6 +96,7 @@ pub(crate) fn prepare(options: &Options) -> Result<bool> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
             .args(["build", "--locked", "--profile", "fast", "--package", "nix-copy-closure"])
+            .args(options.transport.as_ref().map(|_| "--all-features"))
             .current_dir(namespace::workspace())
             .status()
             .context("cannot start cargo")?;
@@ -110,7 +114,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let binary =
         options.binary.clone().unwrap_or_else(|| namespace::target_folder().join("fast/nix-copy-closure"));
     let binary = binary.canonicalize().with_context(|| format!("no candidate at {}", binary.display()))?;
-    let candidate = Candidate { binary, lenient: options.lenient };
+    let candidate = Candidate { binary, lenient: options.lenient, transport: options.transport.clone() };
     let roots = roots::ensure_all(&options.release)?;
     println!("roots ready after {:.1} s", start.elapsed().as_secs_f64());
     if roots.is_empty() {

@@ -36,6 +36,8 @@ pub(crate) struct Candidate {
     pub(crate) binary: PathBuf,
     /// Judges states and exit codes but not texts: for upstream in the candidate's place, when the runner itself is tested.
     pub(crate) lenient: bool,
+    /// What `--transport` is given; `None` leaves it to the candidate.
+    pub(crate) transport: Option<String>,
 }
 
 impl Candidate {
@@ -55,6 +57,9 @@ impl Candidate {
     /// The program with ssh options that reach `server`, and a clean environment.
     pub(crate) fn bare(&self, server: &Server) -> Command {
         let mut command = Command::new(&self.binary);
+        if let Some(transport) = &self.transport {
+            command.args(["--transport", transport]);
+        }
         command.env_clear().env("NIX_SSHOPTS", format!("{} -p {}", server.ssh_options(), server.port()));
         for name in ["PATH", "HOME", "USER", "LANG"] {
             if let Some(value) = std::env::var_os(name) {
