@@ -16,7 +16,7 @@ const SHORTEST_DIGEST: usize = 4;
 pub(crate) enum State {
     /// It goes over the wire.
     Send,
-    /// The destination gets it from somewhere else. (A [`Plan`] counts such paths as present.)
+    /// The destination gets it from somewhere else.
     Substituted,
     /// The destination has it.
     Present,
@@ -91,7 +91,14 @@ impl Model {
     /// # Errors
     /// [`GraphError::Cycle`] for a plan that was not made by `ncc_copy::plan`.
     pub(crate) fn new(plan: &Plan) -> Result<Self, GraphError> {
-        Self::with_states(&plan.roots, &[(State::Present, &plan.present), (State::Send, &plan.to_send)])
+        Self::with_states(
+            &plan.roots,
+            &[
+                (State::Present, &plan.present),
+                (State::Substituted, &plan.substituted),
+                (State::Send, &plan.to_send),
+            ],
+        )
     }
 
     /// The model of paths in groups. Where a path is in two, the first counts.
