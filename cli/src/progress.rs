@@ -162,7 +162,7 @@ pub(crate) fn tell(importance: Importance, line: &str) {
 #[allow(dead_code, reason = "for pictures that are drawn while a copy goes on")]
 pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
     let current = lock(&CURRENT).clone();
-    match current.as_ref().map(|shared| lock(&shared.screen)).as_deref() {
+    match current.as_ref().map(|shared| lock(&shared.screen)).as_deref_mut() {
         Some(Screen::Terminal(terminal)) => terminal.aside(work),
         _ => work(),
     }
@@ -379,7 +379,10 @@ impl Shared {
                 // Somebody types a password: not a word. If not, ssh may have asked something openly, and the
                 // cursor stands behind its question.
                 Form::Bar { .. } => match silent_for_long.filter(|_| core.connecting && !hides_input()) {
-                    Some(line) => (vec![String::new(), line], false),
+                    Some(line) => {
+                        let hint = "if ssh asks something above, it waits for you";
+                        (vec![String::new(), format!("{line}; {hint}")], false)
+                    }
                     None => (Vec::new(), false),
                 },
             }

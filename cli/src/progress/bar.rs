@@ -100,8 +100,8 @@ enum Colour {
 
 /// The lines to show, none of them wider than `width`.
 pub(crate) fn frame(state: &State, now: Duration, width: usize, look: Look) -> Vec<String> {
-    // Some terminals go to the next line as soon as the last column is written.
-    let width = width.saturating_sub(1).max(1);
+    // Room for `^C`, which must not push the cursor to the next line.
+    let width = width.saturating_sub(2).max(1);
     let mut lines = match state.phase {
         Phase::Copying if state.total.paths > 0 && width >= WIDE => wide(state, now, width, look),
         Phase::Copying if state.total.paths > 0 => narrow(state, now, width, look),
@@ -296,7 +296,7 @@ mod tests {
     fn shown(state: &State, second: u64, width: usize) -> Vec<String> {
         let lines = frame(state, seconds(second), width, PLAIN);
         for line in &lines {
-            assert!(line.chars().count() < width, "{line:?} has no room in {width} columns");
+            assert!(line.chars().count() < (width - 1).max(2), "{line:?} has no room in {width} columns");
         }
         lines
     }
@@ -308,21 +308,21 @@ mod tests {
         assert_eq!(
             shown(&to(5), 5, 80),
             [
-                "copying to web1 [================.......]  25.0/34.5 MiB   8.3 MiB/s  2 s left",
+                "copying to web1 [===============.......]  25.0/34.5 MiB   8.3 MiB/s  2 s left",
                 "0 of 3 paths registered, 1 sent: program-2.1"
             ]
         );
         assert_eq!(
             shown(&to(6), 6, 80),
             [
-                "copying to web1 [#############=======...]  30.0/34.5 MiB   7.5 MiB/s  1 s left",
+                "copying to web1 [############=======...]  30.0/34.5 MiB   7.5 MiB/s  1 s left",
                 "1 of 3 paths registered, 2 sent: data"
             ]
         );
         assert_eq!(
             shown(&to(7), 7, 80),
             [
-                "waiting for web1 [#######################################======]  34.5/34.5 MiB",
+                "waiting for web1 [######################################======]  34.5/34.5 MiB",
                 "2 of 3 paths registered, 3 sent: registering data"
             ]
         );
@@ -334,12 +334,12 @@ mod tests {
         assert_eq!(shown(&to(1), 5, 40), ["- asking web1 about 5 paths  4 s"]);
         assert_eq!(
             shown(&to(6), 6, 40),
-            ["[###########======...]  86 %  1 s left", "1/3 paths  30.0/34.5 MiB  7.5 MiB/s", "2 sent: data"]
+            ["[###########=====...]  86 %  1 s left", "1/3 paths  30.0/34.5 MiB  7.5 MiB/s", "2 sent: data"]
         );
         assert_eq!(
             shown(&to(7), 7, 40),
             [
-                "[##########################=====] 100 %",
+                "[##########################====] 100 %",
                 "2/3 paths  34.5/34.5 MiB",
                 "3 sent: registering data"
             ]
@@ -376,7 +376,7 @@ mod tests {
     fn silence_gets_a_line_of_its_own() {
         let lines = shown(&to(7), 32, 80);
         assert_eq!(lines[2], "waiting 25 s for web1 to register data");
-        assert_eq!(shown(&to(1), 21, 40)[1], "waiting 20 s for web1 to answer whic...");
+        assert_eq!(shown(&to(1), 21, 40)[1], "waiting 20 s for web1 to answer");
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
         let lines = frame(&to(6), seconds(6), 80, look);
         assert_eq!(
             lines[0],
-            "\x1b[1mcopying to web1\x1b[0m [\x1b[32m█████████████\x1b[0m\x1b[33m▒▒▒▒▒▒▒\x1b[0m\x1b[2m░░░\x1b[0m]  \
+            "\x1b[1mcopying to web1\x1b[0m [\x1b[32m████████████\x1b[0m\x1b[33m▒▒▒▒▒▒▒\x1b[0m\x1b[2m░░░\x1b[0m]  \
              30.0/34.5 MiB   7.5 MiB/s  1 s left"
         );
     }

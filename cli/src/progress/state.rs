@@ -209,6 +209,7 @@ impl State {
         match self.phase {
             Phase::Starting => format!("{host} to answer"),
             Phase::Closure if to_host => "this machine to compute the closure".to_owned(),
+            Phase::Asking(_) if to_host && !self.answered => format!("{host} to answer"),
             Phase::Closure => format!("{host} to compute the closure"),
             Phase::Substituting(paths) => {
                 format!("{destination} to substitute what it can of {}", human::paths(paths))
@@ -338,10 +339,7 @@ mod tests {
         };
         assert_eq!(first, "web1 to answer");
         has("this machine to compute the closure", "web1 to compute the closure");
-        has(
-            "web1 to answer which of 5 paths are valid there",
-            "this machine to answer which of 5 paths are valid there",
-        );
+        has("web1 to answer", "this machine to answer which of 5 paths are valid there");
         let library = story.full("library-1.0");
         has(&format!("web1 to take more of {library}"), &format!("web1 to send more of {library}"));
         has(

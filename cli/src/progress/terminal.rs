@@ -5,9 +5,6 @@ use std::{
     io::{IsTerminal as _, Write},
 };
 
-use console::Term;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
-
 use super::bar::Look;
 
 /// What a terminal is taken for that does not say how wide it is.
@@ -34,29 +31,31 @@ impl Screen {
 }
 
 /// A terminal of which the last lines can be redrawn.
+///
+/// indicatif fills its last line with blanks to the edge. What the terminal itself then writes there, as `^C`, goes to the
+/// next line, and taking the bar away misses its first line. So the few control sequences that it takes are here: the
+/// cursor stays behind the last character, and every line leaves room for `^C`.
 pub(crate) struct Terminal {
-    /// Written to as long as nothing was drawn.
-    output: Box<dyn TermLike>,
-    target: Option<ProgressDrawTarget>,
-    bar: Option<ProgressBar>,
+    output: Box<dyn Write + Send>,
+    width: Box<dyn Fn() -> usize + Send>,
+    frame: Vec<String>,
 }
 
 impl Terminal {
     /// The terminal on stderr.
     pub(crate) fn stderr() -> Self {
-        let target = ProgressDrawTarget::term_like_with_hz(Box::new(Term::buffered_stderr()), 20);
-        Self { output: Box::new(Term::stderr()), target: Some(target), bar: None }
+        let width = || rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+        Self { output: Box::new(io::stderr()), width: Box::new(width), frame: Vec::new() }
     }
 
     /// A terminal in memory.
     #[cfg(test)]
-    pub(crate) fn in_memory(terminal: &indicatif::InMemoryTerm) -> Self {
-        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
-        Self { output: Box::new(terminal.clone()), target: Some(target), bar: None }
+    pub(crate) fn in_memory(terminal: &super::testing::Memory, width: usize) -> Self {
+        Self { output: Box::new(terminal.clone()), width: Box::new(move || width), frame: Vec::new() }
     }
 
     pub(crate) fn width(&self) -> usize {
-        match usize::from(self.output.width()) {
+        match (self.width)() {
             0 => USUAL_WIDTH,
             width => width,
         }
@@ -64,43 +63,54 @@ impl Terminal {
 
     /// Shows these lines at the bottom instead of those that are there.
     pub(crate) fn frame(&mut self, lines: &[String]) {
-        if self.bar.is_none() {
-            let Some(target) = self.target.take() else { return };
-            let bar = ProgressBar::with_draw_target(None, target);
-            if let Ok(style) = ProgressStyle::with_template("{msg}") {
-                bar.set_style(style);
-            }
-            self.bar = Some(bar);
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_message(lines.join("\n"));
-        }
-    }
-
-    fn line(&mut self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(line),
-            None => {
-                let _ = self.output.write_line(line).and_then(|()| self.output.flush());
-            }
-        }
+        let text = format!("{}{}", to_start(&self.frame), drawn(lines));
+        self.write(&text);
+        self.frame = lines.to_vec();
     }
 
     /// Does something else with the terminal, and then puts the frame back.
-    pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(work),
-            None => work(),
-        }
+    pub(crate) fn aside<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let frame = std::mem::take(&mut self.frame);
+        self.write(&erased(&frame));
+        let result = work();
+        self.frame(&frame);
+        result
     }
 
-    /// Takes the frame away, for good.
-    pub(crate) fn clear(&mut self) {
-        self.target = None;
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+    /// In one piece with the frame below, so that nothing flickers.
+    fn line(&mut self, line: &str) {
+        let text = format!("{}{line}\r\n{}", erased(&self.frame), drawn(&self.frame));
+        self.write(&text);
     }
+
+    /// Takes the frame away.
+    pub(crate) fn clear(&mut self) {
+        let frame = std::mem::take(&mut self.frame);
+        self.write(&erased(&frame));
+    }
+
+    /// That stderr is closed is no reason to stop copying.
+    fn write(&mut self, text: &str) {
+        let _ = self.output.write_all(text.as_bytes()).and_then(|()| self.output.flush());
+    }
+}
+
+/// From the end of a frame to its first character.
+fn to_start(frame: &[String]) -> String {
+    match frame.len() {
+        0 => String::new(),
+        1 => "\r".to_owned(),
+        lines => format!("\r\x1b[{}A", lines - 1),
+    }
+}
+
+/// Over whatever stands there; the cursor stays at the end.
+fn drawn(frame: &[String]) -> String {
+    if frame.is_empty() { String::new() } else { format!("{}\x1b[J", frame.join("\x1b[K\r\n")) }
+}
+
+fn erased(frame: &[String]) -> String {
+    if frame.is_empty() { String::new() } else { format!("{}\x1b[J", to_start(frame)) }
 }
 
 /// What is known about stderr and what the user wants of it.

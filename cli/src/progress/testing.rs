@@ -1,7 +1,12 @@
 //! A copy as it was recorded once, for the tests of everything that shows copies.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
 
+use indicatif::{InMemoryTerm, TermLike as _};
 use ncc_copy::{Event, Plan, Total};
 use ncc_store::{NarHash, PathInfo, StoreDir, StorePath};
 
@@ -83,5 +88,36 @@ impl Story {
                 hear(event, seconds(second));
             }
         }
+    }
+}
+
+/// A terminal in memory, to write to and to look at.
+#[derive(Clone)]
+pub(crate) struct Memory(InMemoryTerm);
+
+impl Memory {
+    pub(crate) fn new(columns: u16) -> Self {
+        Self(InMemoryTerm::new(12, columns))
+    }
+
+    /// The lines that it shows, without blanks at the end.
+    pub(crate) fn contents(&self) -> String {
+        self.0.contents()
+    }
+
+    /// What somebody else writes there.
+    pub(crate) fn type_in(&self, text: &str) {
+        self.0.write_str(text).unwrap();
+    }
+}
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_str(std::str::from_utf8(bytes).unwrap())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

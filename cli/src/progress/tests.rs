@@ -5,11 +5,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use indicatif::{InMemoryTerm, TermLike as _};
 use ncc_copy::Total;
 
 use super::{
-    testing::{Story, seconds},
+    testing::{Memory, Story, seconds},
     *,
 };
 
@@ -47,9 +46,9 @@ impl Stage {
         Self { shared: Arc::new(Shared::new(options, form, screen, now)), clock }
     }
 
-    fn on_terminal(columns: u16, change: impl FnOnce(&mut ProgressOptions)) -> (Self, InMemoryTerm) {
-        let terminal = InMemoryTerm::new(12, columns);
-        let screen = Screen::Terminal(Terminal::in_memory(&terminal));
+    fn on_terminal(columns: u16, change: impl FnOnce(&mut ProgressOptions)) -> (Self, Memory) {
+        let terminal = Memory::new(columns);
+        let screen = Screen::Terminal(Terminal::in_memory(&terminal, columns.into()));
         (Self::new(PLAIN_BAR, screen, change), terminal)
     }
 
@@ -103,7 +102,7 @@ fn nothing_is_drawn_before_the_host_has_answered() {
     // The last moment before ssh starts.
     stage.play(&story, Some(0), 1);
     assert_eq!(terminal.contents(), "connecting to web1...");
-    terminal.write_line("root@web1's password:").unwrap();
+    terminal.type_in("root@web1's password:\r\n");
     let asked = terminal.contents();
     for second in 2..15 {
         stage.tick_at(second);
@@ -114,7 +113,7 @@ fn nothing_is_drawn_before_the_host_has_answered() {
         terminal.contents(),
         "connecting to web1...\n\
          root@web1's password:\n\
-         copying to web1 [#############=======...]  30.0/34.5 MiB   7.5 MiB/s  1 s left\n\
+         copying to web1 [############=======...]  30.0/34.5 MiB   7.5 MiB/s  1 s left\n\
          1 of 3 paths registered, 2 sent: data"
     );
 }
@@ -143,7 +142,7 @@ fn lines_stand_above_the_bar_and_the_summary_in_its_place() {
         "connecting to web1...\n\
          web1: the disk is nearly full\n\
          a warning of this program that is longer\n than forty columns\n\
-         [###########======...]  86 %  1 s left\n\
+         [###########=====...]  86 %  1 s left\n\
          1/3 paths  30.0/34.5 MiB  7.5 MiB/s\n\
          2 sent: data"
     );
@@ -169,6 +168,9 @@ fn a_copy_that_is_dropped_leaves_no_bar() {
     let (stage, terminal) = Stage::on_terminal(80, |options| options.may_ask = false);
     stage.play(&story, None, 6);
     stage.shared.host_line("last words");
+    stage.tick_at(6);
+    // As the terminal answers to Ctrl-C.
+    terminal.type_in("^C");
     drop(Progress { shared: stage.shared });
     assert_eq!(terminal.contents(), "web1: last words");
 }
@@ -202,16 +204,16 @@ fn silence_before_the_answer_is_not_told_while_a_password_is_typed() {
     stage.shared.tick(|| false);
     assert_eq!(
         terminal.contents(),
-        "connecting to web1...\n\nwaiting 1 min 00 s for web1 to answer which of 5 paths are valid there"
+        "connecting to web1...\n\nwaiting 1 min 00 s for web1 to answer; if ssh asks something above, it waits for\n you"
     );
 }
 
 #[test]
 fn a_bar_with_logs_has_the_lines_too() {
     let story = Story::new();
-    let terminal = InMemoryTerm::new(12, 100);
+    let terminal = Memory::new(100);
     let form = Form::Bar { look: Look { colours: false, unicode: false }, with_lines: true };
-    let screen = Screen::Terminal(Terminal::in_memory(&terminal));
+    let screen = Screen::Terminal(Terminal::in_memory(&terminal, 100));
     let stage = Stage::new(form, screen, |options| options.may_ask = false);
     stage.play(&story, None, 4);
     let lines = terminal.contents();
