@@ -6,9 +6,23 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
 use clap_complete::Shell;
-use ncc_local_store::LocalStoreConfig;
 
-use crate::{exit, progress::LogFormat, settings, ssh::Ssh, stores};
+use crate::{exit, progress::LogFormat, settings};
+
+/// `--transport`: whose SSH is spoken. Both names are known to every build, so that one manual fits all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Ssh {
+    /// The program ssh, with all of its configuration
+    Openssh,
+    /// The library libssh2, where there is no such program
+    Libssh2,
+}
+
+impl Default for Ssh {
+    fn default() -> Self {
+        if cfg!(feature = "ssh") { Self::Openssh } else { Self::Libssh2 }
+    }
+}
 
 /// What the program is asked to do.
 pub(crate) enum Task {
@@ -25,16 +39,6 @@ pub(crate) enum Document {
 }
 
 impl Task {
-    /// The local store, if this task is going to add to it. (A store that cannot be told is told later.)
-    pub(crate) fn writes_to(&self) -> Option<LocalStoreConfig> {
-        let arguments = match self {
-            Self::Copy(arguments) if arguments.what.from && !arguments.what.dry_run => arguments,
-            Self::Serve(arguments) if arguments.serving.write => arguments,
-            _ => return None,
-        };
-        stores::local_config(arguments).ok()
-    }
-
     /// How much is said: 0 is normal.
     pub(crate) fn verbosity(&self) -> u8 {
         match self {

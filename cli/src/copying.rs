@@ -8,11 +8,12 @@ use ncc_store::{Destination, Outputs, Source, StorePath};
 
 use crate::{
     arguments::Arguments,
+    chain::chain,
     dry_run, exit,
-    failure::{Failure, chain},
+    failure::Failure,
     picture::GraphFormat,
     pictures,
-    progress::{Direction, Importance, LogFormat, Progress, ProgressOptions, tell},
+    progress::{Direction, Importance, LogFormat, Progress, ProgressOptions, aside, tell},
     roots, stores,
 };
 
@@ -143,7 +144,7 @@ async fn plan_and_run(
     direction: &Direction,
 ) -> Result<Done, Trouble> {
     let plan: Plan = ncc_copy::plan(source, destination, request, observer).await.map_err(Trouble::Copy)?;
-    pictures::draw(arguments, &plan, source.store_dir()).map_err(Trouble::Other)?;
+    aside(|| pictures::draw(arguments, &plan, source.store_dir())).map_err(Trouble::Other)?;
     if arguments.what.dry_run {
         dry_run::show(arguments, &plan, direction, destination.store_dir());
         return Ok(Done::Looked);

@@ -8,6 +8,7 @@ use ncc_remote_store::RemoteError;
 use ncc_transport::TransportError;
 
 use crate::{
+    chain::{causes, chain},
     exit,
     progress::{Importance, tell},
 };
@@ -64,22 +65,6 @@ impl Failure {
         }
         ExitCode::from(self.code)
     }
-}
-
-/// The error and all its causes on one line. A cause whose words its effect has already used is left out.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in causes(error).skip(1) {
-        let words = cause.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-    }
-    text
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// The exit code that fits the causes.

@@ -8,9 +8,11 @@ compile_error!(
 );
 
 mod arguments;
+mod chain;
 mod copying;
 mod documents;
 mod dry_run;
+mod environment;
 mod exit;
 mod failure;
 mod logging;
@@ -28,6 +30,7 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Task};
 use failure::Failure;
+use ncc_local_store::LocalStoreConfig;
 
 fn main() -> ExitCode {
     let task = match Arguments::read() {
@@ -35,7 +38,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     logging::start(task.verbosity());
-    if let Some(config) = task.writes_to() {
+    if let Some(config) = writes_to(&task) {
         writable::make(&config);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -54,6 +57,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// The local store, if this task is going to add to it. (What is wrong with its name is said later.)
+fn writes_to(task: &Task) -> Option<LocalStoreConfig> {
+    let arguments = match task {
+        Task::Copy(arguments) if arguments.what.from && !arguments.what.dry_run => arguments,
+        Task::Serve(arguments) if arguments.serving.write => arguments,
+        _ => return None,
+    };
+    stores::local_config(arguments).ok()
 }
 
 async fn perform(task: Task) -> Result<(), Failure> {

@@ -10,9 +10,9 @@ use ncc_store::StoreDir;
 
 use crate::{
     arguments::Arguments,
+    environment::variable,
     failure::Failure,
     picture::{self, TreeOptions},
-    stores::variable,
 };
 
 /// How wide a tree is where nobody says how wide the terminal is.

@@ -159,7 +159,6 @@ pub(crate) fn tell(importance: Importance, line: &str) {
 }
 
 /// Writes to standard output, which may be the same terminal, with the bar out of the way.
-#[allow(dead_code, reason = "for pictures that are drawn while a copy goes on")]
 pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
     let current = lock(&CURRENT).clone();
     match current.as_ref().map(|shared| lock(&shared.screen)).as_deref_mut() {

@@ -2,27 +2,11 @@
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf, sync::Arc};
 
-use clap::ValueEnum;
 use data_encoding::BASE64;
 use ncc_transport::{Compression, Target, Transport, parse_ssh_options};
 use tempfile::NamedTempFile;
 
-use crate::{failure::Failure, stores::variable};
-
-/// `--transport`: whose SSH is spoken. Both names are known to every build, so that one manual fits all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Ssh {
-    /// The program ssh, with all of its configuration
-    Openssh,
-    /// The library libssh2, where there is no such program
-    Libssh2,
-}
-
-impl Default for Ssh {
-    fn default() -> Self {
-        if cfg!(feature = "ssh") { Self::Openssh } else { Self::Libssh2 }
-    }
-}
+use crate::{arguments::Ssh, environment::variable, failure::Failure};
 
 /// What is known about a connection before it is made.
 pub(crate) struct Connection<'a> {

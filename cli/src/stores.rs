@@ -13,14 +13,10 @@ use ncc_transport::{HostArgument, LineSink, LocalProcess, TargetParams, Transpor
 
 use crate::{
     arguments::Arguments,
+    environment::variable,
     failure::Failure,
     ssh::{self, HostKey},
 };
-
-/// A variable of the environment, if it says anything.
-pub(crate) fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
 
 /// Where the local store lies: `--store`, else `NIX_REMOTE`, else the system's.
 pub(crate) fn local_config(arguments: &Arguments) -> Result<LocalStoreConfig, Failure> {

@@ -5,7 +5,7 @@ use ncc_store::{PathInfo, StoreDir};
 use serde::Serialize;
 
 use super::{Direction, state::State};
-use crate::failure::chain;
+use crate::chain::chain;
 
 /// Goes up when a field changes its meaning or vanishes, not when one is added.
 const VERSION: u8 = 1;
