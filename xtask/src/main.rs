@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a tool for people: printing is its job
 
 mod apt;
+mod bench;
 mod database;
 mod demo;
 mod exec;
@@ -44,6 +45,8 @@ enum Task {
     Roots(roots::Options),
     /// Test a nix-copy-closure against real Nix of four ages
     Interop(interop::Options),
+    /// Measure a nix-copy-closure against upstream's, over lines with a delay and without
+    Bench(bench::Options),
     /// Capture serve protocol sessions of real Nix into protocol/testdata
     Golden(golden::Options),
     /// Used by the laboratory itself
@@ -52,13 +55,14 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    // The laboratory's commands run inside namespaces of their own; others (demo, test, bench) need not.
+    // The laboratory's commands run inside namespaces of their own; others (demo, test) need not.
     let result = match Arguments::parse().command {
         Task::Demo(options) => demo::run(&options),
         Task::Man(options) => manual::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Roots(options) => namespace::enter().and_then(|()| roots::run(&options)),
         Task::Interop(options) => interop(&options),
+        Task::Bench(options) => bench(&options),
         Task::Enter(options) => instance::enter(&options),
         Task::Golden(options) => namespace::enter().and_then(|()| golden::run(&options)),
     };
@@ -78,4 +82,12 @@ fn interop(options: &interop::Options) -> anyhow::Result<()> {
     }
     namespace::enter()?;
     interop::run(options)
+}
+
+fn bench(options: &bench::Options) -> anyhow::Result<()> {
+    if !bench::prepare(options)? {
+        return Ok(());
+    }
+    namespace::enter()?;
+    bench::run(options)
 }

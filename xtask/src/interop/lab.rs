@@ -249,7 +249,8 @@ pub(crate) struct Door {
     pub(crate) instance: Instance,
 }
 
-fn receiver(
+/// A fresh store, its instance and its sshd. Also what `cargo xtask bench` measures against.
+pub(crate) fn receiver(
     release: Release,
     root: &Path,
     keys: &Keys,

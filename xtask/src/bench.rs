@@ -1,0 +1,408 @@
+//! `cargo xtask bench`: a nix-copy-closure against upstream's own, in the same run, against the same unmodified Nix.
+//!
+//! Both programs run inside the same root, over the same stores on a tmpfs, with the same ssh and the same options; they take
+//! turns, each into a fresh store behind a fresh sshd. What is printed are medians and their ratio. Slowness fails nothing; a
+//! path that did not arrive as it was does.
+
+mod closures;
+mod relay;
+mod report;
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::database::{self, Row};
+use crate::exec;
+use crate::fixtures;
+use crate::instance::Instance;
+use crate::interop::compare;
+use crate::interop::lab::{self, Direction, Receiver};
+use crate::namespace;
+use crate::roots::{self, Release};
+use crate::sshd::{Keys, Server, Settings};
+use relay::{Line, Relay};
+use report::{Measurement, Sample};
+
+/// Tiny paths of the full closure: 2,000 and the one that refers to the last.
+const TINY: usize = 2_001;
+
+/// Upstream needs 209 s for 2,001 paths at 50 ms.
+const TIME_LIMIT: Duration = Duration::from_mins(20);
+
+/// Where both instances have the program that is measured.
+const OURS: &str = "lab/nix-copy-closure";
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only this case
+    #[arg(long)]
+    case: Vec<String>,
+    /// Which Debian's Nix is the peer and the other end
+    #[arg(long, default_value_t = Release::Forky, value_enum)]
+    release: Release,
+    /// Paths of chain-50ms: upstream takes about 0.1 s for each, in each direction
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    paths: usize,
+    /// Size of the file of loopback-big
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    big: u64,
+    /// How often both programs take their turn [default: depends on the case]
+    #[arg(long, value_name = "N")]
+    pairs: Option<usize>,
+    /// The nix-copy-closure to measure [default: built with the profile `fast`]
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// More options for ssh, for both programs
+    #[arg(long = "ssh-options", value_name = "OPTIONS", default_value = "", allow_hyphen_values = true)]
+    for_ssh: String,
+    /// Also write what was measured to a file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print the cases and stop
+    #[arg(long)]
+    list: bool,
+}
+
+/// What a case copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// The first so many of the tiny paths, each referring to the one before; `None`: as many as `--paths` says.
+    Tiny(Option<usize>),
+    Big,
+    ManyFiles,
+    Realistic,
+}
+
+struct Case {
+    name: &'static str,
+    about: &'static str,
+    content: Content,
+    /// `None`: straight to sshd.
+    line: Option<Line>,
+    /// Whether upstream takes its turn.
+    upstream: bool,
+    pairs: usize,
+}
+
+/// Half of the round trip each way.
+const fn milliseconds(round_trip: u64, rate: Option<u32>) -> Line {
+    Line { delay: Duration::from_micros(round_trip * 500), rate }
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "chain-50ms",
+        about: "--paths tiny paths over a line with 50 ms round trip",
+        content: Content::Tiny(None),
+        line: Some(milliseconds(50, None)),
+        upstream: true,
+        pairs: 1,
+    },
+    Case {
+        name: "chain-50ms-full",
+        about: "2,001 tiny paths over the same line, ours alone",
+        content: Content::Tiny(Some(TINY)),
+        line: Some(milliseconds(50, None)),
+        upstream: false,
+        pairs: 3,
+    },
+    Case {
+        name: "line-100ms-100mbit",
+        about: "300 paths, 100 MiB, over 100 ms round trip and 100 Mbit/s",
+        content: Content::Realistic,
+        line: Some(milliseconds(100, Some(12_500_000))),
+        upstream: true,
+        pairs: 1,
+    },
+    Case {
+        name: "loopback-tiny",
+        about: "2,001 tiny paths, no line",
+        content: Content::Tiny(Some(TINY)),
+        line: None,
+        upstream: true,
+        pairs: 5,
+    },
+    Case {
+        name: "loopback-big",
+        about: "one file of --big MiB, no line",
+        content: Content::Big,
+        line: None,
+        upstream: true,
+        pairs: 3,
+    },
+    Case {
+        name: "many-files",
+        about: "one path of 10,000 small files, no line",
+        content: Content::ManyFiles,
+        line: None,
+        upstream: true,
+        pairs: 5,
+    },
+    Case {
+        name: "realistic",
+        about: "300 paths, 100 MiB, no line",
+        content: Content::Realistic,
+        line: None,
+        upstream: true,
+        pairs: 3,
+    },
+];
+
+/// Before the namespaces: what needs no root. Tells whether there is anything to run.
+pub(crate) fn prepare(options: &Options) -> Result<bool> {
+    if options.list {
+        for case in CASES {
+            println!("{:20} {}", case.name, case.about);
+        }
+        return Ok(false);
+    }
+    for name in &options.case {
+        ensure!(CASES.iter().any(|case| case.name == name), "no case is called {name} (--list shows them)");
+    }
+    ensure!((1..=TINY).contains(&options.paths), "--paths takes 1 to {TINY}");
+    ensure!(options.pairs != Some(0), "--pairs takes 1 or more");
+    if options.binary.is_none() && !namespace::is_inside() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(["build", "--locked", "--profile", "fast", "--package", "nix-copy-closure"])
+            .current_dir(namespace::workspace())
+            .status()
+            .context("cannot start cargo")?;
+        ensure!(status.success(), "the program does not build");
+    }
+    Ok(true)
+}
+
+/// Measures and prints.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    let binary =
+        options.binary.clone().unwrap_or_else(|| namespace::target_folder().join("fast/nix-copy-closure"));
+    // A copy: a build meanwhile must not change what is measured.
+    let copy = namespace::run_folder().join("nix-copy-closure");
+    fs::copy(&binary, &copy).with_context(|| format!("no program at {}", binary.display()))?;
+    let mut roots = roots::ensure_all(&[options.release])?;
+    let Some(root) = roots.remove(&options.release) else { return Ok(()) };
+    let keys = Keys::generate()?;
+    let bench = Bench::open(options, root, &keys, &copy)?;
+    let machine = report::machine(&bench.source.instance)?;
+    println!("{machine}\n");
+    let mut measurements = Vec::new();
+    for case in
+        CASES.iter().filter(|case| options.case.is_empty() || options.case.iter().any(|n| n == case.name))
+    {
+        for direction in [Direction::To, Direction::From] {
+            measurements.push(bench.measure(case, direction).with_context(|| format!("case {}", case.name))?);
+        }
+    }
+    println!("\n{}", report::table(&measurements));
+    println!("load average at the end: {}; took {:.0} s", report::load(), start.elapsed().as_secs_f64());
+    if let Some(file) = &options.json {
+        exec::write_file(file, format!("{:#}\n", report::json(&machine, &measurements)))?;
+    }
+    Ok(())
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    root: PathBuf,
+    keys: &'a Keys,
+    binary: &'a Path,
+    /// Holds what is copied.
+    source: Receiver,
+    tiny: OnceCell<()>,
+    big: OnceCell<String>,
+    many: OnceCell<String>,
+    realistic: OnceCell<String>,
+}
+
+/// What a run has to leave at its destination.
+struct Expected {
+    root: String,
+    rows: BTreeMap<String, Row>,
+}
+
+/// Who copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    Ours,
+    Upstream,
+}
+
+impl<'a> Bench<'a> {
+    fn open(options: &'a Options, root: PathBuf, keys: &'a Keys, binary: &'a Path) -> Result<Self> {
+        let source = lab::receiver(options.release, &root, keys, "source", &Settings::default(), |_| Ok(()))?;
+        let bench = Self {
+            options,
+            root,
+            keys,
+            binary,
+            source,
+            tiny: OnceCell::new(),
+            big: OnceCell::new(),
+            many: OnceCell::new(),
+            realistic: OnceCell::new(),
+        };
+        bench.install(&bench.source.instance)?;
+        Ok(bench)
+    }
+
+    fn install(&self, instance: &Instance) -> Result<()> {
+        let place = instance.path(OURS);
+        fs::copy(self.binary, &place).with_context(|| format!("cannot write {}", place.display()))?;
+        Ok(())
+    }
+
+    /// The closure of a case, made on first use.
+    fn content(&self, content: Content) -> Result<Expected> {
+        let Receiver { instance, store, .. } = &self.source;
+        let later = |cell: &OnceCell<String>, make: &dyn Fn() -> Result<String>| -> Result<String> {
+            if cell.get().is_none() {
+                let _ = cell.set(make()?);
+            }
+            Ok(cell.get().cloned().unwrap_or_default())
+        };
+        let root = match content {
+            Content::Tiny(count) => {
+                if self.tiny.get().is_none() {
+                    fixtures::chain(instance, TINY)?;
+                    let _ = self.tiny.set(());
+                }
+                closures::link_of_chain(count.unwrap_or(self.options.paths) - 1)
+            }
+            Content::Big => later(&self.big, &|| closures::big(instance, store, self.options.big << 20))?,
+            Content::ManyFiles => later(&self.many, &|| fixtures::many_files(instance))?,
+            Content::Realistic => later(&self.realistic, &|| closures::realistic(instance, store))?,
+        };
+        let mut all = database::read(store)?;
+        let mut rows = BTreeMap::new();
+        let mut pending = vec![root.clone()];
+        while let Some(path) = pending.pop() {
+            if let Some(row) = all.remove(&path) {
+                pending.extend(row.references.iter().cloned());
+                rows.insert(path, row);
+            }
+        }
+        ensure!(!rows.is_empty(), "{root} is not in the source");
+        Ok(Expected { root, rows })
+    }
+
+    fn measure(&self, case: &Case, direction: Direction) -> Result<Measurement> {
+        let expected = self.content(case.content)?;
+        let bytes = expected.rows.values().filter_map(|row| u64::try_from(row.nar_size?).ok()).sum();
+        let mut measurement = Measurement {
+            case: case.name,
+            direction: direction.flag(),
+            paths: expected.rows.len(),
+            bytes,
+            ours: Vec::new(),
+            upstream: Vec::new(),
+            login: Vec::new(),
+        };
+        for pair in 0..self.options.pairs.unwrap_or(case.pairs) {
+            let mut programs = vec![Program::Ours];
+            if case.upstream {
+                programs.push(Program::Upstream);
+            }
+            for program in programs {
+                let turn = self.turn(case, direction, program, &expected, pair == 0)?;
+                println!(
+                    "{:20} {:6} {program:8?} {:8.2} s  {:3} MB   (bare login {:.2} s)",
+                    case.name,
+                    direction.flag(),
+                    turn.sample.seconds,
+                    turn.sample.peak.div_ceil(1 << 20),
+                    turn.login
+                );
+                measurement.login.push(turn.login);
+                match program {
+                    Program::Ours => measurement.ours.push(turn.sample),
+                    Program::Upstream => measurement.upstream.push(turn.sample),
+                }
+            }
+        }
+        Ok(measurement)
+    }
+
+    /// One copy into a fresh store.
+    fn turn(
+        &self,
+        case: &Case,
+        direction: Direction,
+        program: Program,
+        expected: &Expected,
+        thorough: bool,
+    ) -> Result<Turn> {
+        let settings = Settings::default();
+        let receiver =
+            lab::receiver(self.options.release, &self.root, self.keys, "receiver", &settings, |_| Ok(()))?;
+        self.install(&receiver.instance)?;
+        let (near, server) = match direction {
+            Direction::To => (&self.source.instance, &receiver.server),
+            Direction::From => (&receiver.instance, &self.source.server),
+        };
+        self.keys.install_client(near, &[server])?;
+        let relay = case.line.map(|line| Relay::start(server.port(), line)).transpose()?;
+        let port = relay.as_ref().map_or(server.port(), Relay::port);
+        let login = self.login(near, server, port)?;
+        let mut command = near.command(match program {
+            Program::Ours => "/lab/nix-copy-closure",
+            Program::Upstream => "nix-copy-closure",
+        });
+        command
+            .env("NIX_SSHOPTS", self.ssh_options(server, port))
+            .args([direction.flag(), "root@127.0.0.1"])
+            .arg(&expected.root);
+        let finished = exec::capture_within(&mut command, TIME_LIMIT, Vec::new())?.success()?;
+        let rows = database::read(&receiver.store)?;
+        check(&rows, expected).with_context(|| format!("{program:?} {} {}", direction.flag(), case.name))?;
+        if thorough {
+            let roots = std::slice::from_ref(&expected.root);
+            let wrong = compare::judge(&receiver.instance, &receiver.store, roots)?;
+            ensure!(wrong.is_empty(), "{program:?}: Nix finds wrong: {}", wrong.join("\n"));
+        }
+        let sample = Sample { seconds: finished.took.as_secs_f64(), peak: finished.peak };
+        Ok(Turn { sample, login })
+    }
+
+    /// How long ssh takes for nothing: the part of a copy that no client can save.
+    fn login(&self, near: &Instance, server: &Server, port: u16) -> Result<f64> {
+        let mut command = near.command("ssh");
+        let options = self.ssh_options(server, port);
+        command.args(options.split_whitespace()).args(["root@127.0.0.1", "true"]);
+        Ok(exec::capture(&mut command)?.success()?.took.as_secs_f64())
+    }
+
+    /// The same for both programs. The relay's port is not in known_hosts, sshd's is.
+    fn ssh_options(&self, server: &Server, port: u16) -> String {
+        format!(
+            "-F none -p {port} -o BatchMode=yes -o HostKeyAlias=[127.0.0.1]:{} {}",
+            server.port(),
+            self.options.for_ssh
+        )
+    }
+}
+
+struct Turn {
+    sample: Sample,
+    login: f64,
+}
+
+/// Whether all arrived, and nothing else, as it was.
+fn check(rows: &BTreeMap<String, Row>, expected: &Expected) -> Result<()> {
+    for (path, row) in &expected.rows {
+        let found = rows.get(path).with_context(|| format!("{path} did not arrive"))?;
+        let same =
+            found.hash == row.hash && found.nar_size == row.nar_size && found.references == row.references;
+        ensure!(same, "{path} is registered otherwise: {found:?}, expected {row:?}");
+    }
+    ensure!(rows.len() == expected.rows.len(), "{} paths arrived, not {}", rows.len(), expected.rows.len());
+    Ok(())
+}
