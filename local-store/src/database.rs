@@ -12,7 +12,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use crate::{Access, LocalStoreError};
+use crate::{Access, LocalStoreError, header::Header};
 
 /// How long SQLite itself waits for a lock; as in Nix, where a garbage collection may hold it for long.
 const BUSY_TIMEOUT: Duration = Duration::from_hours(1);
@@ -38,6 +38,8 @@ struct Handle {
     connection: Connection,
     /// Of the moment before it was opened, where the connection ignores all locks.
     unlocked_since: Option<FileState>,
+    /// Closed after the connection.
+    _header: Option<Header>,
 }
 
 /// What changes whenever somebody writes to the database.
@@ -64,7 +66,7 @@ impl Database {
     /// Opens an existing database.
     pub(crate) fn open(path: PathBuf, access: Access) -> Result<Self, LocalStoreError> {
         let database = Self { path, access, idle: Mutex::default() };
-        if database.journal()? == Journal::None {
+        if database.journal()?.0 == Journal::None {
             return Err(LocalStoreError::NoStore { path: database.path });
         }
         let handle = database.connect()?;
@@ -174,7 +176,8 @@ impl Database {
 
     fn connect_for_writing(&self) -> Result<Handle, LocalStoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = match self.journal()? {
+        let (journal, header) = self.journal()?;
+        let opened = match journal {
             Journal::Rollback => Connection::open_with_flags_and_vfs(&self.path, flags, "unix-dotfile"),
             Journal::WriteAhead | Journal::None => Connection::open_with_flags(&self.path, flags),
         };
@@ -189,26 +192,26 @@ impl Database {
                 Ok(connection)
             })
             .map_err(self.failed("open"))?;
-        Ok(Handle { connection, unlocked_since: None })
+        Ok(Handle { connection, unlocked_since: None, _header: header })
     }
 
     fn connect_for_reading(&self) -> Result<Handle, LocalStoreError> {
-        let write_ahead = self.journal()? == Journal::WriteAhead;
-        let locking =
-            || self.open_uri("mode=ro").map(|connection| Handle { connection, unlocked_since: None });
+        let (journal, header) = self.journal()?;
+        let write_ahead = journal == Journal::WriteAhead;
         // Fails where nobody has it open and this user cannot make the file of shared memory.
-        if write_ahead && let Ok(handle) = locking() {
-            return Ok(handle);
+        if write_ahead && let Ok(connection) = self.open_uri("mode=ro") {
+            return Ok(Handle { connection, unlocked_since: None, _header: header });
         }
         // Without commits beside the main file that file alone is the whole truth, as long as it stays so.
         let before = self.state()?;
         if write_ahead && before.pending {
             // Somebody may have opened it just now; otherwise these commits are out of this user's reach.
-            return locking().map_err(self.failed("open"));
+            let connection = self.open_uri("mode=ro").map_err(self.failed("open"))?;
+            return Ok(Handle { connection, unlocked_since: None, _header: header });
         }
         // A writer with a rollback journal may be at work: then the caller tries again.
         let connection = self.open_uri("immutable=1").map_err(self.failed("open"))?;
-        Ok(Handle { connection, unlocked_since: Some(before) })
+        Ok(Handle { connection, unlocked_since: Some(before), _header: header })
     }
 
     fn open_uri(&self, query: &str) -> Result<Connection, rusqlite::Error> {
@@ -230,19 +233,25 @@ impl Database {
         Ok(connection)
     }
 
-    fn journal(&self) -> Result<Journal, LocalStoreError> {
-        let mut header = [0; 20];
-        let read =
-            fs::File::open(&self.path).and_then(|mut file| io::Read::read_exact(&mut file, &mut header));
-        match read {
+    /// What the header says, and that header, which must outlive every connection that is opened now.
+    fn journal(&self) -> Result<(Journal, Option<Header>), LocalStoreError> {
+        let mut bytes = [0; 20];
+        let absent = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+        };
+        let header = match Header::open(&self.path) {
+            Ok(header) => header,
+            Err(error) if absent(&error) => return Ok((Journal::None, None)),
+            Err(error) => return Err(LocalStoreError::io("open", &self.path)(error)),
+        };
+        let journal = match header.read(&mut bytes) {
             // Bytes 18 and 19: the versions that writers and readers must know; 2 is write-ahead logging.
-            Ok(()) if matches!(header, [.., 2, 2]) => Ok(Journal::WriteAhead),
-            Ok(()) => Ok(Journal::Rollback),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
-                Ok(Journal::None)
-            }
-            Err(error) => Err(LocalStoreError::io("read", &self.path)(error)),
-        }
+            Ok(()) if matches!(bytes, [.., 2, 2]) => Journal::WriteAhead,
+            Ok(()) => Journal::Rollback,
+            Err(error) if absent(&error) => Journal::None,
+            Err(error) => return Err(LocalStoreError::io("read", &self.path)(error)),
+        };
+        Ok((journal, Some(header)))
     }
 
     fn state(&self) -> Result<FileState, LocalStoreError> {

@@ -48,6 +48,7 @@ mod content;
 mod database;
 mod derivation;
 mod error;
+mod header;
 mod import;
 mod layout;
 mod path_lock;

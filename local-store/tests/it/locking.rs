@@ -138,3 +138,39 @@ async fn whatever_is_asked_about_with_a_lock_is_listed_once() {
     drop(store);
     assert!(!list.exists());
 }
+
+/// Whether SQLite of another process would take itself for the only one that has the database open.
+#[test]
+#[ignore = "only as a child of the test below"]
+fn child_tries_to_lock_the_database() {
+    let path =
+        std::path::PathBuf::from(std::env::var("NCC_TEST_ROOT").unwrap()).join("nix/var/nix/db/db.sqlite");
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let free = rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    eprintln!("free: {free}");
+}
+
+/// A process that closes any descriptor of a file loses all its POSIX locks on it, those of SQLite too. Another
+/// process then takes itself for the last one and deletes the write-ahead log under the first.
+#[test]
+fn looking_at_the_database_file_does_not_end_the_locks_on_it() {
+    let scratch = Scratch::new();
+    let locked = |when: &str| {
+        let output = child("locking::child_tries_to_lock_the_database")
+            .env("NCC_TEST_ROOT", scratch.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("free: false"), "{when}: {text}");
+    };
+    let store = scratch.store();
+    locked("one store");
+    // Each opens the file to see what kind of journal it has.
+    let again = scratch.store();
+    locked("a second one");
+    let reader = open_read_only(&scratch.path());
+    locked("and one for reading");
+    drop((again, reader));
+    locked("the first one is left");
+    drop(store);
+}

@@ -109,6 +109,28 @@ async fn the_collector_heeds_our_roots() {
     assert_eq!(fs::metadata(reserved).unwrap().len(), 8 << 20, "made again after the collection");
 }
 
+/// It was, where we had looked at the header of the database file and closed it again: Nix, which closed its connection
+/// as if it were the last, took the write-ahead log away with all that was to come.
+#[test]
+fn what_is_registered_while_nix_comes_and_goes_is_not_lost() {
+    if !nix_is_here() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let root = scratch.path();
+    let nar = ncc_store::test_util::file_nar(b"x");
+    let store = scratch.store();
+    let again = scratch.store();
+    for name in ["a", "b", "c"] {
+        let info = output(name, &nar);
+        store.add_nar(&info, &mut &nar[..]).unwrap();
+        nix_ok(&root, "nix-store", ["--query", "--hash", &full(&info.path)]);
+        assert!(store.state_dir().join("db/db.sqlite-wal").exists(), "two stores have it open");
+    }
+    drop((store, again));
+    assert_eq!(registered(&scratch.store()).len(), 3);
+}
+
 const EXPRESSION: &str = r#"
 let
   dep = derivation { name = "dep"; system = builtins.currentSystem; builder = "/bin/sh"; outputs = [ "out" "dev" ]; };
