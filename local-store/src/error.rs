@@ -234,6 +234,13 @@ pub enum LocalStoreError {
         /// One of them.
         path: StorePath,
     },
+    /// Where the lock file of a path must be lies something else: a store path whose name ends in `.lock`, or what
+    /// somebody put there.
+    #[error("'{path}' is in the place of a lock file and is none")]
+    NoLockFile {
+        /// Where.
+        path: PathBuf,
+    },
     /// The caller went away while a lock was waited for.
     #[error("gave up waiting for '{path}'")]
     Cancelled {
@@ -310,6 +317,7 @@ impl LocalStoreError {
             | Self::Unverifiable { .. }
             | Self::Derivation { .. }
             | Self::Remove { .. }
+            | Self::NoLockFile { .. }
             | Self::InvalidReference { .. }
             | Self::Cycle { .. }
             | Self::Name { .. } => true,

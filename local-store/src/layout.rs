@@ -5,9 +5,10 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use rustix::fs::{FallocateFlags, FlockOperation, StatVfsMountFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, StatVfsMountFlags};
 
 use crate::{LocalStoreConfig, LocalStoreError, Symlinks, database::Database};
 
@@ -17,6 +18,9 @@ const SCHEMA: u64 = 10;
 const SCHEMA_FILE_LIMIT: usize = 32;
 /// Space that the garbage collector frees before it begins, as it must write to the database on a full disk.
 const RESERVED_BYTES: u64 = 8 << 20;
+
+/// Held by whoever of this process looks for a database and makes one.
+static CREATING: Mutex<()> = Mutex::new(());
 
 /// Makes the store in `config` if there is none, and locks its schema. The lock ends with the file.
 pub(crate) fn prepare(config: &LocalStoreConfig) -> Result<File, LocalStoreError> {
@@ -31,17 +35,21 @@ pub(crate) fn prepare(config: &LocalStoreConfig) -> Result<File, LocalStoreError
         make_directory(&state(name))?;
     }
     let lock = lock_schema(&state("db/big-lock"))?;
+    // Other processes may be at it too, which SQLite sorts out; its locks do not hold between threads of one process
+    // that close the file.
+    let creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
     match read_schema(&state("db/schema"))? {
         Some(SCHEMA) => {}
         Some(found) => {
             return Err(LocalStoreError::Schema { path: state("db/schema"), found, supported: SCHEMA });
         }
         None => {
-            make_file(&config.database_file(), 0o644)?;
+            create_file(&config.database_file(), 0o644)?;
             Database::create(&config.database_file())?;
             write_schema(&config.database_dir())?;
         }
     }
+    drop(creating);
     reserve_space(&state("db/reserved"));
     Ok(lock)
 }
@@ -56,8 +64,23 @@ pub(crate) fn check(config: &LocalStoreConfig) -> Result<(), LocalStoreError> {
     }
 }
 
-/// Opens a file, creating it with exactly this mode.
+/// Opens a file, creating it with exactly this mode. Follows no link.
 pub(crate) fn make_file(path: &Path, mode: u32) -> Result<File, LocalStoreError> {
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    loop {
+        if let Some(file) = create_file(path, mode)? {
+            return Ok(file);
+        }
+        match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+            // Removed between the two calls, as lock files are.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {}
+            opened => return opened.map_err(LocalStoreError::io("open", path)),
+        }
+    }
+}
+
+/// Creates a file with exactly this mode, unless there is one.
+fn create_file(path: &Path, mode: u32) -> Result<Option<File>, LocalStoreError> {
     let failed = |error| LocalStoreError::io("create", path)(error);
     match OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path) {
         Ok(file) => {
@@ -65,11 +88,9 @@ pub(crate) fn make_file(path: &Path, mode: u32) -> Result<File, LocalStoreError>
             if mode & 0o077 != 0 {
                 file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
             }
-            Ok(file)
+            Ok(Some(file))
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            OpenOptions::new().read(true).write(true).open(path).map_err(LocalStoreError::io("open", path))
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(failed(error)),
     }
 }
@@ -140,7 +161,11 @@ fn write_schema(directory: &Path) -> Result<(), LocalStoreError> {
     file.write_all(SCHEMA.to_string().as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(LocalStoreError::io("write", &temporary))?;
-    fs::rename(&temporary, &path).map_err(LocalStoreError::io("create", path))
+    match fs::rename(&temporary, &path) {
+        // A process of the same number in another container was at it too, and done first.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
+        renamed => renamed.map_err(LocalStoreError::io("create", path)),
+    }
 }
 
 fn reserve_space(path: &PathBuf) {

@@ -1,8 +1,9 @@
 //! The lock on one store path while it is created: a file `<path>.lock` beside it.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::Write as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -31,16 +32,39 @@ impl PathLock {
         path.push(".lock");
         let path = PathBuf::from(path);
         loop {
-            let file = make_file(&path, 0o600)?;
+            // `x.lock` is also the name of a store path, which is read-only; a lock file never is.
+            let is_lock_file =
+                |status: &Metadata| status.is_file() && (status.mode() & 0o200 != 0 || status.nlink() == 0);
+            let file = match make_file(&path, 0o600) {
+                Ok(file) => file,
+                Err(error) => match fs::symlink_metadata(&path) {
+                    Ok(status) if !is_lock_file(&status) => {
+                        return Err(LocalStoreError::NoLockFile { path });
+                    }
+                    _ => return Err(error),
+                },
+            };
+            let status = file.metadata().map_err(LocalStoreError::io("examine", &path))?;
+            if !is_lock_file(&status) {
+                return Err(LocalStoreError::NoLockFile { path });
+            }
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(error) => return Err(LocalStoreError::errno("lock", path)(error)),
             }
-            // A byte in it says that its owner was done and removed it: others lock another file by now.
-            if file.metadata().map_err(LocalStoreError::io("examine", &path))?.len() == 0 {
+            let status = file.metadata().map_err(LocalStoreError::io("examine", &path))?;
+            // Its owner was done and removed it, or a collector did: others lock another file by now. Nix looks for
+            // the byte that the owner has written to it, for which there may have been no space.
+            if status.nlink() == 0 {
+                continue;
+            }
+            if status.len() == 0 {
                 return Ok(Some(Self { file, path }));
             }
+            // Marked as done and still there: its owner was stopped in between. Nobody will ever use it, so all of
+            // Nix would wait for ever; and nobody but its owner, who we are now, may remove it.
+            fs::remove_file(&path).map_err(LocalStoreError::io("remove", &path))?;
         }
     }
 
@@ -95,6 +119,86 @@ mod tests {
         drop(PathLock::try_acquire(&object).unwrap().unwrap());
         assert!(directory.path().join("object.lock").exists());
         assert!(PathLock::acquire(&object, &|| false).is_ok());
+    }
+
+    #[test]
+    fn a_lock_file_that_was_removed_without_a_mark_is_no_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let object = directory.path().join("object");
+        let lock_file = directory.path().join("object.lock");
+        // Opened, as if by somebody who waits, and then removed; for the mark the disk was too full.
+        let lock = PathLock::try_acquire(&object).unwrap().unwrap();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| PathLock::acquire(&object, &|| false));
+            thread::sleep(Duration::from_millis(20));
+            fs::remove_file(&lock_file).unwrap();
+            drop(lock);
+            let acquired = waiter.join().unwrap().unwrap();
+            assert_eq!(
+                acquired.file.metadata().unwrap().ino(),
+                fs::metadata(&lock_file).unwrap().ino(),
+                "the one that everybody else sees"
+            );
+        });
+    }
+
+    #[test]
+    fn a_lock_file_marked_as_done_is_not_waited_for_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let object = directory.path().join("object");
+        fs::write(directory.path().join("object.lock"), "d").unwrap();
+        let lock = PathLock::try_acquire(&object).unwrap().unwrap();
+        assert_eq!(fs::metadata(directory.path().join("object.lock")).unwrap().len(), 0);
+        lock.retire();
+    }
+
+    #[test]
+    fn what_is_no_lock_file_is_left_alone() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let directory = tempfile::tempdir().unwrap();
+        let victim = directory.path().join("victim");
+        fs::write(&victim, "").unwrap();
+        // Whoever may write to a store directory could put a link there.
+        symlink(&victim, directory.path().join("a.lock")).unwrap();
+        symlink("nowhere", directory.path().join("b.lock")).unwrap();
+        // Store paths.
+        fs::write(directory.path().join("c.lock"), "").unwrap();
+        fs::set_permissions(directory.path().join("c.lock"), fs::Permissions::from_mode(0o444)).unwrap();
+        fs::create_dir(directory.path().join("d.lock")).unwrap();
+        for name in ["a", "b", "c", "d"] {
+            let error = PathLock::try_acquire(&directory.path().join(name)).unwrap_err();
+            assert!(matches!(error, LocalStoreError::NoLockFile { .. }), "{name}: {error:?}");
+            assert!(directory.path().join(format!("{name}.lock")).symlink_metadata().is_ok(), "{name}");
+        }
+        assert_eq!(fs::read(victim).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_lock_file_may_vanish_at_any_moment() {
+        let directory = tempfile::tempdir().unwrap();
+        let object = directory.path().join("object");
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            let others = scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    if let Some(lock) = PathLock::try_acquire(&object).unwrap() {
+                        lock.retire();
+                    }
+                }
+            });
+            for _ in 0..20_000 {
+                match PathLock::try_acquire(&object) {
+                    Ok(Some(lock)) => lock.retire(),
+                    Ok(None) => {}
+                    Err(error) => {
+                        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                        panic!("{error:?}");
+                    }
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            others.join().unwrap();
+        });
     }
 
     #[test]
