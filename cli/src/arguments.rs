@@ -60,6 +60,8 @@ impl Task {
     args_override_self = true,
     disable_help_flag = true,
     disable_version_flag = true,
+    // The narrowest terminal that people use; no wider, since that reads worse.
+    term_width = 80,
     override_usage = "nix-copy-closure [--to|--from] [OPTIONS] HOST PATH...\n       \
                       nix-copy-closure --serve [--write] [--store URI]",
     after_long_help = exit::TABLE

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use ncc_copy::{CopyError, Observer, OnFailure, Plan, Purpose, Request};
 use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
-use ncc_store::{Destination, Outputs, Source, StorePath};
+use ncc_store::{Destination, Outputs, Source, StoreDir, StorePath};
 
 use crate::{
     arguments::Arguments,
     chain::chain,
     dry_run, exit,
     failure::Failure,
+    nothing::Nothing,
+    output,
     picture::GraphFormat,
     pictures,
-    progress::{Direction, Importance, LogFormat, Progress, ProgressOptions, aside, tell},
+    progress::{Direction, Importance, LogFormat, Progress, ProgressOptions, Wire, aside, tell},
     roots, stores,
 };
 
@@ -41,7 +43,8 @@ pub(crate) async fn copy(arguments: &Arguments) -> Result<(), Failure> {
         Local::Store(store) => (store, &remote.store),
         Local::Nothing(nothing) => (&remote.store, nothing),
     };
-    let result = work(arguments, &request, source, destination, &progress, &direction).await;
+    let wire = || Wire { sent: remote.counter.sent(), received: remote.counter.received() };
+    let result = work(arguments, &request, source, destination, &progress, &direction, wire).await;
     remote.store.close().await;
     result
 }
@@ -50,18 +53,16 @@ pub(crate) async fn copy(arguments: &Arguments) -> Result<(), Failure> {
 enum Local {
     Store(LocalStore),
     /// A destination that is only looked at, and does not exist yet.
-    Nothing(dry_run::Nothing),
+    Nothing(Nothing),
 }
 
 impl Local {
     fn open(config: LocalStoreConfig, arguments: &Arguments) -> Result<Self, Failure> {
-        let access = match (arguments.what.from, arguments.what.dry_run) {
-            (true, true) if !config.state_dir.join("db").exists() => {
-                return Ok(Self::Nothing(dry_run::Nothing::new(config)));
-            }
-            (true, false) => Access::ReadWrite,
-            _ => Access::ReadOnly,
-        };
+        let (from, look) = (arguments.what.from, arguments.what.dry_run);
+        if let (true, true, Some(nothing)) = (from, look, Nothing::instead_of(&config)) {
+            return Ok(Self::Nothing(nothing));
+        }
+        let access = if from && !look { Access::ReadWrite } else { Access::ReadOnly };
         LocalStore::open(config, access).map(Self::Store).map_err(|error| Failure::plain(&error))
     }
 }
@@ -106,6 +107,7 @@ async fn work(
     destination: &dyn Destination,
     progress: &Progress,
     direction: &Direction,
+    wire: impl Fn() -> Wire,
 ) -> Result<(), Failure> {
     let observer = progress.observer();
     let result = plan_and_run(arguments, request, source, destination, &observer, direction).await;
@@ -117,11 +119,11 @@ async fn work(
     };
     progress.finish(report.as_deref().ok());
     if arguments.show.json {
-        println!("{}", progress.report_json(report.as_deref(), None));
+        print(&(progress.report_json(report.as_deref(), Some(wire())) + "\n"))?;
     }
     match report {
         Ok(_) => Ok(()),
-        Err(error) => Err(explain(&error, request.on_failure)),
+        Err(error) => Err(explain(&error, request.on_failure, source.store_dir())),
     }
 }
 
@@ -146,21 +148,31 @@ async fn plan_and_run(
     let plan: Plan = ncc_copy::plan(source, destination, request, observer).await.map_err(Trouble::Copy)?;
     aside(|| pictures::draw(arguments, &plan, source.store_dir())).map_err(Trouble::Other)?;
     if arguments.what.dry_run {
-        dry_run::show(arguments, &plan, direction, destination.store_dir());
+        let text = dry_run::describe(arguments, &plan, direction, destination.store_dir());
+        aside(|| print(&text)).map_err(Trouble::Other)?;
         return Ok(Done::Looked);
     }
     let report = ncc_copy::run(source, destination, &plan, request.on_failure, observer).await;
     report.map(Box::new).map(Done::Copied).map_err(Trouble::Copy)
 }
 
-/// Where several paths failed, each gets its own line before the summary.
-fn explain(error: &CopyError, on_failure: OnFailure) -> Failure {
+fn print(text: &str) -> Result<(), Failure> {
+    output::print(text).map_err(|error| Failure::new("standard output cannot be written to", error))
+}
+
+/// Where several paths failed, each gets its own line before the summary, and so does what needs them.
+fn explain(error: &CopyError, on_failure: OnFailure, store_dir: &StoreDir) -> Failure {
     let failure = Failure::plain(error);
     let CopyError::Failed { report } = error else { return failure };
     for failed in &report.failed {
-        if let Some(error) = &failed.error {
-            tell(Importance::Error, &format!("error: {}", chain(error)));
-        }
+        let line = match &failed.error {
+            Some(error) => chain(error),
+            None => format!(
+                "'{}' was not copied, since it refers to a path that could not be",
+                store_dir.full(&failed.path)
+            ),
+        };
+        tell(Importance::Error, &format!("error: {line}"));
     }
     match on_failure {
         OnFailure::Stop => failure.hint("'--keep-going' copies everything that does not need these paths"),

@@ -6,6 +6,7 @@ use crate::{
     arguments::{Document, definition},
     exit,
     failure::Failure,
+    output,
 };
 
 /// Prints a document on standard output.
@@ -19,7 +20,8 @@ pub(crate) fn print(document: Document) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut definition(), "nix-copy-closure", &mut text);
         }
     }
-    io::stdout().write_all(&text).map_err(|error| Failure::new("standard output cannot be written to", error))
+    output::print(&String::from_utf8_lossy(&text))
+        .map_err(|error| Failure::new("standard output cannot be written to", error))
 }
 
 const EXAMPLES: &str = "\

@@ -3,7 +3,7 @@
 /// What the manual says about them.
 pub(crate) const TABLE: &str = "\
 Exit status:
-  0    every path given is valid at the destination (with --dry-run: nothing was done)
+  0    every path given is valid at the destination (no claim after --dry-run)
   1    an error, also of the command line; what was registered until then stays
   3    the host was not reached, or did not let us in
   4    with --keep-going: some paths could not be copied, all others were

@@ -16,6 +16,8 @@ mod environment;
 mod exit;
 mod failure;
 mod logging;
+mod nothing;
+mod output;
 mod picture;
 mod pictures;
 mod progress;
@@ -24,6 +26,7 @@ mod serving;
 mod settings;
 mod ssh;
 mod stores;
+mod wire;
 mod writable;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use crate::{
     arguments::Arguments,
     environment::variable,
     failure::Failure,
+    output,
     picture::{self, TreeOptions},
 };
 
@@ -27,7 +28,9 @@ pub(crate) fn draw(arguments: &Arguments, plan: &Plan, store_dir: &StoreDir) -> 
         if arguments.show.json {
             eprint!("{}", picture::tree(plan, store_dir, &options(io::stderr().is_terminal())));
         } else {
-            print!("{}", picture::tree(plan, store_dir, &options(io::stdout().is_terminal())));
+            let tree = picture::tree(plan, store_dir, &options(io::stdout().is_terminal()));
+            output::print(&tree)
+                .map_err(|error| Failure::new("standard output cannot be written to", error))?;
         }
     }
     Ok(())

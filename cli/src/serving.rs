@@ -3,7 +3,7 @@
 use ncc_local_store::{Access, LocalStore};
 use ncc_protocol::serve::{Server, Writing};
 
-use crate::{arguments::Arguments, failure::Failure, stores};
+use crate::{arguments::Arguments, failure::Failure, nothing::Nothing, stores};
 
 /// Serves the local store over stdin and stdout until the client ends.
 pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Failure> {
@@ -13,6 +13,11 @@ pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Failure> {
         (Access::ReadOnly, Writing::Refused)
     };
     let config = stores::local_config(arguments)?;
+    // Whoever only looks at a store that is not there yet finds it empty, and does not make it.
+    if let (Writing::Refused, Some(nothing)) = (writing, Nothing::instead_of(&config)) {
+        let server = Server::new(tokio::io::stdin(), tokio::io::stdout(), &nothing, writing);
+        return server.run().await.map_err(|error| Failure::plain(&error));
+    }
     let store = LocalStore::open(config, access).map_err(|error| Failure::plain(&error))?;
     let server = Server::new(tokio::io::stdin(), tokio::io::stdout(), &store, writing);
     server.run().await.map_err(|error| Failure::plain(&error))

@@ -41,6 +41,7 @@ impl Connection<'_> {
     }
 
     #[cfg(not(feature = "ssh"))]
+    #[expect(clippy::unused_self, reason = "as its namesake")]
     fn openssh(self) -> Result<Arc<dyn Transport>, Failure> {
         Err(Failure::text("this program was built without OpenSSH as a transport (feature 'ssh')"))
     }
@@ -58,6 +59,7 @@ impl Connection<'_> {
     }
 
     #[cfg(not(feature = "ssh2"))]
+    #[expect(clippy::unused_self, reason = "as its namesake")]
     fn libssh2(self) -> Result<Arc<dyn Transport>, Failure> {
         Err(Failure::text("this program was built without libssh2 as a transport")
             .hint("build it with 'cargo install --path cli --features ssh2'"))

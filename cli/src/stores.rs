@@ -16,6 +16,7 @@ use crate::{
     environment::variable,
     failure::Failure,
     ssh::{self, HostKey},
+    wire::{Counted, Counter},
 };
 
 /// Where the local store lies: `--store`, else `NIX_REMOTE`, else the system's.
@@ -60,7 +61,7 @@ impl Parameters {
             match key {
                 "remote-store" => parameters.store = parameters.store.or(Some(value)),
                 "remote-program" => parameters.program = parameters.program.or(Some(value)),
-                "compress" => parameters.compress |= matches!(value.as_str(), "true" | "1" | "yes"),
+                "compress" => parameters.compress |= boolean(key, &value)?,
                 "ssh-key" => parameters.key = Some(value.into()),
                 "base64-ssh-public-host-key" => parameters.host_key = Some(value),
                 // One connection is all that is made: it carries everything at once.
@@ -82,6 +83,15 @@ impl Parameters {
     }
 }
 
+/// As Nix reads one.
+fn boolean(key: &str, value: &str) -> Result<bool, Failure> {
+    match value {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => Err(Failure::text(format!("the host's parameter '{key}' is '{value}', neither true nor false"))),
+    }
+}
+
 fn compress(arguments: &Arguments) -> bool {
     for (given, name) in [(arguments.how.bzip2, "--bzip2"), (arguments.how.xz, "--xz")] {
         if given {
@@ -94,6 +104,8 @@ fn compress(arguments: &Arguments) -> bool {
 /// The other side.
 pub(crate) struct Remote {
     pub(crate) store: RemoteStore,
+    /// What goes over the wire.
+    pub(crate) counter: Counter,
     /// Must live as long as connections are made.
     _host_key: Option<HostKey>,
 }
@@ -140,7 +152,9 @@ pub(crate) fn remote(
         };
         connection.transport(arguments.how.transport.unwrap_or_default())?
     };
-    Ok(Remote { store: RemoteStore::new(transport, options), _host_key: host_key })
+    let counter = Counter::default();
+    let transport = Arc::new(Counted::new(transport, counter.clone()));
+    Ok(Remote { store: RemoteStore::new(transport, options), counter, _host_key: host_key })
 }
 
 /// What serves on `localhost` where there is no Nix: this very program.

@@ -1,0 +1,162 @@
+//! The command line itself.
+
+use crate::support::World;
+
+#[test]
+fn no_host_is_upstreams_error() {
+    let world = World::new();
+    let ran = world.run(&mut world.bare());
+    ran.says(1, &["error: no host name specified", "--help"]);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn an_unknown_option_is_refused_and_never_a_host() {
+    let world = World::new();
+    for words in
+        [&["--bogus", "localhost"][..], &["localhost", "--bogus"], &["-oProxyCommand=touch x", "localhost"]]
+    {
+        let ran = world.run(world.copy().args(words).arg(&world.top));
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{}", ran.transcript());
+        assert!(ran.stderr.starts_with("error: unexpected argument '-"), "{}", ran.transcript());
+    }
+    assert!(!world.to().exists() && !world.directory().join("x").exists());
+}
+
+#[test]
+fn options_may_follow_paths() {
+    let world = World::new();
+    let mut command = world.bare();
+    command.arg("localhost").arg(&world.top).arg("--remote-store").arg(world.to());
+    command.arg(&world.other).arg("--store").arg(world.from()).arg("--to");
+    world.run(&mut command).says(0, &["copying 4 paths..."]);
+}
+
+#[test]
+fn two_dashes_end_the_options() {
+    let world = World::new();
+    let ran = world.run(world.copy().args(["--", "localhost"]).arg(&world.other));
+    ran.says(0, &["copying 1 paths..."]);
+    let ran = world.run(world.copy().args(["--", "localhost", "--dry-run"]));
+    ran.says(1, &["--dry-run' is not in the Nix store"]);
+    let ran = world.run(world.copy().args(["--", "-bad-host"]).arg(&world.other));
+    ran.says(1, &["'-bad-host' is no host to copy to or from"]);
+}
+
+#[test]
+fn what_is_given_twice_is_as_good_as_once() {
+    let world = World::new();
+    let words = ["-s", "-s", "--to", "--to", "--gzip", "--gzip", "-k", "--keep-going", "--quiet", "--quiet"];
+    world.run(world.copy().args(words).arg("localhost").arg(&world.top)).is("exit 0");
+    let mut command = world.copy();
+    command.arg("--store").arg(world.from()).args(["--include-outputs", "--include-outputs", "localhost"]);
+    world.run(command.arg(&world.top)).is("exit 0");
+}
+
+/// A script that uses every option of upstream's manual, and those that all of Nix's old commands take.
+#[test]
+fn every_option_of_upstream_in_one_command() {
+    let world = World::new();
+    let words = [
+        "--to",
+        "--gzip",
+        "--include-outputs",
+        "--use-substitutes",
+        "-s",
+        "-v",
+        "--verbose",
+        "--show-progress",
+        "--option",
+        "sandbox",
+        "false",
+        "--log-format",
+        "raw",
+        "-j",
+        "3",
+        "--max-jobs",
+        "auto",
+        "--cores",
+        "0",
+        "--timeout",
+        "100",
+        "--max-silent-time",
+        "100",
+        "-k",
+        "-K",
+        "--keep-failed",
+        "-Q",
+        "--fallback",
+        "--no-gc-warning",
+        "--readonly-mode",
+        "--bzip2",
+        "--xz",
+        "--connect-timeout",
+        "5",
+    ];
+    let ran = world.run(world.copy().args(words).arg("localhost").arg(&world.top));
+    ran.says(0, &["copying 3 paths...", "'--bzip2' is obsolete", "'--xz' is obsolete"]);
+    assert_eq!(world.copied(&world.all()), [true, true, true, false]);
+}
+
+#[test]
+fn hosts_that_are_none_are_refused() {
+    let world = World::new();
+    for host in ["-x", "user@-x", "a b", "http://x", "ssh://", "localhost:99999"] {
+        let ran = world.run(world.copy().args(["--", host]).arg(&world.other));
+        ran.says(1, &["is no host to copy to or from", host]);
+    }
+    let ran = world.run(world.copy().arg("").arg(&world.other));
+    ran.says(1, &["the host name is empty"]);
+}
+
+#[test]
+fn parameters_of_the_host_are_upstreams() {
+    let world = World::new();
+    let host = format!("localhost?remote-store={}&max-connections=4", world.to().display());
+    let mut command = world.bare();
+    command.arg("--store").arg(world.from()).arg(&host).arg(&world.other);
+    world.run(&mut command).says(0, &["copying 1 paths...", "'ssh://localhost'"]);
+    assert_eq!(world.copied(&world.all()), [false, false, false, true]);
+    let ran = world.run(world.copy().arg("localhost?bogus=1").arg(&world.other));
+    ran.is("
+        2| error: the host has a parameter 'bogus', which is not known
+        2| hint: known are: base64-ssh-public-host-key, compress, max-connections, remote-program, remote-store, ssh-key
+        exit 1
+    ");
+}
+
+#[test]
+fn compress_must_be_a_boolean() {
+    let world = World::new();
+    for value in ["true", "1", "yes", "false", "0", "no"] {
+        world.run(world.copy().arg(format!("localhost?compress={value}")).arg(&world.other)).says(0, &[]);
+    }
+    world.run(world.copy().arg("localhost?compress=maybe").arg(&world.other)).says(1, &["compress", "maybe"]);
+}
+
+#[test]
+fn sshopts_with_unbalanced_quotes_are_an_error() {
+    let world = World::new();
+    let mut command = world.copy();
+    command.env("NIX_SSHOPTS", "-o 'ProxyCommand=x").arg("nowhere.invalid").arg(&world.other);
+    world.run(&mut command).says(1, &["NIX_SSHOPTS", "quot"]);
+    // localhost needs no ssh, and does not look at it.
+    let mut command = world.copy();
+    command.env("NIX_SSHOPTS", "-o 'ProxyCommand=x").arg("localhost").arg(&world.other);
+    world.run(&mut command).says(0, &[]);
+}
+
+#[test]
+fn without_ssh_the_error_says_so() {
+    let world = World::new();
+    let ran = world.run(world.copy().arg("somewhere.invalid").arg(&world.other));
+    ran.says(3, &["ssh"]);
+}
+
+#[test]
+fn serving_takes_no_host() {
+    let world = World::new();
+    world.run(world.bare().args(["--serve", "localhost"])).says(1, &["'--serve' takes no host"]);
+    world.run(world.bare().args(["--write", "localhost"])).says(1, &["--serve"]);
+    world.run(world.bare().args(["--serve", "--to"])).says(1, &["--to"]);
+}

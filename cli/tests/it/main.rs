@@ -1,0 +1,18 @@
+//! The whole command as a black box: arguments in; exit code, stdout and stderr out, word for word.
+//!
+//! Most of it needs no Nix, no ssh and no network: `localhost`, with this very program as the server. What needs a real
+//! sshd says so loudly where there is none, and fails with `NCC_REQUIRE_REAL=1`. Real Nix is in `cargo xtask interop`.
+
+#![allow(clippy::tests_outside_test_module, reason = "this whole program is tests")]
+
+mod arguments;
+mod copies;
+mod documents;
+mod dry_run;
+mod pictures;
+mod roots;
+#[cfg(feature = "ssh")]
+mod ssh;
+mod support;
+#[cfg(feature = "ssh")]
+mod terminal;
