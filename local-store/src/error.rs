@@ -247,9 +247,15 @@ pub enum LocalStoreError {
         /// The lock file or socket.
         path: PathBuf,
     },
-    /// Another process damaged the list of temporary roots, or took it over.
+    /// No name is left for the list of temporary roots.
     #[error("the file of temporary roots '{path}' belongs to a process that is alive")]
     TempRootsTaken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process removed the list of temporary roots: a collector may have deleted what it protected.
+    #[error("the file of temporary roots '{path}' was removed by another process")]
+    TempRootsLost {
         /// The file.
         path: PathBuf,
     },

@@ -71,7 +71,7 @@ impl LocalStore {
             Access::ReadWrite => {
                 let schema_lock = layout::prepare(&config)?;
                 Some(Writing {
-                    temp_roots: TempRoots::open(&config.state_dir)?,
+                    temp_roots: TempRoots::open(&config.state_dir, &config.store_dir)?,
                     derivations: Derivations::new(&config.store_dir),
                     _schema_lock: schema_lock,
                 })
@@ -226,8 +226,12 @@ impl LocalStore {
         paths: impl IntoIterator<Item = &'a StorePath>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), LocalStoreError> {
-        let writing = self.writing()?;
-        writing.temp_roots.add(paths.into_iter().map(|path| self.store_dir().full(path)), cancelled)
+        self.writing()?.temp_roots.add(paths, cancelled)
+    }
+
+    /// Makes sure that what was rooted was so all the time.
+    pub(crate) fn check_roots(&self) -> Result<(), LocalStoreError> {
+        self.writing()?.temp_roots.check()
     }
 
     pub(crate) fn derivations(&self) -> Result<&Derivations, LocalStoreError> {

@@ -1,6 +1,6 @@
 //! Temporary roots: what this process needs, told to Nix's garbage collectors of all ages.
 //!
-//! The file `temproots/<pid>` lists full paths, each with a NUL behind it, and counts for as long as its owner holds
+//! The file `temproots/<number>` lists full paths, each with a NUL behind it, and counts for as long as its owner holds
 //! a lock on it. That lock is shared, never exclusive: a collector of Nix 2.3 waits for a shared lock of its own.
 
 use std::{
@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use ncc_store::{StoreDir, StorePath};
 use rustix::{fs::FlockOperation, io::Errno};
 
 use crate::{LocalStoreError, layout::make_file};
@@ -30,10 +31,12 @@ const COLLECTOR_PAUSE: Duration = Duration::from_millis(100);
 const ANSWER_PAUSE: Duration = Duration::from_secs(1);
 /// Paths told to a collector before its answers are read: their one-byte answers fit any socket buffer.
 const SOCKET_BATCH: usize = 64;
+/// Paths written to the file at once.
+const FILE_BATCH: usize = 1000;
 /// Longest socket path that every Unix takes.
 const SOCKET_PATH_LIMIT: usize = 100;
-/// No process id is above this, so that sums with it are free where the own id is taken: two containers that share
-/// a store may well have processes of one id.
+/// No process id is above this, so that no Nix ever calls its file like a sum with it. Two containers that share a
+/// store may well have processes of one id, and Nix removes what it finds under its own without looking at the lock.
 const PROCESS_ID_LIMIT: u64 = 1 << 22;
 /// Ids that a collector can read as a number of 31 bits.
 const NAME_ATTEMPTS: u64 = 500;
@@ -44,6 +47,7 @@ const LOCK_ATTEMPTS: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct TempRoots {
     state_dir: PathBuf,
+    store_dir: StoreDir,
     state: Mutex<State>,
 }
 
@@ -51,25 +55,26 @@ pub(crate) struct TempRoots {
 struct State {
     gc_lock: File,
     list: Option<List>,
-    rooted: HashSet<Box<str>>,
+    rooted: HashSet<StorePath>,
 }
 
 #[derive(Debug)]
 struct List {
     file: File,
     path: PathBuf,
+    length: u64,
 }
 
-/// One file per process and state directory, however many stores are open there.
-type Registry = Mutex<HashMap<(u64, u64), Weak<TempRoots>>>;
+/// One file per process, state directory and store directory, however many stores are open there.
+type Registry = Mutex<HashMap<(u64, u64, String), Weak<TempRoots>>>;
 
 impl TempRoots {
     /// Those of this process in `state_dir`.
-    pub(crate) fn open(state_dir: &Path) -> Result<Arc<Self>, LocalStoreError> {
+    pub(crate) fn open(state_dir: &Path, store_dir: &StoreDir) -> Result<Arc<Self>, LocalStoreError> {
         static REGISTRY: OnceLock<Registry> = OnceLock::new();
         let directory = state_dir.join("temproots");
         let metadata = fs::metadata(&directory).map_err(LocalStoreError::io("examine", &directory))?;
-        let key = (metadata.dev(), metadata.ino());
+        let key = (metadata.dev(), metadata.ino(), store_dir.as_str().to_owned());
         let mut registry =
             REGISTRY.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         registry.retain(|_, roots| roots.strong_count() > 0);
@@ -78,6 +83,7 @@ impl TempRoots {
         }
         let roots = Arc::new(Self {
             state_dir: state_dir.to_owned(),
+            store_dir: store_dir.clone(),
             state: Mutex::new(State {
                 gc_lock: make_file(&state_dir.join("gc.lock"), 0o600)?,
                 list: None,
@@ -88,15 +94,15 @@ impl TempRoots {
         Ok(roots)
     }
 
-    /// Protects full paths. Waits while a collector runs that cannot be told.
-    pub(crate) fn add(
+    /// Protects paths. Waits while a collector runs that cannot be told.
+    pub(crate) fn add<'a>(
         &self,
-        paths: impl IntoIterator<Item = String>,
+        paths: impl IntoIterator<Item = &'a StorePath>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), LocalStoreError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut new: Vec<String> =
-            paths.into_iter().filter(|path| !state.rooted.contains(path.as_str())).collect();
+        let mut new: Vec<&StorePath> =
+            paths.into_iter().filter(|path| !state.rooted.contains(*path)).collect();
         new.sort_unstable();
         new.dedup();
         if new.is_empty() {
@@ -106,22 +112,21 @@ impl TempRoots {
             state.list = Some(List::create(&self.state_dir.join("temproots"))?);
         }
         let State { gc_lock, list: Some(list), rooted } = &mut *state else { return Ok(()) };
+        // First of all: who collects from now on will read it. Who has read it already still holds the lock below.
+        // (Nix tells the running collector first, and so says it to nobody if the next one is quick.)
+        list.append(&self.store_dir, &new)?;
         let gc_lock_path = self.state_dir.join("gc.lock");
         loop {
             match rustix::fs::flock(&*gc_lock, FlockOperation::NonBlockingLockShared) {
                 Ok(()) => {
-                    // No collector can begin until this is written.
-                    let appended = list.append(&new);
                     rustix::fs::flock(&*gc_lock, FlockOperation::Unlock)
                         .map_err(LocalStoreError::errno("unlock", &gc_lock_path))?;
-                    appended?;
                     break;
                 }
                 Err(Errno::WOULDBLOCK) => {}
                 Err(error) => return Err(LocalStoreError::errno("lock", &gc_lock_path)(error)),
             }
             if self.tell_collector(&new, cancelled) {
-                list.append(&new)?;
                 break;
             }
             if cancelled() {
@@ -129,19 +134,29 @@ impl TempRoots {
             }
             thread::sleep(COLLECTOR_PAUSE);
         }
-        rooted.extend(new.into_iter().map(String::into_boxed_str));
+        rooted.extend(new.into_iter().cloned());
+        Ok(())
+    }
+
+    /// Makes sure that what was added is still protected.
+    pub(crate) fn check(&self) -> Result<(), LocalStoreError> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(list) = &state.list else { return Ok(()) };
+        let metadata = list.file.metadata().map_err(LocalStoreError::io("examine", &list.path))?;
+        // A byte more is what a collector writes that takes the owner for dead.
+        if metadata.nlink() == 0 || metadata.len() != list.length {
+            return Err(LocalStoreError::TempRootsLost { path: list.path.clone() });
+        }
         Ok(())
     }
 
     /// Tells a collector of Nix 2.5 or later; false if there is none that listens, or it ended meanwhile.
-    fn tell_collector(&self, paths: &[String], cancelled: &dyn Fn() -> bool) -> bool {
+    fn tell_collector(&self, paths: &[&StorePath], cancelled: &dyn Fn() -> bool) -> bool {
         let tell = || -> io::Result<()> {
             let mut socket = self.connect()?;
             socket.set_read_timeout(Some(ANSWER_PAUSE))?;
             for batch in paths.chunks(SOCKET_BATCH) {
-                let mut lines = batch.join("\n");
-                lines.push('\n');
-                socket.write_all(lines.as_bytes())?;
+                socket.write_all(&records(&self.store_dir, batch, b'\n'))?;
                 let mut missing = batch.len();
                 while missing > 0 {
                     let mut answers = [0; SOCKET_BATCH];
@@ -193,7 +208,7 @@ impl List {
     fn create(directory: &Path) -> Result<Self, LocalStoreError> {
         let own = u64::from(std::process::id());
         let path_of = |number: u64| directory.join((own + number * PROCESS_ID_LIMIT).to_string());
-        for number in 0..NAME_ATTEMPTS {
+        for number in 1..=NAME_ATTEMPTS {
             for attempt in 0..LOCK_ATTEMPTS {
                 if let Some(list) = Self::try_create(&path_of(number))? {
                     return Ok(list);
@@ -201,7 +216,7 @@ impl List {
                 thread::sleep(Duration::from_millis(u64::from(attempt)));
             }
         }
-        Err(LocalStoreError::TempRootsTaken { path: path_of(0) })
+        Err(LocalStoreError::TempRootsTaken { path: path_of(1) })
     }
 
     fn try_create(path: &Path) -> Result<Option<Self>, LocalStoreError> {
@@ -211,6 +226,10 @@ impl List {
                     Ok(()) => {}
                     Err(Errno::WOULDBLOCK) => return Ok(None),
                     Err(error) => return Err(LocalStoreError::errno("lock", path)(error)),
+                }
+                // Or else this would remove what somebody has put in its place, and who is not dead.
+                if stale.metadata().map_err(LocalStoreError::io("examine", path))?.nlink() == 0 {
+                    return Ok(None);
                 }
                 match fs::remove_file(path) {
                     Ok(()) => {}
@@ -227,19 +246,37 @@ impl List {
             Err(error) => return Err(LocalStoreError::io("create", path)(error)),
         };
         rustix::fs::flock(&file, FlockOperation::LockShared).map_err(LocalStoreError::errno("lock", path))?;
-        // Between creation and lock a collector may have taken it for abandoned: it then wrote a byte to it.
-        let length = file.metadata().map_err(LocalStoreError::io("examine", path))?.len();
-        Ok((length == 0).then(|| Self { file, path: path.to_owned() }))
+        // Between creation and lock a collector, or a process of the same number, may have taken it for abandoned: it
+        // then removed it, and the collector wrote a byte to it.
+        let metadata = file.metadata().map_err(LocalStoreError::io("examine", path))?;
+        let ours = metadata.len() == 0 && metadata.nlink() > 0;
+        Ok(ours.then(|| Self { file, path: path.to_owned(), length: 0 }))
     }
 
-    fn append(&mut self, paths: &[String]) -> Result<(), LocalStoreError> {
-        let mut records = Vec::with_capacity(paths.iter().map(|path| path.len() + 1).sum());
-        for path in paths {
-            records.extend_from_slice(path.as_bytes());
-            records.push(0);
+    /// All of `paths` or none: half a record would spoil the next one.
+    fn append(&mut self, store_dir: &StoreDir, paths: &[&StorePath]) -> Result<(), LocalStoreError> {
+        let mut length = self.length;
+        for batch in paths.chunks(FILE_BATCH) {
+            let records = records(store_dir, batch, 0);
+            if let Err(error) = self.file.write_all(&records) {
+                self.file.set_len(self.length).map_err(LocalStoreError::io("truncate", &self.path))?;
+                return Err(LocalStoreError::io("write", &self.path)(error));
+            }
+            length += records.len() as u64;
         }
-        self.file.write_all(&records).map_err(LocalStoreError::io("write", &self.path))
+        self.length = length;
+        Ok(())
     }
+}
+
+/// Full paths with `end` behind each.
+fn records(store_dir: &StoreDir, paths: &[&StorePath], end: u8) -> Vec<u8> {
+    let mut records = Vec::with_capacity(paths.len() * 100);
+    for path in paths {
+        records.extend_from_slice(store_dir.full(path).as_bytes());
+        records.push(end);
+    }
+    records
 }
 
 #[cfg(test)]
@@ -257,63 +294,158 @@ mod tests {
         directory
     }
 
-    fn listed(state_dir: &Path) -> String {
-        let path = state_dir.join("temproots").join(std::process::id().to_string());
-        fs::read_to_string(path).unwrap()
+    fn open(state: &tempfile::TempDir) -> Arc<TempRoots> {
+        TempRoots::open(state.path(), &StoreDir::default()).unwrap()
+    }
+
+    fn path(name: &str) -> StorePath {
+        StorePath::from_parts(&[0; 20], name).unwrap()
+    }
+
+    fn full(names: &[&str]) -> String {
+        names.iter().map(|name| StoreDir::default().full(&path(name)) + "\0").collect()
+    }
+
+    fn own_file(state: &tempfile::TempDir, number: u64) -> PathBuf {
+        let name = u64::from(std::process::id()) + number * PROCESS_ID_LIMIT;
+        state.path().join("temproots").join(name.to_string())
+    }
+
+    fn listed(state: &tempfile::TempDir) -> String {
+        fs::read_to_string(own_file(state, 1)).unwrap()
+    }
+
+    fn add(roots: &TempRoots, names: &[&str]) -> Result<(), LocalStoreError> {
+        let paths: Vec<StorePath> = names.iter().map(|name| path(name)).collect();
+        roots.add(&paths, &|| false)
     }
 
     #[test]
     fn roots_are_listed_once_under_a_shared_lock_and_go_with_their_owner() {
         let state = state_dir();
-        let roots = TempRoots::open(state.path()).unwrap();
-        roots.add(["/s/b".into(), "/s/a".into(), "/s/b".into()], &|| false).unwrap();
+        let roots = open(&state);
+        add(&roots, &["b", "a", "b"]).unwrap();
         // Another store of this process shares the file.
-        let again = TempRoots::open(state.path()).unwrap();
-        again.add(["/s/a".into(), "/s/c".into()], &|| false).unwrap();
-        assert_eq!(listed(state.path()), "/s/a\0/s/b\0/s/c\0");
+        let again = open(&state);
+        add(&again, &["a", "c"]).unwrap();
+        assert_eq!(listed(&state), full(&["a", "b", "c"]));
 
-        let path = state.path().join("temproots").join(std::process::id().to_string());
-        let other = File::open(&path).unwrap();
+        let file = own_file(&state, 1);
+        let other = File::open(&file).unwrap();
         rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared).unwrap();
         rustix::fs::flock(&other, FlockOperation::Unlock).unwrap();
         let exclusive = rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive);
         assert_eq!(exclusive, Err(Errno::WOULDBLOCK));
         drop((roots, again));
-        assert!(!path.exists());
+        assert!(!file.exists());
     }
 
     #[test]
     fn a_stale_file_is_replaced_and_one_of_a_living_process_is_not() {
         let state = state_dir();
-        let own = state.path().join("temproots").join(std::process::id().to_string());
+        let own = own_file(&state, 1);
         fs::write(&own, "/s/old\0").unwrap();
-        let roots = TempRoots::open(state.path()).unwrap();
-        roots.add(["/s/new".into()], &|| false).unwrap();
-        assert_eq!(listed(state.path()), "/s/new\0");
+        let roots = open(&state);
+        add(&roots, &["new"]).unwrap();
+        assert_eq!(listed(&state), full(&["new"]));
         drop(roots);
 
         fs::write(&own, "/s/theirs\0").unwrap();
         let theirs = File::open(&own).unwrap();
         rustix::fs::flock(&theirs, FlockOperation::LockShared).unwrap();
-        let roots = TempRoots::open(state.path()).unwrap();
-        roots.add(["/s/ours".into()], &|| false).unwrap();
-        assert_eq!(listed(state.path()), "/s/theirs\0");
-        let other = own.with_file_name((u64::from(std::process::id()) + PROCESS_ID_LIMIT).to_string());
-        assert_eq!(fs::read_to_string(other).unwrap(), "/s/ours\0");
+        let roots = open(&state);
+        add(&roots, &["ours"]).unwrap();
+        assert_eq!(listed(&state), "/s/theirs\0");
+        assert_eq!(fs::read_to_string(own_file(&state, 2)).unwrap(), full(&["ours"]));
+    }
+
+    /// What Nix of the same process id in another container does when it starts.
+    #[test]
+    fn nix_with_our_process_id_elsewhere_does_not_remove_our_roots() {
+        let state = state_dir();
+        let roots = open(&state);
+        add(&roots, &["a"]).unwrap();
+        let theirs = own_file(&state, 0);
+        assert!(!theirs.exists(), "what Nix would remove");
+        roots.check().unwrap();
+    }
+
+    #[test]
+    fn many_processes_of_one_number_take_no_file_from_each_other() {
+        let state = state_dir();
+        let directory = state.path().join("temproots");
+        let done = std::sync::Barrier::new(4);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let list = List::create(&directory).unwrap();
+                        done.wait();
+                        assert!(list.file.metadata().unwrap().nlink() > 0, "removed by another one");
+                        done.wait();
+                        // Killed: the file stays.
+                        drop(list);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn roots_that_were_removed_are_noticed() {
+        let state = state_dir();
+        let roots = open(&state);
+        roots.check().unwrap();
+        add(&roots, &["a"]).unwrap();
+        roots.check().unwrap();
+        fs::remove_file(own_file(&state, 1)).unwrap();
+        assert!(matches!(roots.check(), Err(LocalStoreError::TempRootsLost { .. })));
+    }
+
+    #[test]
+    fn half_a_record_is_taken_back() {
+        // A process that ignores the signal gets an error where a file would grow over the limit.
+        let child = std::process::Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "temp_roots::tests::child_writes_over_its_limit", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+    }
+
+    /// With a limit on the size of files, which is the whole process's.
+    #[test]
+    #[ignore = "only as a child of the test above"]
+    fn child_writes_over_its_limit() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let state = state_dir();
+        let roots = open(&state);
+        add(&roots, &["a"]).unwrap();
+        let before = getrlimit(Resource::Fsize);
+        let limit = full(&["a"]).len() as u64 + 10;
+        setrlimit(Resource::Fsize, Rlimit { current: Some(limit), maximum: before.maximum }).unwrap();
+        let failed = add(&roots, &["b"]);
+        setrlimit(Resource::Fsize, before).unwrap();
+        assert!(failed.is_err());
+        assert_eq!(listed(&state), full(&["a"]));
+        add(&roots, &["c"]).unwrap();
+        assert_eq!(listed(&state), full(&["a", "c"]));
     }
 
     #[test]
     fn a_running_collector_is_told_and_must_answer() {
         let state = state_dir();
-        let roots = TempRoots::open(state.path()).unwrap();
+        let roots = open(&state);
         let collector = make_file(&state.path().join("gc.lock"), 0o600).unwrap();
         rustix::fs::flock(&collector, FlockOperation::LockExclusive).unwrap();
-        let one = || ["/s/x".to_owned()];
-        assert!(matches!(roots.add(one(), &|| true), Err(LocalStoreError::Cancelled { .. })));
+        let cancelled = roots.add(&[path("x")], &|| true);
+        assert!(matches!(cancelled, Err(LocalStoreError::Cancelled { .. })));
+        assert_eq!(listed(&state), full(&["x"]), "for the next collector, should this one end just now");
 
         fs::create_dir(state.path().join("gc-socket")).unwrap();
         let listener = UnixListener::bind(state.path().join("gc-socket/socket")).unwrap();
-        let paths: Vec<_> = (100..300).map(|number| format!("/s/{number}")).collect();
+        let paths: Vec<_> = (100..300).map(|number| path(&number.to_string())).collect();
         let told = thread::scope(|scope| {
             let server = scope.spawn(|| {
                 // The first connection is lost without an answer, as if that collector had just ended.
@@ -326,10 +458,11 @@ mod tests {
                 });
                 lines.collect::<Vec<_>>()
             });
-            roots.add(paths.clone(), &|| false).unwrap();
+            roots.add(&paths, &|| false).unwrap();
             server.join().unwrap()
         });
-        assert_eq!(told, paths);
-        assert_eq!(listed(state.path()), paths.join("\0") + "\0");
+        let expected: Vec<String> = paths.iter().map(|path| StoreDir::default().full(path)).collect();
+        assert_eq!(told, expected);
+        assert_eq!(listed(&state), full(&["x"]) + &expected.join("\0") + "\0");
     }
 }

@@ -112,6 +112,8 @@ impl<'a> Writer<'a> {
         let results = if candidates.is_empty() {
             Vec::new()
         } else {
+            // Or else a collector may have deleted the objects meanwhile.
+            self.store.check_roots()?;
             register(self.store.database(), self.store.store_dir(), &candidates)?
         };
         let mut results = results.into_iter();
