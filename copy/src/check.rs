@@ -85,10 +85,10 @@ impl Checks {
     }
 }
 
-/// How much of a NAR is held back until more has come, or all of it has turned out right.
+/// How much of a NAR, at least, is held back until more has come, or all of it has turned out right.
 ///
-/// So what is wrong never arrives whole, and a small NAR that is wrong does not even begin, which leaves the
-/// destination's connection usable for all the others.
+/// So what is wrong never arrives whole, however large the source's blocks are; and a small NAR that is wrong does not
+/// even begin, which leaves the destination's connection usable for all the others.
 const HELD_BACK: u64 = 256 << 10;
 
 /// A body on its way through the check.
@@ -103,13 +103,21 @@ struct Watched {
 }
 
 impl Watched {
+    /// Whether enough is held for the first block to go, although the end has not been seen.
+    fn holds_enough(&self) -> bool {
+        let first = self.held.front().map_or(0, |block| block.len() as u64);
+        self.held_size.saturating_sub(first) >= HELD_BACK
+    }
+
     async fn next(&mut self) -> Option<Result<Bytes, StoreError>> {
         let result = loop {
-            let Some(hasher) = &mut self.hasher else { break None };
-            if self.held_size > HELD_BACK {
+            if self.holds_enough() {
                 break None;
             }
+            let Some(hasher) = &mut self.hasher else { break None };
             match self.body.next().await {
+                // Nothing: it would be held for nothing, and without end.
+                Some(Ok(block)) if block.is_empty() => {}
                 Some(Ok(block)) => {
                     if hasher.size() == 0 {
                         self.checks.observer.event(Event::Started(&self.info));

@@ -45,7 +45,7 @@ pub enum CopyError {
         source: StoreError,
     },
     /// Paths could not be copied, one by one.
-    #[error("{} of {} paths could not be copied", report.unsent.paths, report.unsent.paths + report.sent.paths)]
+    #[error("{}", failed(report))]
     Failed {
         /// What had been done, and what failed with which error.
         report: Box<Report>,
@@ -60,4 +60,14 @@ pub enum CopyError {
         /// What had been done.
         report: Box<Report>,
     },
+}
+
+fn failed(report: &Report) -> String {
+    let failed = report.failed.len();
+    let text = format!("{failed} of {} paths could not be copied", report.sent.paths + report.unsent.paths);
+    match report.unsent.paths.saturating_sub(failed) {
+        0 => text,
+        1 => format!("{text}, and 1 was not tried"),
+        others => format!("{text}, and {others} were not tried"),
+    }
 }

@@ -1,7 +1,7 @@
 //! Carrying out a plan.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,7 +40,7 @@ impl Total {
 pub struct Failed {
     /// The path.
     pub path: StorePath,
-    /// Why; `None` where it refers to another one that failed.
+    /// Why; `None` where it refers to another one that failed, directly or not.
     pub error: Option<StoreError>,
 }
 
@@ -56,7 +56,8 @@ pub struct Report {
     pub sent: Total,
     /// What was to be sent and is not registered.
     pub unsent: Total,
-    /// The paths among those that failed by themselves, or because of one that did.
+    /// The paths among those that failed by themselves, then those that failed because of one that did, references
+    /// before their referrers. With [`OnFailure::Stop`] others may be unsent that were never tried.
     pub failed: Vec<Failed>,
     /// How long sending took.
     pub elapsed: Duration,
@@ -137,13 +138,26 @@ pub async fn run(
         return Err(CopyError::Interrupted { report: Box::new(report), source });
     }
     if !report.failed.is_empty() {
-        for failed in &report.failed {
-            open.remove(&failed.path);
-        }
-        report.failed.extend(open.into_keys().map(|path| Failed { path: path.clone(), error: None }));
+        let dependants = dependants(&plan.to_send, &report.failed);
+        report.failed.extend(dependants.into_iter().map(|path| Failed { path, error: None }));
         return Err(CopyError::Failed { report: Box::new(report) });
     }
     check_roots(destination, plan, report, observer).await
+}
+
+/// What refers to a path that failed, directly or not. `infos` are in topological order.
+fn dependants(infos: &[Arc<PathInfo>], failed: &[Failed]) -> Vec<StorePath> {
+    let mut hopeless: HashSet<&StorePath> = failed.iter().map(|failed| &failed.path).collect();
+    let mut dependants = Vec::new();
+    for info in infos {
+        if !hopeless.contains(&info.path)
+            && info.other_references().any(|reference| hopeless.contains(reference))
+        {
+            hopeless.insert(&info.path);
+            dependants.push(info.path.clone());
+        }
+    }
+    dependants
 }
 
 /// The streams said that all is well; this is the only thing that proves it.

@@ -1,5 +1,7 @@
 //! Plans and runs between stores in memory. (Through a host: `remote-store/tests`.)
 
+mod checked;
+
 use ncc_copy::{CopyError, NoObserver, OnFailure, Purpose, Request, copy, plan};
 use ncc_store::{
     StoreDir,
@@ -75,4 +77,46 @@ async fn what_refers_to_a_failed_path_fails_with_it() {
     let own: Vec<_> = report.failed.iter().filter(|failed| failed.error.is_some()).collect();
     assert_eq!(own.len(), 1);
     assert_eq!(own[0].path, chain[1]);
+}
+
+#[tokio::test]
+async fn what_was_never_tried_is_not_called_failed() {
+    let here = MemoryStore::new("here");
+    let paths: Vec<_> = ["a", "b", "c", "d"].map(|name| here.add(name, name, &[])).into();
+    let mut sorted = paths.clone();
+    sorted.sort();
+    let needs_bad = here.add("needs-bad", "x", &sorted[..1]);
+    here.inject(Fault::CorruptContent(sorted[0].clone()));
+    let there = MemoryStore::new("there");
+    let roots = sorted.iter().cloned().chain([needs_bad.clone()]);
+    let error = copy(&here, &there, &Request::new(roots), &observer()).await.unwrap_err();
+    let text = error.to_string();
+    let CopyError::Failed { report } = error else { panic!("{error}") };
+    let failed: Vec<_> = report.failed.iter().map(|failed| &failed.path).collect();
+    assert_eq!(failed, [&sorted[0], &needs_bad], "the one that is wrong, and the one that needs it");
+    assert_eq!((report.sent.paths, report.unsent.paths), (0, 5), "the first of the plan ends it");
+    assert_eq!(text, "2 of 5 paths could not be copied, and 3 were not tried");
+}
+
+#[tokio::test]
+async fn the_report_has_what_failed_in_the_order_of_the_plan() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(30);
+    here.inject(Fault::CorruptContent(chain[0].clone()));
+    let there = MemoryStore::new("there");
+    let mut request = Request::new([chain[29].clone()]);
+    request.on_failure = OnFailure::Continue;
+    let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
+    let CopyError::Failed { report } = error else { panic!("{error}") };
+    let failed: Vec<_> = report.failed.into_iter().map(|failed| failed.path).collect();
+    assert_eq!(failed, chain);
+}
+
+/// A program that copies to many hosts runs each copy as a task of its own.
+#[test]
+fn a_copy_can_be_a_task() {
+    fn task<T: Send>(_: T) {}
+    let (here, there) = (MemoryStore::new("here"), MemoryStore::new("there"));
+    let (request, observer) = (Request::default(), observer());
+    task(copy(&here, &there, &request, &observer));
 }
