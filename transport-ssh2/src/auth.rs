@@ -144,6 +144,7 @@ impl Attempt<'_> {
             Err(error) if number(&error) == code::AUTHENTICATION_FAILED => Ok(Reply::Refused),
             // Two errors with one number: libssh2 could not sign, or the server did not like the signature.
             Err(error) if error.message().contains("Invalid signature") => Ok(Reply::NotEnough),
+            Err(error) if has_hung_up(&error) => Err(closed()),
             Err(_) => Ok(Reply::NoSignature),
         }
     }
@@ -153,10 +154,10 @@ impl Attempt<'_> {
         for (path, named) in &self.settings.identity_files {
             match PrivateKey::read(path) {
                 Ok(key) => files.push(key),
-                // Its public half may say which key of the agent's is meant.
-                Err(_) if public_beside(path).is_some() => {}
-                Err(Unusable::Missing) if !named => {}
+                // Its public half may say which key of the agent's is meant; or it was one of the usual names.
+                Err(Unusable::Missing) if !named || public_beside(path).is_some() => {}
                 Err(Unusable::Missing) => self.unusable.push(format!("{}: no such file", path.display())),
+                Err(Unusable::Public) => {}
                 Err(Unusable::Other(reason)) => self.unusable.push(reason),
             }
         }
@@ -325,6 +326,7 @@ impl Attempt<'_> {
                     )
                     .hint("log in by hand and change it"));
                 }
+                Err(error) if has_hung_up(&error) => return Err(closed()),
                 Err(_) => self.asked_in_vain = true,
             }
         }
@@ -346,8 +348,10 @@ impl Attempt<'_> {
             if asked {
                 self.tried.push("an answer to the server's question".to_owned());
             }
-            if result?.is_ok() {
-                return Ok(Reply::Accepted);
+            match result? {
+                Ok(()) => return Ok(Reply::Accepted),
+                Err(error) if has_hung_up(&error) => return Err(closed()),
+                Err(_) => {}
             }
             self.asked_in_vain |= asked;
             // A server that asks nothing has nothing to be answered next time.
@@ -359,6 +363,15 @@ impl Attempt<'_> {
     }
 }
 
+/// Whether the server ended the connection instead of answering, for which libssh2 has the number of a bad signature.
+fn has_hung_up(error: &ssh2::Error) -> bool {
+    ["Waiting for", "Unable to send"].iter().any(|beginning| error.message().starts_with(beginning))
+}
+
+fn closed() -> Trouble {
+    Trouble::new(FailureKind::ClosedByServer, "authentication: the server closed the connection")
+}
+
 /// Answers a server's questions.
 struct Conversation<'a> {
     account: &'a str,
@@ -368,7 +381,7 @@ struct Conversation<'a> {
 }
 
 impl KeyboardInteractivePrompt for Conversation<'_> {
-    fn prompt<'a>(&mut self, _: &str, instructions: &str, prompts: &[Prompt<'a>]) -> Vec<String> {
+    fn prompt(&mut self, _: &str, instructions: &str, prompts: &[Prompt<'_>]) -> Vec<String> {
         let mut instruction = harmless(instructions);
         let mut answers = Vec::new();
         for Prompt { text, echo } in prompts {

@@ -33,10 +33,10 @@ use crate::{
 };
 
 /// How long a server may be silent while it makes up its mind about a login: it may ask a directory, and wrong passwords take time.
-const LOGIN_PATIENCE: Duration = Duration::from_secs(120);
+const LOGIN_PATIENCE: Duration = Duration::from_mins(2);
 
 /// The same for everything else, if the user has not said how long connecting may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// More jump hosts than anybody has; a configuration may name a host as its own jump host.
 const MAX_JUMPS: usize = 8;
@@ -117,7 +117,10 @@ fn shake_hands(
     let asking = Asking { prompter, cancelled: &cancelled, trusted };
     auth::authenticate(&mut link, settings, &asking, LOGIN_PATIENCE, &mut warnings)?;
 
-    let mut greeting: String = warnings.iter().map(|warning| format!("{warning}\n")).collect();
+    let mut greeting = String::new();
+    for warning in &warnings {
+        greeting.extend([warning.as_str(), "\n"]);
+    }
     if let Ok(Some(banner)) = link.session.userauth_banner() {
         greeting.push_str(banner);
         if !banner.ends_with('\n') {
@@ -407,12 +410,12 @@ fn jump(
     };
     match result {
         Ok(()) => Ok((lease, ours)),
-        Err(trouble) => Err(of_jump_host(last, settings, trouble)),
+        Err(trouble) => Err(of_jump_host(last, settings, &trouble)),
     }
 }
 
 /// What went wrong with a jump host, as the target's trouble.
-fn of_jump_host(jump: &Target, settings: &Settings, trouble: Trouble) -> Trouble {
+fn of_jump_host(jump: &Target, settings: &Settings, trouble: &Trouble) -> Trouble {
     use FailureKind::{
         ClosedByServer, ConnectionLost, ConnectionRefused, SessionRefused, TimedOut, UnknownHost, Unreachable,
     };

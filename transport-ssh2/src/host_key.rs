@@ -1,7 +1,5 @@
 //! Whether the server is the right one, and which algorithms are agreed on.
 
-use std::path::PathBuf;
-
 use ncc_transport::FailureKind;
 use ssh2::{MethodType, Session};
 
@@ -231,8 +229,7 @@ fn accepts(answer: &str, key: &[u8]) -> bool {
 }
 
 fn remember(settings: &Settings, host: &str, key: &[u8], shown: &str, warnings: &mut Vec<String>) {
-    let Some(path) = settings.user_known_hosts.first().filter(|path| **path != PathBuf::from("/dev/null"))
-    else {
+    let Some(path) = settings.user_known_hosts.first().filter(|path| path.as_os_str() != "/dev/null") else {
         return;
     };
     match append(path, host, key, settings.hash_known_hosts) {

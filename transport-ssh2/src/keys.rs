@@ -24,6 +24,8 @@ pub(crate) struct PrivateKey {
 #[derive(Debug)]
 pub(crate) enum Unusable {
     Missing,
+    /// It is a public key, whose private one an agent may have.
+    Public,
     Other(String),
 }
 
@@ -41,6 +43,9 @@ impl PrivateKey {
         };
         if !metadata.is_file() || metadata.len() > MAX_FILE_SIZE {
             return Err(other("is no key".to_owned()));
+        }
+        if read_public(path).is_some() {
+            return Err(Unusable::Public);
         }
         let mode = metadata.mode() & 0o777;
         if mode & 0o077 != 0 && metadata.uid() == rustix::process::getuid().as_raw() {

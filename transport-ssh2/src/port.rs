@@ -40,6 +40,7 @@ pub(crate) struct Turn {
     pub(crate) listened: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is one direction's end, and they come in any order")]
 pub(crate) struct Port {
     channel: ssh2::Channel,
     shared: Arc<Shared>,
