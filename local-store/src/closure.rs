@@ -18,39 +18,49 @@ pub(crate) fn closure(
     outputs: Outputs,
     full: impl Fn(&StorePath) -> String,
 ) -> Result<Vec<PathInfo>, LocalStoreError> {
-    let mut found: HashMap<i64, Found> = HashMap::new();
-    let mut todo = Vec::new();
+    let mut found = Found::default();
     for root in roots {
-        todo.push(query.id(root)?.ok_or_else(|| LocalStoreError::NotValid { path: full(root) })?);
+        found.place(query.id(root)?.ok_or_else(|| LocalStoreError::NotValid { path: full(root) })?);
     }
-    while let Some(id) = todo.pop() {
-        if found.contains_key(&id) {
-            continue;
-        }
+    let mut infos: Vec<PathInfo> = Vec::new();
+    // Of each of them, their places.
+    let mut references: Vec<Box<[usize]>> = Vec::new();
+    while let Some(&id) = found.ids.get(infos.len()) {
         let info = query.interpret(&query.row(id)?)?;
-        let references = query.references(id)?;
-        todo.extend(references.iter().filter(|reference| !found.contains_key(reference)));
+        references.push(query.references(id)?.into_iter().map(|id| found.place(id)).collect());
         if outputs == Outputs::Include && info.path.is_derivation() {
-            todo.extend(query.valid_outputs(id)?);
+            for id in query.valid_outputs(id)? {
+                found.place(id);
+            }
         }
-        found.insert(id, Found { info, references: references.into() });
+        infos.push(info);
     }
-    let paths: HashMap<i64, StorePath> =
-        found.iter().map(|(id, found)| (*id, found.info.path.clone())).collect();
-    let mut infos: Vec<PathInfo> = found
-        .into_values()
-        .map(|Found { mut info, references }| {
-            // Every one of them was visited above.
-            info.references =
-                references.iter().filter_map(|id| paths.get(id).cloned()).collect::<StorePathSet>();
-            info
-        })
-        .collect();
+    drop(found);
+    // In place and with shared texts: a closure can have 100,000 paths.
+    for (place, references) in references.into_iter().enumerate() {
+        // Every one of them was visited above.
+        let paths: StorePathSet =
+            references.iter().filter_map(|place| Some(infos.get(*place)?.path.clone())).collect();
+        if let Some(info) = infos.get_mut(place) {
+            info.references = paths;
+        }
+    }
     infos.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(infos)
 }
 
+/// Row ids in the order in which they were found.
+#[derive(Default)]
 struct Found {
-    info: PathInfo,
-    references: Box<[i64]>,
+    ids: Vec<i64>,
+    places: HashMap<i64, usize>,
+}
+
+impl Found {
+    fn place(&mut self, id: i64) -> usize {
+        *self.places.entry(id).or_insert_with(|| {
+            self.ids.push(id);
+            self.ids.len() - 1
+        })
+    }
 }
