@@ -27,12 +27,12 @@ impl Source for LocalStore {
         outputs: Outputs,
     ) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
         let roots = roots.to_vec();
-        self.on_a_thread("compute the closure", move |store| store.query_closure(&roots, outputs))
+        self.on_a_thread("compute the closure", move |store, _| store.query_closure(&roots, outputs))
     }
 
     fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
         let paths = paths.to_vec();
-        self.on_a_thread("read path metadata", move |store| store.query_path_infos(&paths))
+        self.on_a_thread("read path metadata", move |store, _| store.query_path_infos(&paths))
     }
 
     fn nars(&self, paths: Vec<Arc<PathInfo>>) -> NarStream {
@@ -60,9 +60,9 @@ impl Destination for LocalStore {
             tracing::debug!(store = self.name(), "asked to substitute, which this store cannot");
         }
         let paths = paths.to_vec();
-        self.on_a_thread("look up paths", move |store| {
+        self.on_a_thread("look up paths", move |store, cancelled| {
             if query.lock {
-                store.add_temp_roots(&paths)?;
+                store.root(&paths, cancelled)?;
             }
             store.query_valid_paths(&paths)
         })
@@ -77,11 +77,17 @@ impl LocalStore {
     fn on_a_thread<T: Send + 'static>(
         &self,
         action: &'static str,
-        work: impl FnOnce(&Self) -> Result<T, LocalStoreError> + Send + 'static,
+        work: impl FnOnce(&Self, &dyn Fn() -> bool) -> Result<T, LocalStoreError> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         let store = self.clone();
         Box::pin(async move {
-            let result = spawn_blocking(move || work(&store)).await.unwrap_or(Err(LocalStoreError::Panicked));
+            // Gone with this future, which a thread that waits for a collector must learn.
+            let wanted = Arc::new(());
+            let still_wanted = Arc::downgrade(&wanted);
+            let cancelled = move || still_wanted.strong_count() == 0;
+            let thread = spawn_blocking(move || work(&store, &cancelled));
+            let result = thread.await.unwrap_or(Err(LocalStoreError::Panicked));
+            drop(wanted);
             result.map_err(|error| error.about(self.name(), action, None))
         })
     }

@@ -40,6 +40,29 @@ fn a_store_is_made_from_nothing_as_nix_makes_it() {
 }
 
 #[test]
+fn many_make_the_same_store_at_once() {
+    for _ in 0..20 {
+        let scratch = Scratch::new();
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (scratch, start) = (&scratch, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let store = scratch.store();
+                    let nar = file_nar(b"x");
+                    store.add_nar(&output(&number.to_string(), &nar), &mut &nar[..]).unwrap();
+                });
+            }
+        });
+        let store = scratch.store();
+        assert_eq!(assert_sound(&store), 4);
+        let names = fs::read_dir(store.state_dir().join("db")).unwrap();
+        assert!(names.flatten().all(|name| !name.file_name().to_string_lossy().contains("new")));
+    }
+}
+
+#[test]
 fn schemas_of_other_ages_are_refused() {
     let scratch = Scratch::new();
     drop(scratch.store());

@@ -87,6 +87,25 @@ fn who_stops_listening_stops_waiting() {
     assert_eq!(assert_sound(&store), 0);
 }
 
+#[test]
+fn who_stops_asking_stops_waiting_for_a_collector() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    // One of the old kind, which cannot be told.
+    let collector = File::options().write(true).open(store.state_dir().join("gc.lock")).unwrap();
+    rustix::fs::flock(&collector, FlockOperation::LockExclusive).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let path = output("x", b"").path;
+    let timed_out = runtime.block_on(async {
+        let paths = [path];
+        let asked = store.valid_paths(&paths, ValidityQuery::default().locking());
+        tokio::time::timeout(Duration::from_millis(100), asked).await.is_err()
+    });
+    assert!(timed_out);
+    // Without the end of the thread this would wait for ever.
+    drop(runtime);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_writers_add_every_path_once() {
     let scratch = Scratch::new();
