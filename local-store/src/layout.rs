@@ -72,8 +72,8 @@ pub(crate) fn make_file(path: &Path, mode: u32) -> Result<File, LocalStoreError>
             return Ok(file);
         }
         match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
-            // Removed between the two calls, as lock files are.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {}
+            // Removed between the two calls, as lock files are. (A link that leads nowhere is another error.)
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => return opened.map_err(LocalStoreError::io("open", path)),
         }
     }
