@@ -39,11 +39,24 @@ pub enum ProtocolError {
         /// What was being read.
         what: &'static str,
     },
+    /// The stream failed under a request.
+    #[error("the stream failed while writing")]
+    Write(#[source] io::Error),
     /// A text that must be UTF-8 is not.
     #[error("{what} is not UTF-8")]
     NotText {
         /// What was being read.
         what: &'static str,
+    },
+    /// A text with signs that do not belong there, such as escape sequences.
+    ///
+    /// In the place of the errors below, which repeat what they do not understand as it is.
+    #[error("{what} has signs that cannot be in it: {shown}")]
+    Garbled {
+        /// What was being read.
+        what: &'static str,
+        /// Its beginning, in a form that is safe to show.
+        shown: String,
     },
     /// Not a store path.
     #[error("{what} is no store path")]
@@ -96,6 +109,27 @@ pub enum ProtocolError {
         /// What stood there.
         found: u64,
     },
+}
+
+impl ProtocolError {
+    /// The error about `text` that `error` makes, unless that would carry the text's signs to a terminal.
+    pub(crate) fn about(what: &'static str, text: &str, error: impl FnOnce() -> Self) -> Self {
+        if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            error()
+        } else {
+            Self::Garbled { what, shown: printable(text.as_bytes()) }
+        }
+    }
+}
+
+/// How much of a peer's unexpected text is worth showing.
+const SHOWN: usize = 2000;
+
+/// Foreign text in a form that does nothing to a terminal.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes.get(..SHOWN).unwrap_or(bytes));
+    let text = text.trim();
+    if text.is_empty() { String::new() } else { format!("{text:?}") }
 }
 
 fn no_greeting(noise: &str) -> String {

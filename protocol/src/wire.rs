@@ -14,8 +14,12 @@ pub const PATH_LIMIT: u64 = 4096 + 256;
 /// paths, and elements are stored only as they arrive.
 pub const COUNT_LIMIT: u64 = 1 << 26;
 
-/// How long a hash, a signature or a content address can be. Key names are free text, so generous.
-pub const SHORT_TEXT_LIMIT: u64 = 64 << 10;
+/// How long a hash or a content address can be, of which messages quote the wrong ones. The longest right one is
+/// `fixed:r:sha512:` with 128 digits.
+pub const TEXT_LIMIT: u64 = 1 << 10;
+
+/// How long a signature can be. The names of keys are free text, so generous.
+pub const SIGNATURE_LIMIT: u64 = 64 << 10;
 
 /// Zero bytes behind a string of `length` bytes.
 pub(crate) const fn padding(length: u64) -> usize {

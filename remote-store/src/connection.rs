@@ -123,9 +123,8 @@ impl Requests {
 }
 
 async fn write_all(stdin: &mut Writer, bytes: &[u8]) -> Result<(), ProtocolError> {
-    let failed = |source| ProtocolError::Io { what: "an answer, while writing", source };
-    stdin.write_all(bytes).await.map_err(failed)?;
-    stdin.flush().await.map_err(failed)
+    stdin.write_all(bytes).await.map_err(ProtocolError::Write)?;
+    stdin.flush().await.map_err(ProtocolError::Write)
 }
 
 impl Answers {

@@ -120,7 +120,9 @@ pub(crate) struct Remains {
 impl Remains {
     pub(crate) fn into_error(self, source: ProtocolError) -> RemoteError {
         let Self { exit, stderr, failure, greeted, program } = self;
-        let ended = matches!(source, ProtocolError::UnexpectedEnd { .. } | ProtocolError::Io { .. })
+        let broken = matches!(source, ProtocolError::Io { .. } | ProtocolError::Write(_));
+        let ended = broken
+            || matches!(source, ProtocolError::UnexpectedEnd { .. })
             || matches!(&source, ProtocolError::NoGreeting { noise } if noise.is_empty());
         if let Some(failure) = failure {
             RemoteError::Unreached { failure, stderr }

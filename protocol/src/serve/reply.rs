@@ -6,7 +6,7 @@ use tokio::io::AsyncRead;
 use super::Version;
 use crate::{
     ProtocolError,
-    wire::{WireReader, WireWrite as _},
+    wire::{SIGNATURE_LIMIT, WireReader, WireWrite as _},
 };
 
 /// The minor version that added NAR hash, content address and signatures to path infos.
@@ -41,9 +41,7 @@ pub async fn read_path_info<R: AsyncRead + Unpin>(
     let references = reader.paths("the references", store_dir).await?;
     reader.u64("the download size").await?;
     let nar_size = reader.u64("the NAR size").await?;
-    let hash = reader.text("the NAR hash").await?;
-    let nar_hash =
-        NarHash::parse(&hash).map_err(|source| ProtocolError::Hash { what: "the NAR hash", source })?;
+    let nar_hash = read_nar_hash(reader).await?;
     let mut info = PathInfo::new(path, nar_hash, nar_size);
     info.deriver = deriver;
     info.references = references.into_iter().collect();
@@ -70,7 +68,16 @@ pub(super) fn put_signatures(info: &PathInfo, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Texts that are no signatures are left out: see [`PathInfo::set_signatures`].
+pub(super) async fn read_nar_hash<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+) -> Result<NarHash, ProtocolError> {
+    let what = "the NAR hash";
+    let text = reader.text(what).await?;
+    NarHash::parse(&text)
+        .map_err(|source| ProtocolError::about(what, &text, || ProtocolError::Hash { what, source }))
+}
+
+/// Whatever is no signature is left out: see [`PathInfo::set_signatures`].
 pub(super) async fn read_signatures<R: AsyncRead + Unpin>(
     reader: &mut WireReader<R>,
     info: &mut PathInfo,
@@ -78,7 +85,8 @@ pub(super) async fn read_signatures<R: AsyncRead + Unpin>(
     let count = reader.count("the signatures").await?;
     let mut texts = Vec::new();
     for _ in 0..count {
-        texts.push(reader.text("a signature").await?);
+        let bytes = reader.bytes("a signature", SIGNATURE_LIMIT).await?;
+        texts.extend(str::from_utf8(&bytes).map(str::to_owned));
     }
     info.set_signatures(texts.iter().map(String::as_str));
     Ok(())
@@ -99,5 +107,7 @@ pub(super) async fn read_content_address<R: AsyncRead + Unpin>(
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|source| ProtocolError::ContentAddress { what, source })
+    text.parse().map(Some).map_err(|source| {
+        ProtocolError::about(what, &text, || ProtocolError::ContentAddress { what, source })
+    })
 }

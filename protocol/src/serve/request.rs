@@ -1,9 +1,9 @@
 //! The requests that copying needs.
 
-use ncc_store::{NarHash, Outputs, PathInfo, StoreDir, StorePath, ValidityQuery};
+use ncc_store::{Outputs, PathInfo, StoreDir, StorePath, ValidityQuery};
 use tokio::io::AsyncRead;
 
-use super::reply::{read_content_address, read_signatures};
+use super::reply::{read_content_address, read_nar_hash, read_signatures};
 use crate::{
     ProtocolError,
     wire::{WireReader, WireWrite as _},
@@ -145,9 +145,7 @@ async fn read_add<R: AsyncRead + Unpin>(
 ) -> Result<PathInfo, ProtocolError> {
     let path = reader.path("the path to add", store_dir).await?;
     let deriver = reader.optional_path("the deriver", store_dir).await?;
-    let hash = reader.text("the NAR hash").await?;
-    let nar_hash =
-        NarHash::parse(&hash).map_err(|source| ProtocolError::Hash { what: "the NAR hash", source })?;
+    let nar_hash = read_nar_hash(reader).await?;
     let references = reader.paths("the references", store_dir).await?;
     let time = reader.u64("the registration time").await?;
     let limit = i64::MAX.unsigned_abs();

@@ -3,11 +3,11 @@
 use std::io;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use ncc_store::{StoreDir, StorePath};
+use ncc_store::{StoreDir, StorePath, StorePathError};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::{COUNT_LIMIT, PATH_LIMIT, SHORT_TEXT_LIMIT, padding};
-use crate::ProtocolError;
+use super::{COUNT_LIMIT, PATH_LIMIT, TEXT_LIMIT, padding};
+use crate::{ProtocolError, error::printable};
 
 /// How much is asked of the stream at once, and how large a block of a NAR gets.
 const BLOCK: usize = 128 << 10;
@@ -107,16 +107,12 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
         Ok(string.freeze())
     }
 
-    /// A short text: hashes, signatures, content addresses.
+    /// A short text: a hash, a content address.
     ///
     /// # Errors
     /// [`ProtocolError::NotText`], and those of [`WireReader::bytes`].
     pub async fn text(&mut self, what: &'static str) -> Result<String, ProtocolError> {
-        self.string(what, SHORT_TEXT_LIMIT).await
-    }
-
-    async fn string(&mut self, what: &'static str, limit: u64) -> Result<String, ProtocolError> {
-        let bytes = self.bytes(what, limit).await?;
+        let bytes = self.bytes(what, TEXT_LIMIT).await?;
         // A copy, on purpose: it must not keep the whole block alive.
         String::from_utf8(bytes.to_vec()).map_err(|_| ProtocolError::NotText { what })
     }
@@ -124,7 +120,7 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
     /// A store path, or `None` for the empty string.
     ///
     /// # Errors
-    /// [`ProtocolError::Path`], and those of [`WireReader::bytes`].
+    /// [`ProtocolError::Path`], [`ProtocolError::Garbled`], and those of [`WireReader::bytes`].
     pub async fn optional_path(
         &mut self,
         what: &'static str,
@@ -135,13 +131,14 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
             return Ok(None);
         }
         let text = std::str::from_utf8(&bytes).map_err(|_| ProtocolError::NotText { what })?;
-        store_dir.parse(text).map(Some).map_err(|source| ProtocolError::Path { what, source })
+        let refused = |source| ProtocolError::about(what, text, || ProtocolError::Path { what, source });
+        store_dir.parse(text).map(Some).map_err(refused)
     }
 
     /// A store path.
     ///
     /// # Errors
-    /// [`ProtocolError::Path`], and those of [`WireReader::bytes`].
+    /// Those of [`WireReader::optional_path`], and [`ProtocolError::Path`] for the empty string.
     pub async fn path(
         &mut self,
         what: &'static str,
@@ -149,10 +146,7 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
     ) -> Result<StorePath, ProtocolError> {
         let path = self.optional_path(what, store_dir).await?;
         path.ok_or_else(|| {
-            let source = ncc_store::StorePathError::NotInStore {
-                path: String::new(),
-                store_dir: store_dir.to_string(),
-            };
+            let source = StorePathError::NotInStore { path: String::new(), store_dir: store_dir.to_string() };
             ProtocolError::Path { what, source }
         })
     }
@@ -219,16 +213,6 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
             }
         }
     }
-}
-
-/// How much of a peer's unexpected text is worth showing.
-const NOISE_SHOWN: usize = 2000;
-
-/// Foreign text in a form that does nothing to a terminal.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes.get(..NOISE_SHOWN.min(bytes.len())).unwrap_or_default());
-    let text = text.trim();
-    if text.is_empty() { String::new() } else { format!("{text:?}") }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use ncc_protocol::{
 };
 use ncc_store::{StoreDir, test_util::MemoryStore};
 use proptest::prelude::*;
+use rstest::rstest;
 
 use crate::serve;
 
@@ -73,6 +74,73 @@ fn flags_beyond_32_bits_are_refused_as_nix_does() {
     request.put_u64(1 << 33);
     let (_, end) = serve(&MemoryStore::new("ours"), &request, Writing::Refused);
     assert!(end.unwrap_err().to_string().contains("the lock flag announces"));
+}
+
+/// The error with its causes, as a terminal gets to see it.
+fn explained(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// One path info whose path, hash and content address are what they are given as.
+fn path_info(path: &[u8], hash: &[u8], address: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.put_bytes(path);
+    bytes.put_bytes(b"");
+    bytes.put_u64(0);
+    bytes.put_u64(96);
+    bytes.put_u64(96);
+    bytes.put_bytes(hash);
+    bytes.put_bytes(address);
+    bytes.put_u64(0);
+    bytes
+}
+
+const PATH: &[u8] = b"/nix/store/nlhn6cma43vk5l44cgr8sw3ykiir1wmm-hi";
+const HASH: &[u8] = b"sha256:1z63q11s9hppsav4x9kh767bqr7ypmw7ncg3wjncgs4lijvx8li2";
+
+#[rstest]
+#[case::good(PATH, HASH, b"", "")]
+#[case::path(b"/nix/store/\x1b[2J\x1b]0;owned\x07", HASH, b"", "the path of a path info")]
+#[case::another_directory(b"/\x1b[2J\nerror: all is lost", HASH, b"", "the path of a path info")]
+#[case::direction("/nix/store/\u{202e}x".as_bytes(), HASH, b"", "the path of a path info")]
+#[case::hash(PATH, b"\x1b[2J", b"", "the NAR hash")]
+#[case::address(PATH, HASH, b"fixed:\x1b[2J\r", "the content address")]
+fn no_text_of_a_peer_reaches_a_terminal_raw(
+    #[case] path: &[u8],
+    #[case] hash: &[u8],
+    #[case] address: &[u8],
+    #[case] what: &str,
+) {
+    let bytes = path_info(path, hash, address);
+    let mut reader = WireReader::new(&bytes[..]);
+    let read = read_path_info(&mut reader, &StoreDir::default()).now_or_never().unwrap();
+    let text = read.err().map(|error| explained(&error)).unwrap_or_default();
+    assert!(text.starts_with(what), "{text:?}");
+    assert!(!text.contains(|sign: char| sign.is_control() || sign == '\u{202e}'), "{text:?}");
+}
+
+#[test]
+fn a_message_is_no_longer_than_a_person_reads() {
+    let long = vec![b'x'; 60_000];
+    for bytes in [path_info(PATH, &long, b""), path_info(PATH, HASH, &long)] {
+        let mut reader = WireReader::new(&bytes[..]);
+        let read = read_path_info(&mut reader, &StoreDir::default()).now_or_never().unwrap();
+        let text = explained(&read.unwrap_err());
+        assert!(text.len() < 3000, "{} bytes", text.len());
+    }
+}
+
+#[test]
+fn signatures_that_are_not_even_text_are_left_out_like_others_that_are_none() {
+    let mut bytes = path_info(PATH, HASH, b"");
+    bytes.truncate(bytes.len() - 8);
+    bytes.put_u64(2);
+    bytes.put_bytes(b"\xff\xfe");
+    bytes.put_bytes(b"no colon");
+    let mut reader = WireReader::new(&bytes[..]);
+    let info = read_path_info(&mut reader, &StoreDir::default()).now_or_never().unwrap();
+    assert!(info.unwrap().unwrap().signatures.is_empty());
 }
 
 proptest! {
