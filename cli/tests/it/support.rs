@@ -3,18 +3,21 @@
 use std::{
     fmt::Write as _,
     fs,
-    io::Write as _,
+    io::{Read, Write as _},
     os::unix::{
         ffi::OsStrExt as _,
         fs::{MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
 use ncc_store::StorePath;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// The program under test.
@@ -180,6 +183,84 @@ impl World {
     }
 }
 
+/// A program that runs, and what it has said so far.
+pub(crate) struct Running {
+    child: Child,
+    stdout: Arc<Mutex<Vec<u8>>>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let (stdout, out) = gather(child.stdout.take().expect("stdout"));
+        let (stderr, err) = gather(child.stderr.take().expect("stderr"));
+        Self { child, stdout, stderr, readers: vec![out, err] }
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.lock().expect("text")).into_owned()
+    }
+
+    /// Waits until it has said this.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, text: &str, within: Duration) {
+        let start = Instant::now();
+        while !self.stderr().contains(text) {
+            let ended = self.child.try_wait().expect("a state");
+            assert!(ended.is_none(), "it ended ({ended:?}) without {text:?}: {}", self.stderr());
+            assert!(start.elapsed() < within, "no {text:?} came: {}", self.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(pid, signal).expect("it is there");
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn end(mut self, world: &World, within: Duration) -> Ran {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a state") {
+                break status;
+            }
+            if start.elapsed() > within {
+                let _ = self.child.kill();
+                panic!("it has not ended within {within:?}: {}", self.stderr());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        for reader in std::mem::take(&mut self.readers) {
+            // Whoever holds the pipe open has outlived the program.
+            reader.join().expect("a reader");
+        }
+        let code = status.code().unwrap_or_else(|| panic!("{status}: {}", self.stderr()));
+        let plain = |bytes: &Arc<Mutex<Vec<u8>>>| world.plain(&bytes.lock().expect("text"));
+        Ran { code, stdout: plain(&self.stdout), stderr: plain(&self.stderr) }
+    }
+}
+
+fn gather(mut from: impl Read + Send + 'static) -> (Arc<Mutex<Vec<u8>>>, JoinHandle<()>) {
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&bytes);
+    let reader = std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            into.lock().expect("room").extend_from_slice(&buffer[..count]);
+        }
+    });
+    (bytes, reader)
+}
+
 /// All processes whose command line has this text.
 pub(crate) fn processes_about(text: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -190,6 +271,23 @@ pub(crate) fn processes_about(text: &str) -> Vec<String> {
             if line.contains(text) {
                 found.push(format!("{pid}: {line}"));
             }
+        }
+    }
+    found
+}
+
+/// The processes that a process has started.
+#[cfg(feature = "ssh")]
+pub(crate) fn children(parent: u32) -> Vec<Pid> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // pid (name) state parent ...; the name may hold anything.
+        let of =
+            stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        let pid = entry.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
+        if of == Some(parent) {
+            found.extend(pid);
         }
     }
     found
