@@ -99,6 +99,18 @@ pub enum ProtocolError {
         /// Its minor version.
         minor: u64,
     },
+    /// An answer about a path that was not in the question.
+    #[error("the answer is about '{path}', which nobody had asked for")]
+    Unasked {
+        /// The full path.
+        path: String,
+    },
+    /// Two answers about one path.
+    #[error("the answer describes '{path}' twice")]
+    Twice {
+        /// The full path.
+        path: String,
+    },
     /// A value that must not stand in this place.
     #[error("{what} is {found}, expected {expected}")]
     Unexpected {

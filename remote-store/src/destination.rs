@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
 use ncc_protocol::{
     ProtocolError,
-    serve::{Request, read_added},
+    serve::{Request, read_added, read_valid_paths},
 };
 use ncc_store::{
     Destination, Nar, NarStream, Outcome, PathInfo, StoreDir, StoreError, StorePath, ValidityQuery,
@@ -13,9 +13,8 @@ use ncc_store::{
 use tokio::sync::mpsc;
 
 use crate::{
-    RemoteStore,
+    RemoteError, RemoteStore,
     connection::{Answers, Connection, Requests},
-    source::read_paths,
     store::Shared,
 };
 
@@ -41,12 +40,16 @@ impl Destination for RemoteStore {
             let store_dir = self.shared().store_dir();
             let mut request = Vec::new();
             Request::QueryValidPaths { query, paths: paths.to_vec() }.encode(store_dir, &mut request);
-            let valid = self.ask(action, &request, read_paths(store_dir, "the valid paths")).await?;
-            self.shared().check_asked(action, &paths.iter().collect(), &valid)?;
-            Ok(valid.into_iter().collect())
+            let (store_dir, asked) = (store_dir.clone(), Arc::new(paths.iter().cloned().collect()));
+            self.ask(action, &request, |reader| {
+                Box::pin(async move { read_valid_paths(reader, &store_dir, &asked).await })
+            })
+            .await
         })
     }
 
+    /// # Panics
+    /// Outside of a tokio runtime.
     fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
         let store = self.clone();
         let (outcomes, mut receiver) = mpsc::channel(64);
@@ -78,7 +81,7 @@ enum Written {
     /// Everything that the source had, or was willing to give: `Err` is the source's own failure, between paths.
     All(Result<(), StoreError>),
     /// A body failed when its beginning was out: the stream is cut there, and registers nothing of it.
-    Cut(StoreError),
+    Cut(StorePath, StoreError),
     /// The server takes no more bytes. Its answers and its stderr say why.
     Refused,
 }
@@ -93,7 +96,7 @@ async fn add_all(store: &RemoteStore, nars: NarStream, outcomes: &OutcomeSender)
         match write_all(&mut requests, shared, nars, expected).await {
             Written::All(result) => Ok((requests, result)),
             // The server sees the end of its input here, in the middle of a path, and registers nothing of it.
-            Written::Cut(error) => Err(Some(error)),
+            Written::Cut(path, error) => Err(Some((path, error))),
             Written::Refused => Err(None),
         }
     });
@@ -114,8 +117,10 @@ async fn add_all(store: &RemoteStore, nars: NarStream, outcomes: &OutcomeSender)
             place.give_back(Connection { requests, answers, server });
             result
         }
-        // What the source did wrong explains that its path was not answered.
-        (Some(Err(Some(error))), _) => Err(error),
+        // What the source did wrong explains that its path was not answered. That another one was not is an older story.
+        (Some(Err(Some((path, error)))), read) if read.as_ref().err().is_none_or(|read| read.0 == path) => {
+            Err(error)
+        }
         (written, read) => {
             drop(written);
             let greeted = answers.is_greeted();
@@ -141,20 +146,11 @@ async fn write_all(
 ) -> Written {
     let mut buffer = Vec::with_capacity(WRITE_AT * 2);
     loop {
-        let next = if let Some(ready) = nars.next().now_or_never() {
-            ready
-        } else {
-            // Nothing is ready: what has been gathered goes out before waiting.
-            if requests.write(&buffer).await.is_err() {
-                return Written::Refused;
-            }
-            buffer.clear();
-            nars.next().await
-        };
-        let result = match next {
-            None => Ok(()),
-            Some(Err(error)) => Err(error),
-            Some(Ok(nar)) => match write_nar(requests, shared, nar, &expected, &mut buffer).await {
+        let result = match next(&mut nars, requests, &mut buffer).await {
+            Err(written) => return written,
+            Ok(None) => Ok(()),
+            Ok(Some(Err(error))) => Err(error),
+            Ok(Some(Ok(nar))) => match write_nar(requests, shared, nar, &expected, &mut buffer).await {
                 Ok(()) => continue,
                 Err(written) => {
                     // The complete paths in front of the one that failed.
@@ -167,6 +163,21 @@ async fn write_all(
     }
 }
 
+/// What the stream has next. If that is not there yet, what has been gathered goes out before waiting: it may be
+/// complete paths, and whoever is slow must not hold them back.
+async fn next<S: Stream + Unpin>(
+    stream: &mut S,
+    requests: &mut Requests,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<S::Item>, Written> {
+    if let Some(ready) = stream.next().now_or_never() {
+        return Ok(ready);
+    }
+    requests.write(buffer).await.map_err(|_| Written::Refused)?;
+    buffer.clear();
+    Ok(stream.next().await)
+}
+
 /// Writes one path. A body that fails before its first block is out costs nothing but that path.
 async fn write_nar(
     requests: &mut Requests,
@@ -177,7 +188,13 @@ async fn write_nar(
 ) -> Result<(), Written> {
     let Nar { info, mut body } = nar;
     let mut left = info.nar_size;
-    let mut block = match body.next().await {
+    if left == 0 {
+        // The server would end the connection over it.
+        let error = shared.path_failed("add", &info.path, RemoteError::NoSize);
+        let _ = expected.send(Expected::Failed(info.path.clone(), error));
+        return Ok(());
+    }
+    let mut block = match next(&mut body, requests, buffer).await? {
         Some(Ok(block)) => block,
         failed => {
             let error = match failed {
@@ -190,6 +207,7 @@ async fn write_nar(
     };
     Request::encode_add(&info, shared.store_dir(), buffer);
     let _ = expected.send(Expected::Answer(Arc::clone(&info)));
+    let cut = |error| Written::Cut(info.path.clone(), error);
     loop {
         let sent = info.nar_size.saturating_sub(left);
         // A byte too many would be read as the next request.
@@ -197,7 +215,7 @@ async fn write_nar(
             Some(left) => left,
             None => {
                 let seen = sent.saturating_add(block.len() as u64);
-                return Err(Written::Cut(size_mismatch(shared, &info, seen)));
+                return Err(cut(size_mismatch(shared, &info, seen)));
             }
         };
         if buffer.len() + block.len() < WRITE_AT {
@@ -209,11 +227,11 @@ async fn write_nar(
         }
         block = match body.next().await {
             Some(Ok(block)) => block,
-            Some(Err(error)) => return Err(Written::Cut(error)),
+            Some(Err(error)) => return Err(cut(error)),
             None if left == 0 => return Ok(()),
             None => {
                 let sent = info.nar_size.saturating_sub(left);
-                return Err(Written::Cut(size_mismatch(shared, &info, sent)));
+                return Err(cut(size_mismatch(shared, &info, sent)));
             }
         };
     }

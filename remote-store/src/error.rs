@@ -52,14 +52,11 @@ pub enum RemoteError {
         #[source]
         source: ProtocolError,
     },
-    /// It answered about a path that nobody had asked for.
-    #[error("it answered about '{path}', which nobody had asked for")]
-    Unasked {
-        /// The path.
-        path: String,
-    },
-    /// An earlier failure ended the connection.
-    #[error("the connection to it has failed before")]
+    /// The metadata of a path has no size of its NAR, so that nobody knows where it ends.
+    #[error("nothing says how large it is")]
+    NoSize,
+    /// The connection has ended: it failed, it was closed, or somebody dropped what was under way.
+    #[error("the connection to it has ended before")]
     Gone,
 }
 
@@ -79,7 +76,7 @@ impl RemoteError {
 fn quoted(stderr: &str) -> String {
     match stderr.trim() {
         "" => String::new(),
-        text => format!("; it said: {}", last_lines(text)),
+        text => format!("; it said: {}", shortened(last_lines(text))),
     }
 }
 
@@ -92,14 +89,22 @@ fn reason(stderr: &str) -> String {
         .map(|(at, _)| at)
         .filter(|&at| at == 0 || text.as_bytes().get(at - 1) == Some(&b'\n'))
         .last();
-    match start {
-        Some(start) => {
-            let error = text.get(start..).unwrap_or(text);
-            let lines = error.strip_prefix("error:").unwrap_or(error).lines();
-            lines.map(str::trim).filter(|line| !matches!(*line, "" | "…")).collect::<Vec<_>>().join(" ")
-        }
-        None => last_lines(text),
+    let error = start.and_then(|start| text.get(start..)).map(|error| {
+        let lines = error.strip_prefix("error:").unwrap_or(error).lines();
+        lines.map(str::trim).filter(|line| !matches!(*line, "" | "…")).collect::<Vec<_>>().join(" ")
+    });
+    shortened(error.filter(|error| !error.is_empty()).unwrap_or_else(|| last_lines(text)))
+}
+
+/// How much of a host's words one message repeats. All of them are in [`RemoteError::stderr`].
+const QUOTED: usize = 2000;
+
+fn shortened(mut text: String) -> String {
+    if text.len() > QUOTED {
+        text.truncate(text.floor_char_boundary(QUOTED));
+        text.push('…');
     }
+    text
 }
 
 fn last_lines(text: &str) -> String {
@@ -143,10 +148,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_host_says_at_length_is_shortened() {
+        for stderr in [format!("error: {}", "é".repeat(30_000)), "x".repeat(60_000)] {
+            let text = reason(&stderr);
+            assert!(text.len() < 2100 && text.ends_with('…'), "{} bytes", text.len());
+            assert!(quoted(&stderr).len() < 2100);
+        }
+    }
+
+    #[test]
     fn the_reason_is_the_last_error_with_its_lines() {
         let stderr = "warning: you did something\nerror: hash mismatch importing path 'x';\n  specified: a\n  got:       b\n";
         assert_eq!(reason(stderr), "hash mismatch importing path 'x'; specified: a got:       b");
         assert_eq!(reason("error: first\nerror: second"), "second");
+        assert_eq!(reason("warning: first\nerror:\n"), "warning: first / error:");
         assert_eq!(reason("no error prefix\nKilled\n"), "no error prefix / Killed");
         assert_eq!(
             reason("error:\n       … while adding\n\n       error: disk full"),

@@ -1,12 +1,12 @@
 //! Copying from a host.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream};
 use ncc_protocol::{
     ProtocolError,
-    serve::{Request, read_path_info},
+    serve::{Request, read_path_infos, read_valid_paths},
     wire::WireReader,
 };
 use ncc_store::{
@@ -17,7 +17,7 @@ use ncc_transport::Reader;
 use tokio::sync::mpsc;
 
 use crate::{
-    RemoteStore,
+    RemoteError, RemoteStore,
     connection::{Connection, ReadAnswer},
     store::{Lease, Shared},
 };
@@ -44,38 +44,26 @@ impl Source for RemoteStore {
         outputs: Outputs,
     ) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
         Box::pin(async move {
-            let action = "compute the closure";
             let store_dir = self.store_dir();
             let request = encode(store_dir, &[Request::QueryClosure { outputs, paths: roots.to_vec() }]);
-            let paths = self.ask(action, &request, read_paths(store_dir, "the closure")).await?;
-            let paths = StorePathSet::from_iter(paths).as_slice().to_vec();
+            let paths = self.ask("compute the closure", &request, read_closure(store_dir)).await?;
+            let asked = Arc::new(StorePathSet::from_iter(paths));
+            let paths = asked.as_slice();
             let request = encode(
                 store_dir,
                 &[
                     // Locking first: whatever is described afterwards stays until this connection ends.
                     Request::QueryValidPaths {
                         query: ValidityQuery::default().locking(),
-                        paths: paths.clone(),
+                        paths: paths.to_vec(),
                     },
-                    Request::QueryPathInfos { paths: paths.clone() },
+                    Request::QueryPathInfos { paths: paths.to_vec() },
                 ],
             );
-            let action = "describe the closure";
-            let infos = self
-                .ask(action, &request, {
-                    let store_dir = store_dir.clone();
-                    |reader| {
-                        Box::pin(async move {
-                            reader.paths("the valid paths", &store_dir).await?;
-                            read_infos(reader, &store_dir).await
-                        })
-                    }
-                })
-                .await?;
-            let asked = paths.iter().collect();
-            self.shared().check_asked(action, &asked, infos.iter().map(|info| &info.path))?;
-            let described: BTreeSet<_> = infos.iter().map(|info| &info.path).collect();
-            match asked.into_iter().chain(roots).find(|path| !described.contains(path)) {
+            let read = read_infos(store_dir, &asked, Before::ValidPaths);
+            let infos = self.ask("describe the closure", &request, read).await?;
+            let described = |path: &StorePath| infos.binary_search_by(|info| info.path.cmp(path)).is_ok();
+            match paths.iter().chain(roots).find(|path| !described(path)) {
                 Some(missing) => Err(StoreError::NotValid {
                     store: self.shared().name.clone(),
                     path: store_dir.full(missing),
@@ -87,25 +75,19 @@ impl Source for RemoteStore {
 
     fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
         Box::pin(async move {
-            let action = "describe paths";
             let store_dir = self.store_dir();
             let request = encode(store_dir, &[Request::QueryPathInfos { paths: paths.to_vec() }]);
-            let infos = self
-                .ask(action, &request, {
-                    let store_dir = store_dir.clone();
-                    |reader| Box::pin(async move { read_infos(reader, &store_dir).await })
-                })
-                .await?;
-            self.shared().check_asked(
-                action,
-                &paths.iter().collect(),
-                infos.iter().map(|info| &info.path),
-            )?;
-            Ok(infos)
+            let asked = Arc::new(paths.iter().cloned().collect());
+            self.ask("describe paths", &request, read_infos(store_dir, &asked, Before::Nothing)).await
         })
     }
 
+    /// # Panics
+    /// Outside of a tokio runtime.
     fn nars(&self, paths: Vec<Arc<PathInfo>>) -> NarStream {
+        if paths.is_empty() {
+            return Box::pin(stream::empty());
+        }
         let store = self.clone();
         let (nars, mut receiver) = mpsc::channel(1);
         // Ends by itself once neither the stream nor the last body is wanted any more.
@@ -122,28 +104,34 @@ fn encode(store_dir: &StoreDir, requests: &[Request]) -> Vec<u8> {
     bytes
 }
 
-/// Reads a set of paths as an answer.
-pub(crate) fn read_paths(
-    store_dir: &StoreDir,
-    what: &'static str,
-) -> impl ReadAnswer<Vec<StorePath>> + Clone {
+fn read_closure(store_dir: &StoreDir) -> impl ReadAnswer<Vec<StorePath>> + Clone {
     let store_dir = store_dir.clone();
     move |reader: &mut WireReader<Reader>| -> BoxFuture<'_, Result<Vec<StorePath>, ProtocolError>> {
-        Box::pin(async move { reader.paths(what, &store_dir).await })
+        Box::pin(async move { reader.paths("the closure", &store_dir).await })
     }
 }
 
-async fn read_infos(
-    reader: &mut WireReader<Reader>,
+/// What is answered in front of path infos.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    ValidPaths,
+}
+
+fn read_infos(
     store_dir: &StoreDir,
-) -> Result<Vec<PathInfo>, ProtocolError> {
-    let mut infos = Vec::new();
-    while let Some(info) = read_path_info(reader, store_dir).await? {
-        infos.push(info);
+    asked: &Arc<StorePathSet>,
+    before: Before,
+) -> impl ReadAnswer<Vec<PathInfo>> + Clone {
+    let (store_dir, asked) = (store_dir.clone(), Arc::clone(asked));
+    move |reader: &mut WireReader<Reader>| -> BoxFuture<'_, Result<Vec<PathInfo>, ProtocolError>> {
+        Box::pin(async move {
+            if before == Before::ValidPaths {
+                read_valid_paths(reader, &store_dir, &asked).await?;
+            }
+            read_path_infos(reader, &store_dir, &asked).await
+        })
     }
-    infos.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    infos.dedup_by(|a, b| a.path == b.path);
-    Ok(infos)
 }
 
 type NarSender = mpsc::Sender<Result<Nar, StoreError>>;
@@ -152,7 +140,12 @@ type BlockSender = mpsc::Sender<Result<Bytes, StoreError>>;
 /// Asks for all NARs ahead and hands each on as it comes.
 async fn send_nars(store: RemoteStore, paths: Vec<Arc<PathInfo>>, nars: NarSender) {
     let shared = Arc::clone(store.shared());
-    let mut lease = match store.lease().await {
+    let lease = tokio::select! {
+        biased;
+        () = nars.closed() => return,
+        lease = store.lease() => lease,
+    };
+    let mut lease = match lease {
         Ok(lease) => lease,
         Err(error) => {
             let _ = nars.send(Err(shared.failed("send paths", error))).await;
@@ -186,7 +179,7 @@ async fn transfer(
     let Connection { requests, answers, .. } = connection;
     let ask = async {
         let mut bytes = Vec::new();
-        for info in paths {
+        for info in paths.iter().filter(|info| has_size(info)) {
             Request::DumpStorePath { path: info.path.clone() }.encode(shared.store_dir(), &mut bytes);
             if bytes.len() > REQUESTS_AT_ONCE {
                 // If the server is gone, reading will tell.
@@ -199,27 +192,34 @@ async fn transfer(
         let _ = requests.write(&bytes).await;
     };
     let take = async {
+        let greeted = tokio::select! {
+            biased;
+            () = nars.closed() => return Ended::Unwanted,
+            greeted = answers.greeted() => greeted,
+        };
+        let reader = match (greeted, paths.first()) {
+            (Ok(reader), _) => reader,
+            (Err(error), Some(first)) => {
+                return Ended::Failed { path: first.path.clone(), error, blocks: None };
+            }
+            (Err(_), None) => return Ended::Unwanted,
+        };
         for info in paths {
-            let reader = match answers.greeted().await {
-                Ok(reader) => reader,
-                Err(error) => return Ended::Failed { path: info.path.clone(), error, blocks: None },
-            };
             let (blocks, mut receiver) = mpsc::channel(BLOCKS_AHEAD);
             let body: NarBody = Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)));
             if nars.send(Ok(Nar { info: Arc::clone(info), body })).await.is_err() {
                 return Ended::Unwanted;
             }
-            let mut left = info.nar_size;
-            while left > 0 {
-                match reader.block("a NAR", left).await {
-                    Ok(block) => {
-                        left = left.saturating_sub(block.len() as u64);
-                        // A body that nobody reads is passed over, for the sake of the next.
-                        let _ = blocks.send(Ok(block)).await;
-                    }
-                    Err(error) => {
-                        return Ended::Failed { path: info.path.clone(), error, blocks: Some(blocks) };
-                    }
+            if !has_size(info) {
+                let error = shared.path_failed("send", &info.path, RemoteError::NoSize);
+                let _ = blocks.send(Err(error)).await;
+                continue;
+            }
+            match take_one(reader, info.nar_size, &blocks, nars).await {
+                Taken::All => {}
+                Taken::Unwanted => return Ended::Unwanted,
+                Taken::Failed(error) => {
+                    return Ended::Failed { path: info.path.clone(), error, blocks: Some(blocks) };
                 }
             }
         }
@@ -236,6 +236,47 @@ async fn transfer(
             ended
         }
     }
+}
+
+/// Whether it is known where the NAR of a path ends. Nix has recorded no size for what it registered long ago.
+fn has_size(info: &PathInfo) -> bool {
+    info.nar_size > 0
+}
+
+/// What became of one NAR.
+enum Taken {
+    All,
+    Unwanted,
+    Failed(ProtocolError),
+}
+
+async fn take_one(
+    reader: &mut WireReader<Reader>,
+    size: u64,
+    blocks: &BlockSender,
+    nars: &NarSender,
+) -> Taken {
+    // A body that nobody reads is passed over, for the sake of the next; unless nobody wants the next either.
+    let mut unwanted = std::pin::pin!(async {
+        blocks.closed().await;
+        nars.closed().await;
+    });
+    let mut left = size;
+    while left > 0 {
+        let block = tokio::select! {
+            biased;
+            () = &mut unwanted => return Taken::Unwanted,
+            block = reader.block("a NAR", left) => block,
+        };
+        match block {
+            Ok(block) => {
+                left = left.saturating_sub(block.len() as u64);
+                let _ = blocks.send(Ok(block)).await;
+            }
+            Err(error) => return Taken::Failed(error),
+        }
+    }
+    Taken::All
 }
 
 /// Says why, in the body of the NAR that was cut and in the place of those that will not come.

@@ -1,6 +1,6 @@
 //! The store, and the one connection that it keeps.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use ncc_store::{Cause, StoreDir, StoreError, StorePath};
 use ncc_transport::{RemoteCommand, Transport};
@@ -94,10 +94,12 @@ impl RemoteStore {
     /// Takes the connection, and makes it first if need be. Unless it is given back, it counts as gone.
     pub(crate) async fn lease(&self) -> Result<Lease, RemoteError> {
         let mut place = Arc::clone(&self.connection).lock_owned().await;
-        let connection = match std::mem::replace(&mut *place, State::Gone) {
-            State::Open(connection) => connection,
-            State::Unopened => self.shared.open(self.shared.options.command()).await?,
-            State::Gone => return Err(RemoteError::Gone),
+        if matches!(*place, State::Unopened) {
+            // Until this has succeeded nothing is lost: the next one may try again.
+            *place = State::Open(self.shared.open(self.shared.options.command()).await?);
+        }
+        let State::Open(connection) = std::mem::replace(&mut *place, State::Gone) else {
+            return Err(RemoteError::Gone);
         };
         Ok(Lease { connection, place: Place(place) })
     }
@@ -185,21 +187,5 @@ impl Shared {
         source: impl Into<Cause>,
     ) -> StoreError {
         StoreError::Path { store: self.name.clone(), action, path: path.clone(), source: source.into() }
-    }
-
-    /// Refuses an answer about a path that was not in the question.
-    pub(crate) fn check_asked<'a>(
-        &self,
-        action: &'static str,
-        asked: &BTreeSet<&StorePath>,
-        answered: impl IntoIterator<Item = &'a StorePath>,
-    ) -> Result<(), StoreError> {
-        match answered.into_iter().find(|path| !asked.contains(path)) {
-            Some(path) => {
-                let path = self.store_dir().full(path);
-                Err(self.failed(action, RemoteError::Unasked { path }))
-            }
-            None => Ok(()),
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! The replies that have a form of their own, and the pieces of metadata that requests share.
 
-use ncc_store::{NarHash, PathInfo, StoreDir};
+use std::collections::BTreeSet;
+
+use ncc_store::{NarHash, PathInfo, StoreDir, StorePath, StorePathSet};
 use tokio::io::AsyncRead;
 
 use super::Version;
@@ -48,6 +50,53 @@ pub async fn read_path_info<R: AsyncRead + Unpin>(
     info.content_address = read_content_address(reader).await?;
     read_signatures(reader, &mut info).await?;
     Ok(Some(info))
+}
+
+/// Reads the whole answer to QueryPathInfos, which may be about each path of `asked` once and about no other: an
+/// answer without end is not gathered. Gives it in ascending order.
+///
+/// # Errors
+/// [`ProtocolError::Unasked`], [`ProtocolError::Twice`], and those of [`read_path_info`].
+pub async fn read_path_infos<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+    store_dir: &StoreDir,
+    asked: &StorePathSet,
+) -> Result<Vec<PathInfo>, ProtocolError> {
+    let mut open: BTreeSet<&StorePath> = asked.iter().collect();
+    let mut infos = Vec::new();
+    while let Some(info) = read_path_info(reader, store_dir).await? {
+        if !open.remove(&info.path) {
+            let path = store_dir.full(&info.path);
+            let twice = asked.contains(&info.path);
+            return Err(if twice { ProtocolError::Twice { path } } else { ProtocolError::Unasked { path } });
+        }
+        infos.push(info);
+    }
+    // Nix sends them so; nobody promises it.
+    infos.sort_unstable_by(|left, right| left.path.cmp(&right.path));
+    Ok(infos)
+}
+
+/// Reads the answer to QueryValidPaths, which can only hold what was `asked`.
+///
+/// # Errors
+/// [`ProtocolError::Unasked`], and those of [`WireReader::count_up_to`] and [`WireReader::path`].
+pub async fn read_valid_paths<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+    store_dir: &StoreDir,
+    asked: &StorePathSet,
+) -> Result<BTreeSet<StorePath>, ProtocolError> {
+    let what = "the valid paths";
+    let count = reader.count_up_to(what, asked.len() as u64).await?;
+    let mut valid = BTreeSet::new();
+    for _ in 0..count {
+        let path = reader.path(what, store_dir).await?;
+        if !asked.contains(&path) {
+            return Err(ProtocolError::Unasked { path: store_dir.full(&path) });
+        }
+        valid.insert(path);
+    }
+    Ok(valid)
 }
 
 /// Reads the answer to AddToStoreNar.

@@ -78,8 +78,15 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
     /// # Errors
     /// [`ProtocolError::TooLarge`] over [`COUNT_LIMIT`].
     pub async fn count(&mut self, what: &'static str) -> Result<u64, ProtocolError> {
+        self.count_up_to(what, COUNT_LIMIT).await
+    }
+
+    /// A count of elements, where it is known how many there can be.
+    ///
+    /// # Errors
+    /// [`ProtocolError::TooLarge`] over `limit`.
+    pub async fn count_up_to(&mut self, what: &'static str, limit: u64) -> Result<u64, ProtocolError> {
         let announced = self.u64(what).await?;
-        let limit = COUNT_LIMIT;
         if announced > limit {
             Err(ProtocolError::TooLarge { what, announced, limit })
         } else {
@@ -267,7 +274,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_behind_the_magic_is_no_noise_however_much_it_is() {
-        let wire = [&0x5452_eecb_u64.to_le_bytes()[..], &[7; 100_000]].concat();
+        let wire = [&0x5452_eecb_u64.to_le_bytes()[..], &vec![7; 100_000]].concat();
         let mut reader = WireReader::new(&wire[..]);
         assert!(reader.skip_to_magic(0x5452_eecb, 1000).await.unwrap().is_empty());
     }

@@ -1,7 +1,9 @@
 //! Copies to and from a host in memory, with a clock that counts round trips.
 
 mod failures;
+mod hostile;
 mod pipelining;
+mod scripted;
 
 use std::sync::Arc;
 

@@ -1,0 +1,256 @@
+//! Hosts that say too much, too little, or something else.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, stream};
+use ncc_protocol::{
+    serve::{Version, put_path_info},
+    wire::WireWrite as _,
+};
+use ncc_store::{
+    Destination as _, Nar, NarHash, Outcome, Outputs, PathInfo, Source as _, StoreDir, StoreError, StorePath,
+    ValidityQuery,
+    test_util::{Fault, MemoryStore},
+};
+use tokio::{io::AsyncWriteExt as _, time::timeout};
+
+use crate::{
+    remote,
+    scripted::{ScriptedHost, greeted, swallow, without_end},
+};
+
+/// With a paused clock only a standstill takes as long as this.
+const STANDSTILL: Duration = Duration::from_secs(3600);
+
+fn path(name: &str) -> StorePath {
+    StorePath::from_base_name(&format!("nlhn6cma43vk5l44cgr8sw3ykiir1wmm-{name}")).unwrap()
+}
+
+fn info(name: &str, nar_size: u64) -> PathInfo {
+    PathInfo::new(path(name), NarHash::of(b""), nar_size)
+}
+
+fn described(infos: &[PathInfo]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for info in infos {
+        put_path_info(info, &StoreDir::default(), Version::OURS, &mut bytes);
+    }
+    bytes
+}
+
+fn explained(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn path_infos_without_end_are_not_gathered() {
+    let host = ScriptedHost::new(|mut input, mut output| async move {
+        output.write_all(&greeted(&[])).await.unwrap();
+        let same = described(&[info("asked", 96)]);
+        tokio::join!(without_end(&mut output, &same), swallow(&mut input));
+    });
+    let store = host.store();
+    let asked = [path("asked")];
+    let described = timeout(STANDSTILL, store.path_infos(&asked));
+    let text = explained(&described.await.unwrap().unwrap_err());
+    assert!(text.contains("-asked' twice"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_described_in_two_ways_is_an_error() {
+    let mut bytes = described(&[info("asked", 96), info("asked", 104)]);
+    bytes.put_u64(0);
+    let asked = [path("asked"), path("other")];
+    let store = ScriptedHost::answering(bytes).store();
+    let text = explained(&store.path_infos(&asked).await.unwrap_err());
+    assert!(text.contains("-asked' twice"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_description_of_another_path_is_an_error() {
+    let mut bytes = described(&[info("other", 96)]);
+    bytes.put_u64(0);
+    let store = ScriptedHost::answering(bytes).store();
+    let text = explained(&store.path_infos(&[path("asked")]).await.unwrap_err());
+    assert!(text.contains("-other', which nobody had asked for"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_valid_paths_than_were_asked_for_are_not_gathered() {
+    let host = ScriptedHost::new(|mut input, mut output| async move {
+        let mut bytes = greeted(&[]);
+        bytes.put_u64(1 << 25);
+        output.write_all(&bytes).await.unwrap();
+        let mut same = Vec::new();
+        same.put_path(&StoreDir::default(), &path("asked"));
+        tokio::join!(without_end(&mut output, &same), swallow(&mut input));
+    });
+    let store = host.store();
+    let asked = [path("asked")];
+    let valid = timeout(STANDSTILL, store.valid_paths(&asked, ValidityQuery::default()));
+    let text = explained(&valid.await.unwrap().unwrap_err());
+    assert!(text.contains("the valid paths announces 33554432, the limit is 1"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_without_its_root_is_an_error() {
+    let mut bytes = Vec::new();
+    for _ in 0..2 {
+        // The closure, then which of it is valid.
+        bytes.put_paths(&StoreDir::default(), &[path("other")]);
+    }
+    bytes.extend(described(&[info("other", 96)]));
+    bytes.put_u64(0);
+    let store = ScriptedHost::answering(bytes).store();
+    let text = explained(&store.closure(&[path("asked")], Outputs::Exclude).await.unwrap_err());
+    assert!(text.contains("-asked' is not valid in host 'liar'"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_without_a_size_fails_alone() {
+    let there = MemoryStore::new("there");
+    let paths: Vec<_> = ["a", "b", "c"].map(|name| there.add(name, name, &[])).into();
+    let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
+    let mut infos = there.infos(&paths);
+    Arc::make_mut(&mut infos[1]).nar_size = 0;
+    let mut nars = store.nars(infos);
+    let mut seen = Vec::new();
+    while let Some(nar) = nars.next().await {
+        let Nar { info, body } = nar.unwrap();
+        let blocks: Vec<_> = body.collect().await;
+        let whole: Result<Vec<_>, StoreError> = blocks.into_iter().collect();
+        seen.push(whole.map(|blocks| blocks.concat() == there.nar(&info.path).unwrap()));
+    }
+    assert!(matches!(&seen[..], [Ok(true), Err(_), Ok(true)]), "{seen:?}");
+    let text = explained(seen[1].as_ref().unwrap_err());
+    assert!(text.contains(&format!("'{}'", paths[1])) && text.contains("how large"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_without_a_size_is_not_sent() {
+    let here = MemoryStore::new("here");
+    let paths: Vec<_> = ["a", "b", "c"].map(|name| here.add(name, name, &[])).into();
+    let mut infos = here.infos(&paths);
+    Arc::make_mut(&mut infos[1]).nar_size = 0;
+    let there = MemoryStore::new("there");
+    let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
+    let outcomes: Vec<_> = store.add_many(here.nars(infos)).collect().await;
+    let [Ok(Outcome::Added(_)), Ok(Outcome::Failed { error, .. }), Ok(Outcome::Added(_))] = &outcomes[..]
+    else {
+        panic!("{outcomes:?}")
+    };
+    assert!(explained(error).contains("how large"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_host_refused_first_is_the_error_although_a_later_path_was_cut_here() {
+    let here = MemoryStore::new("here").with_block_size(16 << 10);
+    let refused = here.add("refused", "x", &[]);
+    let cut = here.add("cut", vec![7; 100_000], &[]);
+    here.inject(Fault::FailReading(cut.clone(), 50_000));
+    let there = MemoryStore::new("there");
+    there.inject(Fault::RefusePath(refused.clone()));
+    let host = ncc_remote_store::test_util::MemoryHost::new(&there).with_round_trip(Duration::from_secs(1));
+    let store = remote(&host);
+    let nars = here.nars(here.infos(&[refused.clone(), cut]));
+    let outcomes: Vec<_> = store.add_many(nars).collect().await;
+    let [Err(error)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    let text = explained(error);
+    assert!(text.contains(&format!("host 'memory' could not add '{refused}'")), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn complete_paths_go_out_while_the_next_one_is_awaited() {
+    let here = MemoryStore::new("here");
+    let first = here.add("first", "x", &[]);
+    let second = here.add("second", "x", &[]);
+    let infos = here.infos(&[first.clone(), second]);
+    let nars = here.nars(infos[..1].to_vec());
+    // Begun, but its first block is long in coming.
+    let slow = Nar { info: Arc::clone(&infos[1]), body: stream::pending().boxed() };
+    let there = MemoryStore::new("there");
+    let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
+    let mut outcomes = store.add_many(nars.chain(stream::iter([Ok(slow)])).boxed());
+    let outcome = timeout(STANDSTILL, outcomes.next()).await.expect("the first path is complete");
+    assert!(matches!(outcome, Some(Ok(Outcome::Added(path))) if path == first));
+}
+
+/// A host that has begun to send a NAR and says nothing more.
+fn silent(bytes: usize) -> ScriptedHost {
+    ScriptedHost::answering(vec![0; bytes])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transfer_that_nobody_wants_lets_go_of_the_host() {
+    let endless = ScriptedHost::new(|mut input, mut output| async move {
+        output.write_all(&greeted(&[])).await.unwrap();
+        tokio::join!(without_end(&mut output, &[0; 1000]), swallow(&mut input));
+    });
+    let before_the_greeting = ScriptedHost::new(|mut input, output| async move {
+        swallow(&mut input).await;
+        drop(output);
+    });
+    for host in [silent(0), silent(50), endless, before_the_greeting] {
+        let store = host.store();
+        let mut nars = store.nars(vec![Arc::new(info("huge", u64::MAX))]);
+        // Until something has come, if anything comes.
+        let nar = timeout(Duration::from_secs(1), nars.next()).await;
+        drop((nar, nars));
+        timeout(STANDSTILL, host.left.notified()).await.expect("the connection is ended");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_outlives_the_stream_that_it_came_from() {
+    let there = MemoryStore::new("there");
+    let path = there.add("x", vec![1; 1 << 20], &[]);
+    let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
+    let mut nars = store.nars(there.infos(std::slice::from_ref(&path)));
+    let Nar { body, .. } = nars.next().await.unwrap().unwrap();
+    drop(nars);
+    let blocks: Vec<_> = body.map(Result::unwrap).collect().await;
+    assert_eq!(blocks.concat(), there.nar(&path).unwrap());
+    // And the connection is between requests.
+    assert_eq!(store.path_infos(&[path]).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_to_transfer_needs_no_host() {
+    let host = ncc_remote_store::test_util::MemoryHost::new(&MemoryStore::new("there"));
+    let store = remote(&host);
+    assert!(store.nars(Vec::new()).next().await.is_none());
+    assert_eq!(host.connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_asked_for_prove_nothing() {
+    let here = MemoryStore::new("here");
+    let path = here.add("x", "y", &[]);
+    let mut bytes = Vec::new();
+    // Nothing is valid; one path was added; and now it is valid, in a form that is no answer.
+    for word in [0, 1, u64::MAX] {
+        bytes.put_u64(word);
+    }
+    let store = ScriptedHost::answering(bytes).store();
+    let request = ncc_copy::Request::new([path]);
+    let copied = ncc_copy::copy(&here, &store, &request, &ncc_copy::NoObserver.shared()).await;
+    assert!(copied.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_neither_reads_nor_answers_can_be_left() {
+    let host = ScriptedHost::new(|input, mut output| async move {
+        output.write_all(&greeted(&0_u64.to_le_bytes())).await.unwrap();
+        std::future::pending::<()>().await;
+        drop((input, output));
+    });
+    let here = MemoryStore::new("here");
+    let path = here.add("x", vec![7; 1 << 20], &[]);
+    let store = host.store();
+    let request = ncc_copy::Request::new([path]);
+    let observer = ncc_copy::NoObserver.shared();
+    let copying = ncc_copy::copy(&here, &store, &request, &observer);
+    assert!(timeout(Duration::from_secs(10), copying).await.is_err(), "it cannot be done");
+    timeout(STANDSTILL, host.left.notified()).await.expect("the connection is ended");
+}
