@@ -119,14 +119,16 @@ impl Driver {
 
     /// Until nobody needs the connection, or it is lost.
     fn work(&mut self) -> Result<(), Trouble> {
+        let mut unread = false;
         loop {
             self.link.hub.wake.clear();
-            let filled = self.link.wire.fill().map_err(Trouble::lost)?;
-            let mut busy = filled;
+            let mut busy = self.link.wire.fill().map_err(Trouble::lost)?;
             busy |= self.open_channels()?;
-            busy |= self.serve(filled)?;
+            busy |= self.serve(busy || unread)?;
             busy |= self.link.wire.drain().map_err(Trouble::lost)?;
-            if busy {
+            // While there is no channel, nothing makes libssh2 read; the next one will.
+            unread = !self.is_idle() && self.link.wire.is_unread().map_err(Trouble::lost)?;
+            if busy || unread {
                 continue;
             }
             if self.link.wire.is_over() {
@@ -272,7 +274,7 @@ impl Driver {
     }
 
     /// Carries the bytes of all channels. Whether there were any.
-    fn serve(&mut self, filled: bool) -> Result<bool, Trouble> {
+    fn serve(&mut self, unread: bool) -> Result<bool, Trouble> {
         let mut busy = false;
         let mut listened = false;
         for port in &mut self.ports {
@@ -281,7 +283,7 @@ impl Driver {
             listened |= turn.listened;
         }
         self.ports.retain(|port| port.fate() == Fate::Alive);
-        if filled
+        if unread
             && !listened
             && let Some(port) = self.ports.first_mut()
         {

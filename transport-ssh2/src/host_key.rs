@@ -10,33 +10,16 @@ use crate::{
     trouble::Trouble,
 };
 
-/// With AES in hardware it is the faster one; without, the constant-time software of ChaCha20 is.
-fn ciphers() -> &'static [&'static str] {
-    const WITH_AES: &[&str] = &[
-        "aes128-gcm@openssh.com",
-        "aes256-gcm@openssh.com",
-        "chacha20-poly1305@openssh.com",
-        "aes128-ctr",
-        "aes192-ctr",
-        "aes256-ctr",
-    ];
-    const WITHOUT_AES: &[&str] = &[
-        "chacha20-poly1305@openssh.com",
-        "aes128-gcm@openssh.com",
-        "aes256-gcm@openssh.com",
-        "aes128-ctr",
-        "aes192-ctr",
-        "aes256-ctr",
-    ];
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    let in_hardware =
-        std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    let in_hardware = std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
-    let in_hardware = false;
-    if in_hardware { WITH_AES } else { WITHOUT_AES }
-}
+/// ChaCha20 first even where AES is in hardware: libssh2 gives it whole packets, but calls OpenSSL anew for each 16 bytes of AES, which
+/// makes AES-GCM take more than twice as long as in OpenSSH (`BENCHMARKS.md`).
+const CIPHERS: &[&str] = &[
+    "chacha20-poly1305@openssh.com",
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "aes128-ctr",
+    "aes192-ctr",
+    "aes256-ctr",
+];
 
 /// In OpenSSH's order. Certificates are left out: libssh2 cannot check what stands in them.
 const HOST_KEYS: &[&str] = &[
@@ -82,7 +65,7 @@ pub(crate) fn prefer_algorithms(
         &host_keys,
     )?;
     let both = [MethodType::CryptCs, MethodType::CryptSc];
-    choose(session, "Ciphers", &both, settings.ciphers.as_deref(), ciphers())?;
+    choose(session, "Ciphers", &both, settings.ciphers.as_deref(), CIPHERS)?;
     if let Some(macs) = &settings.macs {
         let defaults = supported(session, MethodType::MacCs)?;
         choose(session, "MACs", &[MethodType::MacCs, MethodType::MacSc], Some(macs), &defaults)?;
@@ -261,7 +244,7 @@ mod tests {
     #[test]
     fn every_default_is_one_that_libssh2_has() {
         let session = Session::new().unwrap();
-        for (method, names) in [(MethodType::HostKey, HOST_KEYS), (MethodType::CryptCs, ciphers())] {
+        for (method, names) in [(MethodType::HostKey, HOST_KEYS), (MethodType::CryptCs, CIPHERS)] {
             let supported = supported(&session, method).unwrap();
             assert!(names.iter().all(|name| supported.contains(name)), "{names:?} {supported:?}");
         }

@@ -93,7 +93,7 @@ impl Link {
                 }
                 other => return Ok(other),
             }
-            if self.wire.fill().map_err(Trouble::lost)? {
+            if self.wire.fill().map_err(Trouble::lost)? || self.wire.is_unread().map_err(Trouble::lost)? {
                 continue;
             }
             if self.wire.is_over() {

@@ -128,6 +128,11 @@ impl Port {
             Output::Stdout => (&mut self.stdout_done, 0),
             Output::Stderr => (&mut self.stderr_done, ssh2::EXTENDED_DATA_STDERR),
         };
+        // Known before there is room for more, so that a channel without anything left never waits for its reader.
+        if !*done && self.channel.eof() {
+            self.shared.lock().inlet(output).end();
+            (*done, turn.busy) = (true, true);
+        }
         while !*done {
             let room = {
                 let mut state = self.shared.lock();

@@ -238,3 +238,67 @@ impl Drop for Silent<'_> {
 pub(crate) fn harmless(text: &str) -> String {
     text.lines().map(|line| sanitize_line(line.as_bytes())).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::ffi::OsStrExt as _, path::Path, sync::mpsc, thread};
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    use super::*;
+
+    /// Both ends of a terminal that is nobody's.
+    fn terminal() -> (File, File) {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        (File::from(master), OpenOptions::new().read(true).write(true).open(path).unwrap())
+    }
+
+    /// Reads what the terminal shows until this is in it.
+    fn shown(mut master: &File, until: &str) -> String {
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains(until) {
+            let mut buffer = [0; 256];
+            let count = master.read(&mut buffer).unwrap();
+            text.extend_from_slice(&buffer[..count]);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_and_the_echo_comes_back() {
+        let (mut master, tty) = terminal();
+        let (send, receive) = mpsc::channel();
+        let asked = tty.try_clone().unwrap();
+        let asking = thread::spawn(move || {
+            let question = Question::Password { account: "alice@h" };
+            send.send(ask_on(&asked, &question, &|| false).unwrap()).unwrap();
+        });
+        shown(&master, "password: ");
+        while tcgetattr(&tty).unwrap().local_modes.contains(LocalModes::ECHO) {
+            thread::yield_now();
+        }
+        master.write_all(b"sesame\n").unwrap();
+        assert_eq!(receive.recv().unwrap().as_deref(), Some("sesame"));
+        asking.join().unwrap();
+        let modes = tcgetattr(&tty).unwrap().local_modes;
+        assert!(modes.contains(LocalModes::ECHO | LocalModes::ISIG), "{modes:?}");
+        assert!(!shown(&master, "\n").contains("sesame"));
+    }
+
+    #[test]
+    fn a_question_that_nobody_needs_answered_ends() {
+        let (_master, tty) = terminal();
+        let question = Question::Passphrase { file: "/key" };
+        assert_eq!(ask_on(&tty, &question, &|| true).unwrap(), None);
+        assert!(tcgetattr(&tty).unwrap().local_modes.contains(LocalModes::ECHO));
+    }
+
+    #[test]
+    fn answers_are_in_no_log() {
+        assert_eq!(format!("{:?}", Answer::Text("sesame".to_owned())), "Text(...)");
+    }
+}

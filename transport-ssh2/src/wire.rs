@@ -72,6 +72,8 @@ impl AsFd for Far {
 #[derive(Debug)]
 pub(crate) struct Wire {
     near: UnixStream,
+    /// libssh2's own end, to look at and never to read.
+    socket: UnixStream,
     far: Far,
     inbound: Buffer,
     outbound: Buffer,
@@ -101,6 +103,7 @@ impl Wire {
         }
         let wire = Self {
             near,
+            socket: socket.try_clone()?,
             far,
             inbound: Buffer::default(),
             outbound: Buffer::default(),
@@ -158,6 +161,14 @@ impl Wire {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether libssh2 has left something unread, and has to be called again.
+    ///
+    /// That it "would block" does not mean that it has read all: with ciphers that need a whole packet it says so as soon as the packet
+    /// at hand is incomplete, and only reads on in the next call.
+    pub(crate) fn is_unread(&self) -> io::Result<bool> {
+        Ok(rustix::io::ioctl_fionread(&self.socket)? > 0)
     }
 
     /// Whether libssh2 may be given more to send.

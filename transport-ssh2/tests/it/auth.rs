@@ -230,7 +230,7 @@ async fn a_server_that_allows_few_attempts_is_explained() {
     for name in ["one", "two", "three"] {
         let key = sshd.directory().join(name);
         make_key(&key, &["-t", "ed25519", "-N", ""]);
-        words.push_str(&format!("-i {} ", key.display()));
+        words.extend(["-i ", key.to_str().unwrap(), " "]);
     }
     let failure = fails(&Ssh2::new(sshd.target(), with(&sshd, &words))).await;
     assert_eq!(failure.kind, FailureKind::PermissionDenied, "{failure:?}");
