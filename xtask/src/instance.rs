@@ -8,7 +8,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, mount_remount, unmount};
+use rustix::mount::{
+    MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_remount, unmount,
+};
 
 use rustix::process::{chroot, pivot_root};
 
@@ -73,6 +75,20 @@ impl LabStore {
     /// Makes a limited store read-only. The file system itself, not the mount: Nix undoes the latter.
     pub(crate) fn freeze(&self) -> Result<()> {
         mount_remount(self.store(), MountFlags::RDONLY, c"").context("cannot make a store read-only")
+    }
+
+    /// Shows the store read-only to everybody, as on NixOS: the mount, not the file system. After this no instance sees it
+    /// otherwise.
+    pub(crate) fn protect(&self) -> Result<()> {
+        exec::make_folder(&self.store())?;
+        mount_bind(self.store(), self.store())
+            .and_then(|()| mount_remount(self.store(), MountFlags::BIND | MountFlags::RDONLY, c""))
+            .context("cannot mount a store read-only")
+    }
+
+    /// Undoes [`protect`](Self::protect).
+    pub(crate) fn unprotect(&self) -> Result<()> {
+        unmount(self.store(), UnmountFlags::DETACH).context("cannot unmount a store")
     }
 
     /// Where the host finds a store path of this store.

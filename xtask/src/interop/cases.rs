@@ -3,6 +3,8 @@
 mod copies;
 mod failures;
 mod interruptions;
+mod options;
+mod rights;
 mod serving;
 
 use std::time::Duration;
@@ -71,6 +73,28 @@ pub(crate) const CASES: &[Case] = &[
     case("from-chain", "same, fetched", copies::from_chain),
     slow("to-huge", "a sparse file of more than 4 GiB", copies::to_huge),
     slow("from-huge", "same, fetched", copies::from_huge),
+    case("include-outputs-to", "a .drv with the outputs that are valid", options::include_outputs_to),
+    case("include-outputs-from", "same, fetched", options::include_outputs_from),
+    case(
+        "substitute-to",
+        "-s: the remote takes a part from a file:// cache, the rest is sent",
+        options::substitute_to,
+    ),
+    case("dry-run-to", "--dry-run leaves the remote's database and store as they are", options::dry_run_to),
+    case("dry-run-from", "same for this side", options::dry_run_from),
+    case("gzip-to", "--gzip", options::gzip_to),
+    case("url-parameters-to", "ssh://root@host:port?compress=true&ssh-key=...", options::url_parameters_to),
+    case("keep-going-to", "--keep-going with a damaged path", options::keep_going_to),
+    case("keep-going-from", "same, fetching", options::keep_going_from),
+    case("every-option-to", "upstream's whole command line", options::every_option_to),
+    case("sudo-to", "--remote-sudo", rights::sudo_to),
+    case("daemon-trusted-to", "an ordinary user whom the remote's daemon trusts", rights::daemon_trusted),
+    case("daemon-untrusted-to", "one whom it does not trust", rights::daemon_untrusted),
+    case(
+        "read-only-mount-from",
+        "a store that is mounted read-only, as on NixOS",
+        rights::read_only_mount_from,
+    ),
     case("serve-to", "upstream's client copies to our server", serving::to),
     case("serve-from", "upstream's client copies from our server", serving::from),
     case("serve-chain", "upstream's client copies 2,000 paths to our server", serving::chain),

@@ -49,7 +49,7 @@ fn attempt(
 }
 
 /// What is registered must be whole; with `empty`, nothing may be.
-fn sound(instance: &Instance, store: &LabStore, empty: bool) -> Result<Vec<String>> {
+pub(super) fn sound(instance: &Instance, store: &LabStore, empty: bool) -> Result<Vec<String>> {
     let mut wrong = compare::judge(instance, store, &[])?;
     let rows = database::read(store)?;
     if empty && !rows.is_empty() {
@@ -101,12 +101,16 @@ fn impostor(lab: &Lab<'_>, body: &str) -> Result<Receiver> {
 
 pub(super) fn no_nix_store(lab: &Lab<'_>) -> Result<Outcome> {
     let receiver = lab.receiver()?;
-    let program = receiver.instance.path("usr/bin/nix-store");
-    let away = receiver.instance.path("usr/bin/nix-store.away");
-    fs::rename(&program, &away).context("cannot hide nix-store")?;
+    // Upstream's own nix-copy-closure too: it would be taken for ours, which can serve.
+    let programs = ["nix-store", "nix-copy-closure"].map(|name| receiver.instance.path("usr/bin").join(name));
+    for program in &programs {
+        fs::rename(program, program.with_extension("away")).context("cannot hide a program")?;
+    }
     let finished = attempt(lab, Direction::To, &lab.source.store, &receiver, &lab.mixed.roots())?;
-    fs::rename(&away, &program).context("cannot bring back nix-store")?;
-    let mut wrong = refuse(lab, &finished, &[HOST, "nix-store"]);
+    for program in &programs {
+        fs::rename(program.with_extension("away"), program).context("cannot bring back a program")?;
+    }
+    let mut wrong = refuse(lab, &finished, &[HOST, "nix-store", "looked for", "hint:"]);
     wrong.extend(sound(&receiver.instance, &receiver.store, true)?);
     Ok(Outcome::of(wrong))
 }
@@ -153,7 +157,7 @@ pub(super) fn disk_full_to(lab: &Lab<'_>) -> Result<Outcome> {
     let receiver = lab.receiver_on(store)?;
     let paths = [lab.mixed.top.clone(), lab.many()?];
     let finished = attempt(lab, Direction::To, &lab.source.store, &receiver, &paths)?;
-    let mut wrong = refuse(lab, &finished, &[HOST, "No space left"]);
+    let mut wrong = refuse(lab, &finished, &[HOST, "No space left", "hint: the disk of the host is full"]);
     wrong.extend(sound(&receiver.instance, &receiver.store, false)?);
     Ok(Outcome::of(wrong))
 }
@@ -198,14 +202,14 @@ fn registered(store: &LabStore) -> Result<Vec<String>> {
 
 /// What happens to an object behind the database's back.
 #[derive(Clone, Copy)]
-enum Damage {
+pub(super) enum Damage {
     Changed,
     Longer,
     Shorter,
     Missing,
 }
 
-fn damage(store: &LabStore, path: &str, damage: Damage) -> Result<()> {
+pub(super) fn damage(store: &LabStore, path: &str, damage: Damage) -> Result<()> {
     let real = store.real(path);
     if let Damage::Missing = damage {
         return fs::remove_dir_all(&real).with_context(|| format!("cannot remove {}", real.display()));
