@@ -176,20 +176,24 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
         let mut feed = pin!(feed(reader, store_dir, first, nars).fuse());
         let (writer, reply) = (&mut self.writer, &mut self.reply);
         let mut answer = pin!(async move {
+            let mut answered = 0_u64;
             loop {
                 let outcome = if let Some(ready) = outcomes.next().now_or_never() {
                     ready
                 } else {
-                    write(writer, reply).await?;
+                    write(writer, reply).await.map_err(|error| (answered, error))?;
                     outcomes.next().await
                 };
                 match outcome {
-                    None => return write(writer, reply).await,
+                    None => return write(writer, reply).await.map_err(|error| (answered, error)),
                     Some(Ok(Outcome::Failed { error, .. }) | Err(error)) => {
-                        write(writer, reply).await?;
-                        return Err(error.into());
+                        write(writer, reply).await.map_err(|error| (answered, error))?;
+                        return Err((answered, ServeError::Store(error)));
                     }
-                    Some(Ok(_)) => reply.put_u64(1),
+                    Some(Ok(_)) => {
+                        answered = answered.saturating_add(1);
+                        reply.put_u64(1);
+                    }
                 }
             }
         });
@@ -197,14 +201,15 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
         loop {
             tokio::select! {
                 biased;
-                answered = &mut answer => {
+                end = &mut answer => return match (end, rest) {
+                    // What the store could not do with a path that had come whole is the older story.
+                    (Err((answered, error)), Some(Err((whole, _)))) if answered < whole => Err(error),
                     // A client's broken stream is the cause of what the store then says of it.
-                    return match rest {
-                        Some(Err(error)) => Err(ServeError::Protocol(error)),
-                        Some(Ok(next)) => answered.map(|()| next),
-                        None => answered.map(|()| None),
-                    };
-                }
+                    (_, Some(Err((_, error)))) => Err(ServeError::Protocol(error)),
+                    (Err((_, error)), _) => Err(error),
+                    (Ok(()), Some(Ok(next))) => Ok(next),
+                    (Ok(()), None) => Ok(None),
+                },
                 result = &mut feed, if rest.is_none() => rest = Some(result),
             }
         }
@@ -217,14 +222,16 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, reply: &mut Vec<u8>) -> Re
     writer.flush().await.map_err(ServeError::Write)
 }
 
-/// Reads headers and NARs, hands them to the store, and stops at the first request that is something else.
+/// Reads headers and NARs, hands them to the store, and stops at the first request that is something else. An error
+/// comes with the number of NARs that had come whole.
 async fn feed<R: AsyncRead + Unpin>(
     reader: &mut WireReader<R>,
     store_dir: &StoreDir,
     first: PathInfo,
     nars: mpsc::Sender<Result<Nar, StoreError>>,
-) -> Result<Option<Request>, ProtocolError> {
+) -> Result<Option<Request>, (u64, ProtocolError)> {
     let mut info = first;
+    let mut whole = 0_u64;
     loop {
         let mut left = info.nar_size;
         let (blocks, mut receiver) = mpsc::channel(BLOCKS_AHEAD);
@@ -247,7 +254,7 @@ async fn feed<R: AsyncRead + Unpin>(
                     };
                     // Nobody may be listening any more; the error is returned anyway.
                     let _ = blocks.send(Err(cut)).await;
-                    return Err(error);
+                    return Err((whole, error));
                 }
             };
             left = left.saturating_sub(block.len() as u64);
@@ -255,7 +262,8 @@ async fn feed<R: AsyncRead + Unpin>(
             let _ = blocks.send(Ok(block)).await;
         }
         drop(blocks);
-        match Request::read(reader, store_dir).await? {
+        whole = whole.saturating_add(1);
+        match Request::read(reader, store_dir).await.map_err(|error| (whole, error))? {
             Some(Request::AddToStoreNar { info: next }) => info = *next,
             other => return Ok(other),
         }

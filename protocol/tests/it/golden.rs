@@ -140,7 +140,7 @@ fn our_server_answers_as_nix_does(
     let Session { request, mut reply } = session(version, case);
     // Only the version that the server announces differs.
     reply[8..16].copy_from_slice(&(0x200 | u64::from(Version::OURS.minor())).to_le_bytes());
-    let (answered, end) = serve(&MemoryStore::new("ours"), &request, writing);
+    let (answered, end) = serve(&MemoryStore::new("ours"), &request[..], writing);
     assert_eq!(answered, reply, "{end:?}");
     let failed = fs::read_to_string(folder(version).join("index.tsv")).unwrap().lines().any(|line| {
         let columns: Vec<_> = line.split('\t').collect();
@@ -152,7 +152,7 @@ fn our_server_answers_as_nix_does(
 #[test]
 fn another_magic_is_refused_without_an_answer() {
     let Session { request, reply } = session("2.34.8", "wrong-magic");
-    let (answered, end) = serve(&MemoryStore::new("ours"), &request, Writing::Refused);
+    let (answered, end) = serve(&MemoryStore::new("ours"), &request[..], Writing::Refused);
     assert_eq!(answered, reply);
     assert!(end.is_err());
     assert!(!reply.starts_with(&SERVER_MAGIC.to_le_bytes()));

@@ -1,6 +1,11 @@
 //! No bytes of a peer panic, hang, or make room for more than came.
 
-use std::{fs, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use futures_util::FutureExt as _;
 use ncc_protocol::{
@@ -10,6 +15,7 @@ use ncc_protocol::{
 use ncc_store::{StoreDir, test_util::MemoryStore};
 use proptest::prelude::*;
 use rstest::rstest;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::serve;
 
@@ -44,7 +50,7 @@ fn a_cut_anywhere_is_an_error_and_nothing_else() {
         assert!(!read_infos(&reply[..end]), "cut at {end}");
     }
     let request = golden("add-to-store-nar-closure.request");
-    let (whole, _) = serve(&MemoryStore::new("ours"), &request, Writing::Allowed);
+    let (whole, _) = serve(&MemoryStore::new("ours"), &request[..], Writing::Allowed);
     for end in (0..request.len()).step_by(7) {
         let store = MemoryStore::new("ours");
         let (answered, _) = serve(&store, &request[..end], Writing::Allowed);
@@ -62,7 +68,7 @@ fn absurd_counts_cost_nothing() {
         request.put_u64(0);
         request.put_u64(0);
         request.put_u64(count);
-        let (_, end) = serve(&MemoryStore::new("ours"), &request, Writing::Refused);
+        let (_, end) = serve(&MemoryStore::new("ours"), &request[..], Writing::Refused);
         assert!(end.is_err());
     }
 }
@@ -72,7 +78,7 @@ fn flags_beyond_32_bits_are_refused_as_nix_does() {
     let mut request = client_greeting();
     request.put_u64(1);
     request.put_u64(1 << 33);
-    let (_, end) = serve(&MemoryStore::new("ours"), &request, Writing::Refused);
+    let (_, end) = serve(&MemoryStore::new("ours"), &request[..], Writing::Refused);
     assert!(end.unwrap_err().to_string().contains("the lock flag announces"));
 }
 
@@ -143,6 +149,43 @@ fn signatures_that_are_not_even_text_are_left_out_like_others_that_are_none() {
     assert!(info.unwrap().unwrap().signatures.is_empty());
 }
 
+/// Gives few bytes at a time.
+struct Pieces<'a>(&'a [u8], usize);
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (piece, rest) = self.0.split_at(self.1.min(self.0.len()).min(buffer.remaining()));
+        buffer.put_slice(piece);
+        self.0 = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[rstest]
+fn what_the_store_refused_is_the_reason_although_a_later_path_is_cut(
+    #[values(1, 7, 13, 100, 1000)] piece: usize,
+    #[values(0, 50, 110)] missing: usize,
+) {
+    let mut request = golden("add-to-store-nar-hash-mismatch.request");
+    request.extend(&golden("add-to-store-nar.request")[16..]);
+    request.truncate(request.len() - missing);
+    let (_, end) = serve(&MemoryStore::new("ours"), Pieces(&request, piece), Writing::Allowed);
+    let text = explained(&end.unwrap_err());
+    assert!(text.contains("hash mismatch"), "{text}");
+}
+
+#[rstest]
+fn a_path_that_is_cut_is_the_clients_failure(#[values(1, 7, 20, 100, 1000)] piece: usize) {
+    let mut request = golden("add-to-store-nar.request");
+    request.truncate(request.len() - 50);
+    let (_, end) = serve(&MemoryStore::new("ours"), Pieces(&request, piece), Writing::Allowed);
+    assert_eq!(explained(&end.unwrap_err()), "the stream ended while reading a NAR");
+}
+
 proptest! {
     #[test]
     fn any_change_of_a_session_is_survived(position in 0usize..9184, value: u8) {
@@ -150,7 +193,7 @@ proptest! {
         let length = request.len();
         request[position % length] = value;
         let store = MemoryStore::new("ours");
-        let (answered, _) = serve(&store, &request, Writing::Allowed);
+        let (answered, _) = serve(&store, &request[..], Writing::Allowed);
         prop_assert!(store.paths().len() >= answered.len().saturating_sub(16) / 8);
     }
 
@@ -158,7 +201,7 @@ proptest! {
     fn any_bytes_behind_the_greeting_are_survived(bytes: Vec<u8>) {
         let mut request = CLIENT_MAGIC.to_le_bytes().to_vec();
         request.extend_from_slice(&bytes);
-        let (answered, _) = serve(&MemoryStore::new("ours"), &request, Writing::Allowed);
+        let (answered, _) = serve(&MemoryStore::new("ours"), &request[..], Writing::Allowed);
         prop_assert!(answered.len() >= 16, "the greeting comes before the version is read");
     }
 }

@@ -7,9 +7,14 @@ use std::time::Duration;
 
 use ncc_protocol::serve::{ServeError, Server, Writing};
 use ncc_store::test_util::MemoryStore;
+use tokio::io::AsyncRead;
 
 /// Serves `request` from `store`; gives what was answered and how it ended.
-fn serve(store: &MemoryStore, request: &[u8], writing: Writing) -> (Vec<u8>, Result<(), ServeError>) {
+fn serve(
+    store: &MemoryStore,
+    request: impl AsyncRead + Unpin,
+    writing: Writing,
+) -> (Vec<u8>, Result<(), ServeError>) {
     let mut reply = Vec::new();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
