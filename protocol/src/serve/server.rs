@@ -97,17 +97,35 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
         self.flush().await?;
         self.version = greeting::read_client_version(&mut self.reader).await?;
         let store_dir = self.source.store_dir().clone();
-        let mut next = Request::read(&mut self.reader, &store_dir).await?;
+        let end = self.converse(&store_dir).await;
+        // Also what was answered before an error.
+        let flushed = self.flush().await;
+        end.and(flushed)
+    }
+
+    async fn converse(&mut self, store_dir: &StoreDir) -> Result<(), ServeError> {
+        let mut next = self.next_request(store_dir).await?;
         while let Some(request) = next {
             next = match request {
-                Request::AddToStoreNar { info } => self.add(*info, &store_dir).await?,
+                Request::AddToStoreNar { info } => self.add(*info, store_dir).await?,
                 other => {
-                    self.answer(other, &store_dir).await?;
-                    Request::read(&mut self.reader, &store_dir).await?
+                    self.answer(other, store_dir).await?;
+                    self.next_request(store_dir).await?
                 }
             };
         }
         Ok(())
+    }
+
+    /// The next request. What has been answered goes out before waiting for it; if it is there already, small answers
+    /// share one write.
+    async fn next_request(&mut self, store_dir: &StoreDir) -> Result<Option<Request>, ServeError> {
+        let mut request = pin!(Request::read(&mut self.reader, store_dir));
+        if let Some(ready) = request.as_mut().now_or_never() {
+            return Ok(ready?);
+        }
+        write(&mut self.writer, &mut self.reply).await?;
+        Ok(request.await?)
     }
 
     async fn flush(&mut self) -> Result<(), ServeError> {
@@ -141,7 +159,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
             Request::AddToStoreNar { .. } => {}
             Request::Other { command } => return Err(ServeError::Unsupported { command }),
         }
-        self.flush().await
+        if self.reply.len() > FLUSH_AT { self.flush().await } else { Ok(()) }
     }
 
     async fn dump(&mut self, path: StorePath, store_dir: &StoreDir) -> Result<(), ServeError> {
@@ -156,7 +174,13 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
         while let Some(nar) = nars.next().await {
             let mut body = nar?.body;
             while let Some(block) = body.next().await {
-                self.writer.write_all(&block?).await.map_err(ServeError::Write)?;
+                let block = block?;
+                if self.reply.len().saturating_add(block.len()) > FLUSH_AT {
+                    self.flush().await?;
+                    self.writer.write_all(&block).await.map_err(ServeError::Write)?;
+                } else {
+                    self.reply.extend_from_slice(&block);
+                }
             }
         }
         Ok(())

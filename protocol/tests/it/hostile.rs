@@ -5,17 +5,18 @@ use std::{
     path::Path,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::FutureExt as _;
 use ncc_protocol::{
-    serve::{CLIENT_MAGIC, Writing, client_greeting, read_path_info, read_server_greeting},
+    serve::{CLIENT_MAGIC, Server, Writing, client_greeting, read_path_info, read_server_greeting},
     wire::{WireReader, WireWrite as _},
 };
 use ncc_store::{StoreDir, test_util::MemoryStore};
 use proptest::prelude::*;
 use rstest::rstest;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::serve;
 
@@ -184,6 +185,61 @@ fn a_path_that_is_cut_is_the_clients_failure(#[values(1, 7, 20, 100, 1000)] piec
     request.truncate(request.len() - 50);
     let (_, end) = serve(&MemoryStore::new("ours"), Pieces(&request, piece), Writing::Allowed);
     assert_eq!(explained(&end.unwrap_err()), "the stream ended while reading a NAR");
+}
+
+/// Counts how often it is written to and flushed.
+#[derive(Default)]
+struct Counting(usize);
+
+impl AsyncWrite for Counting {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0 += 1;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0 += 1;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn small_answers_share_a_write_if_their_questions_came_together() {
+    let store = MemoryStore::new("ours");
+    let mut request = client_greeting();
+    for path in store.add_chain(1000) {
+        request.put_u64(3);
+        request.put_path(&StoreDir::default(), &path);
+    }
+    let mut written = Counting::default();
+    Server::new(&request[..], &mut written, &store, Writing::Refused).run().await.unwrap();
+    assert!(written.0 < 20, "{} writes and flushes for 1000 dumps", written.0);
+}
+
+/// A client that waits for each answer gets it, although the next question is there in part.
+#[tokio::test(start_paused = true)]
+async fn no_answer_is_kept_back_while_the_next_question_is_awaited() {
+    let store = MemoryStore::new("ours");
+    let path = store.add("x", "y", &[]);
+    let (mut client, input) = tokio::io::duplex(1 << 16);
+    let (output, mut answers) = tokio::io::duplex(1 << 16);
+    let mut request = client_greeting();
+    request.put_u64(3);
+    request.put_path(&StoreDir::default(), &path);
+    request.extend_from_slice(&[3, 0, 0]);
+    client.write_all(&request).await.unwrap();
+    let mut answer = vec![0; 16 + store.nar(&path).unwrap().len()];
+    tokio::select! {
+        end = Server::new(input, output, &store, Writing::Refused).run() => panic!("{end:?}"),
+        read = tokio::time::timeout(Duration::from_secs(1), answers.read_exact(&mut answer)) => {
+            read.expect("it waits for nothing").unwrap();
+        }
+    }
+    assert_eq!(answer[16..], store.nar(&path).unwrap());
 }
 
 proptest! {
