@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ncc_copy::{CopyError, Observer, OnFailure, Plan, Purpose, Request};
 use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
 use ncc_store::{Destination, Outputs, Source, StoreDir, StorePath};
+use ncc_transport::LineSink;
 
 use crate::{
     arguments::Arguments,
@@ -17,6 +18,7 @@ use crate::{
     pictures,
     progress::{Direction, Importance, LogFormat, Progress, ProgressOptions, Wire, aside, tell},
     roots, stores,
+    substituting::Substituting,
 };
 
 /// Copies what the arguments say.
@@ -38,20 +40,27 @@ pub(crate) async fn copy(arguments: &Arguments) -> Result<(), Failure> {
     let direction = if arguments.what.from { Direction::From(host) } else { Direction::To(host) };
     let progress = Progress::start(progress_options(arguments, direction.clone(), &config, may_ask));
     let remote = stores::remote(arguments, argument, &config.store_dir, progress.host_line())?;
+    let local = local.with_substitutes(arguments, progress.host_line());
     let (source, destination): (&dyn Source, &dyn Destination) = match &local {
         Local::Store(store) if arguments.what.from => (&remote.store, store),
+        Local::Substituting(store) => (&remote.store, &**store),
         Local::Store(store) => (store, &remote.store),
         Local::Nothing(nothing) => (&remote.store, nothing),
     };
     let wire = || Wire { sent: remote.counter.sent(), received: remote.counter.received() };
     let result = work(arguments, &request, source, destination, &progress, &direction, wire).await;
     remote.store.close().await;
+    if let Local::Substituting(store) = &local {
+        store.close().await;
+    }
     result
 }
 
 /// The local side.
 enum Local {
     Store(LocalStore),
+    /// A destination that substitutes first, with the help of the Nix on this machine.
+    Substituting(Box<Substituting>),
     /// A destination that is only looked at, and does not exist yet.
     Nothing(Nothing),
 }
@@ -64,6 +73,23 @@ impl Local {
         }
         let access = if from && !look { Access::ReadWrite } else { Access::ReadOnly };
         LocalStore::open(config, access).map(Self::Store).map_err(|error| Failure::plain(&error))
+    }
+
+    /// The same, substituting first where this is the destination, that is wanted, and there is a Nix that can.
+    fn with_substitutes(self, arguments: &Arguments, stderr: LineSink) -> Self {
+        let wanted = arguments.how.use_substitutes && arguments.what.from && !arguments.what.dry_run;
+        match self {
+            Self::Store(store) if wanted && stores::is_on_path("nix-store") => {
+                let uri = arguments.stores.store.clone();
+                Self::Substituting(Box::new(Substituting::new(store, uri, stderr)))
+            }
+            other => {
+                if wanted {
+                    tracing::warn!("there is no 'nix-store' here that could substitute: everything is sent");
+                }
+                other
+            }
+        }
     }
 }
 

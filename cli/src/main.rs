@@ -26,6 +26,7 @@ mod serving;
 mod settings;
 mod ssh;
 mod stores;
+mod substituting;
 mod wire;
 mod writable;
 

@@ -165,7 +165,8 @@ fn own_program() -> Result<String, Failure> {
     })
 }
 
-fn is_on_path(program: &str) -> bool {
+/// Whether a program is there to be run on this machine.
+pub(crate) fn is_on_path(program: &str) -> bool {
     env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }

@@ -250,7 +250,8 @@ fn server_config(directory: &Path, port: u16, config: &[&str]) -> String {
     // Without PAM sshd takes a password that begins with '!' for a locked account; some images give root such a one.
     let locked = fs::read_to_string("/etc/shadow")
         .is_ok_and(|shadow| shadow.lines().any(|line| line.starts_with("root:!")));
-    // The first value of a keyword wins here too.
+    // The first value of a keyword wins here too. HOME: a user's .bashrc may print, wait or hang (pyenv's waits a minute
+    // for a lock that a killed session left behind), unless a test gives another.
     format!(
         "{}\n\
          Port {port}\n\
@@ -265,7 +266,8 @@ fn server_config(directory: &Path, port: u16, config: &[&str]) -> String {
          KbdInteractiveAuthentication no\n\
          PrintMotd no\n\
          PrintLastLog no\n\
-         LogLevel VERBOSE\n",
+         LogLevel VERBOSE\n\
+         SetEnv HOME=/nonexistent\n",
         config.join("\n"),
         if locked && is_root() { "yes" } else { "no" },
     )

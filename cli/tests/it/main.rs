@@ -13,6 +13,7 @@ mod pictures;
 mod roots;
 #[cfg(feature = "ssh")]
 mod ssh;
+mod substitutes;
 mod support;
 #[cfg(feature = "ssh")]
 mod terminal;

@@ -1,0 +1,65 @@
+//! A local destination that substitutes, as upstream's does with `--from -s`.
+//!
+//! Knowing binary caches is Nix's business. Where the machine has Nix, its own `nix-store --serve --write` on the same
+//! store is asked to substitute; the paths it brings are then valid here too. Where it has none, everything is sent.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::{future::BoxFuture, stream::BoxStream};
+use ncc_local_store::LocalStore;
+use ncc_remote_store::{RemoteStore, ServeOptions, ServeProgram};
+use ncc_store::{Destination, NarStream, Outcome, StoreDir, StoreError, StorePath, ValidityQuery};
+use ncc_transport::{LineSink, LocalProcess};
+
+/// A local store with a Nix beside it that substitutes.
+pub(crate) struct Substituting {
+    store: LocalStore,
+    nix: RemoteStore,
+}
+
+impl Substituting {
+    /// `uri` names the store as `--store` was given it; `None` is the default store.
+    pub(crate) fn new(store: LocalStore, uri: Option<String>, stderr: LineSink) -> Self {
+        let mut options = ServeOptions::default();
+        options.program = ServeProgram::Named("nix-store".to_owned());
+        options.store_dir = store.store_dir().clone();
+        options.store = uri;
+        options.stderr = Some(stderr);
+        Self { store, nix: RemoteStore::new(Arc::new(LocalProcess::new()), options) }
+    }
+
+    /// Ends the Nix that was started, if it was.
+    pub(crate) async fn close(&self) {
+        self.nix.close().await;
+    }
+}
+
+impl Destination for Substituting {
+    fn name(&self) -> &str {
+        Destination::name(&self.store)
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        Destination::store_dir(&self.store)
+    }
+
+    fn valid_paths<'a>(
+        &'a self,
+        paths: &'a [StorePath],
+        query: ValidityQuery,
+    ) -> BoxFuture<'a, Result<BTreeSet<StorePath>, StoreError>> {
+        Box::pin(async move {
+            if query.substitute {
+                // What it says is valid was brought into this very store; the store itself is asked all the same.
+                if let Err(error) = self.nix.valid_paths(paths, query).await {
+                    tracing::warn!("nothing is substituted here: {}", crate::chain::chain(&error));
+                }
+            }
+            self.store.valid_paths(paths, query.substituting(false)).await
+        })
+    }
+
+    fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
+        self.store.add_many(nars)
+    }
+}

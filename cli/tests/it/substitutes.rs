@@ -1,0 +1,48 @@
+//! `--from -s`: the Nix on this machine substitutes. (`--to -s` is in `cargo xtask interop`, where the host has a cache.)
+
+use std::process::Command;
+
+use crate::support::World;
+
+/// Where programs of this machine are, real Nix among them.
+fn path() -> std::ffi::OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+fn has_nix() -> bool {
+    Command::new("nix").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn what_a_cache_has_is_not_fetched_from_the_host() {
+    if !has_nix() {
+        assert!(std::env::var_os("NCC_REQUIRE_REAL").is_none(), "real Nix is needed and is not here");
+        eprintln!("LEFT OUT: no Nix here to substitute with");
+        return;
+    }
+    let world = World::new();
+    let cache = format!("file://{}/cache", world.directory().display());
+    let made = Command::new("nix")
+        .args(["--extra-experimental-features", "nix-command", "copy", "--to", &cache, "--store"])
+        .arg(world.from())
+        .arg(&world.library)
+        .env("HOME", world.directory())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+
+    let mut command = world.fetch();
+    command.env("PATH", path()).env("NIX_CONFIG", format!("substituters = {cache}\nrequire-sigs = false"));
+    let ran = world.run(command.args(["-s", "--json", "localhost"]).arg(&world.top));
+    ran.says(0, &["copying 2 paths..."]);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&report["substituted"]["count"], &report["sent"]["count"]), (&1.into(), &2.into()));
+    assert_eq!(world.copied(&[&world.library, &world.top]), [true, true]);
+}
+
+#[test]
+fn without_nix_it_says_so_and_everything_is_sent() {
+    let world = World::new();
+    let ran = world.run(world.fetch().args(["-s", "localhost"]).arg(&world.top));
+    ran.says(0, &["could substitute: everything is sent", "copying 3 paths..."]);
+}
