@@ -67,8 +67,11 @@ impl Task {
     after_long_help = exit::TABLE
 )]
 pub(crate) struct Arguments {
-    /// The other machine: [user@]host[:port], also as ssh://...; 'localhost' needs no ssh
-    #[arg(value_name = "HOST")]
+    // No doc comment: rustdoc would take the brackets for links.
+    #[arg(
+        value_name = "HOST",
+        help = "The other machine: [user@]host[:port], also as ssh://...; 'localhost' needs no ssh"
+    )]
     pub(crate) host: Option<String>,
 
     /// Store paths, links to them, or anything below them; @FILE takes them from a file, one per line

@@ -1,6 +1,6 @@
 //! Pictures of a copy: a tree for the terminal, and a graph for a file.
 //!
-//! All of them are functions of a [`Plan`](ncc_copy::Plan) alone: the same plan always gives the same text.
+//! All of them are functions of a [`Plan`] alone: the same plan always gives the same text.
 
 mod dot;
 mod layered;

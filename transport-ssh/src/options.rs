@@ -11,7 +11,7 @@ use ncc_transport::{Compression, KeepAlive, ssh_options_in};
 pub struct OpenSshOptions {
     /// The program; a name without a slash is looked up on `PATH`. It has to understand OpenSSH's options.
     pub program: OsString,
-    /// The user's own options, as [`parse_ssh_options`] makes them from NIX_SSHOPTS. They stand before all others but the
+    /// The user's own options, as [`parse_ssh_options`](crate::parse_ssh_options) makes them from NIX_SSHOPTS. They stand before all others but the
     /// target's own user and port; for most options of OpenSSH the first value wins.
     pub extra: Vec<OsString>,
     /// Compression of the whole connection.
