@@ -30,11 +30,14 @@ mod substituting;
 mod wire;
 mod writable;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use arguments::{Arguments, Task};
 use failure::Failure;
 use ncc_local_store::LocalStoreConfig;
+
+/// How long after a failure a signal is waited for that may have been its cause.
+const SIGNAL_ON_ITS_WAY: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let task = match Arguments::read() {
@@ -50,9 +53,20 @@ fn main() -> ExitCode {
         Err(error) => return Failure::new("could not start", error).report(),
     };
     let result = runtime.block_on(async {
+        let mut signal = std::pin::pin!(interrupted());
+        let failure = tokio::select! {
+            biased;
+            signal = &mut signal => return Err(signal),
+            result = perform(task) => match result {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            },
+        };
+        // Ctrl-C goes to ssh too, and its end can be seen before the signal is: the cause is the signal then.
         tokio::select! {
-            result = perform(task) => result,
-            signal = interrupted() => Err(signal),
+            biased;
+            signal = signal => Err(signal),
+            () = tokio::time::sleep(SIGNAL_ON_ITS_WAY) => Err(failure),
         }
     });
     // Threads that are in the middle of disk work are left behind: whatever they do is safe to be cut off anywhere.
