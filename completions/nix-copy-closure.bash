@@ -23,7 +23,7 @@ _nix__copy__closure() {
 
     case "${cmd}" in
         nix__copy__closure)
-            opts="-k -n -s -v -h -V -j -K -Q --to --from --include-outputs --stdin --keep-going --dry-run --substitute-on-destination --use-substitutes --gzip --transport --bzip2 --xz --store --remote-store --remote-program --remote-sudo --verbose --quiet --debug --log-format --show-progress --json --tree --graph --help --version --serve --write --completions --manual --max-jobs --cores --timeout --max-silent-time --builders --substituters --trusted-public-keys --trusted-substituters --extra-substituters --extra-trusted-public-keys --experimental-features --extra-experimental-features --connect-timeout --download-attempts --http-connections --netrc-file --keep-failed --no-build-output --fallback --no-gc-warning --readonly-mode --repair --print-build-logs --keep-outputs --no-keep-outputs --keep-derivations --no-keep-derivations --fsync-metadata --no-fsync-metadata --builders-use-substitutes --substitute --no-substitute --option"
+            opts="-k -n -s -v -h -V -j -K -Q --to --from --include-outputs --stdin --keep-going --dry-run --substitute-on-destination --use-substitutes --gzip --transport --stall-timeout --bzip2 --xz --store --remote-store --remote-program --remote-sudo --verbose --quiet --debug --log-format --show-progress --json --tree --graph --help --version --serve --write --completions --manual --max-jobs --cores --timeout --max-silent-time --builders --substituters --trusted-public-keys --trusted-substituters --extra-substituters --extra-trusted-public-keys --experimental-features --extra-experimental-features --connect-timeout --download-attempts --http-connections --netrc-file --keep-failed --no-build-output --fallback --no-gc-warning --readonly-mode --repair --print-build-logs --keep-outputs --no-keep-outputs --keep-derivations --no-keep-derivations --fsync-metadata --no-fsync-metadata --builders-use-substitutes --substitute --no-substitute --option"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -31,6 +31,10 @@ _nix__copy__closure() {
             case "${prev}" in
                 --transport)
                     COMPREPLY=($(compgen -W "openssh libssh2" -- "${cur}"))
+                    return 0
+                    ;;
+                --stall-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --store)

@@ -1,5 +1,6 @@
 complete -c nix-copy-closure -l transport -d 'Whose SSH is spoken [default: openssh, if this program was built with it]' -r -f -a "openssh\t'The program ssh, with all of its configuration'
 libssh2\t'The library libssh2, where there is no such program'"
+complete -c nix-copy-closure -l stall-timeout -d 'End the connection when nothing has moved for so long; 0 waits for ever' -r
 complete -c nix-copy-closure -l store -d 'The local store: a directory (its files are in DIR/nix/store), \'local?root=DIR\', or \'local\'' -r
 complete -c nix-copy-closure -l remote-store -d 'The store on HOST, as \'nix-store --store\' takes it there: a directory, \'local?root=/mnt\'' -r
 complete -c nix-copy-closure -l remote-program -d 'The program to run on HOST in the place of \'nix-store\', which is else found in the usual places' -r

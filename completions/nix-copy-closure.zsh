@@ -17,6 +17,7 @@ _nix-copy-closure() {
     _arguments "${_arguments_options[@]}" : \
 '--transport=[Whose SSH is spoken \[default\: openssh, if this program was built with it\]]:NAME:((openssh\:"The program ssh, with all of its configuration"
 libssh2\:"The library libssh2, where there is no such program"))' \
+'--stall-timeout=[End the connection when nothing has moved for so long; 0 waits for ever]:SECONDS:_default' \
 '--store=[The local store\: a directory (its files are in DIR/nix/store), '\''local?root=DIR'\'', or '\''local'\'']:URI:_default' \
 '(--serve)--remote-store=[The store on HOST, as '\''nix-store --store'\'' takes it there\: a directory, '\''local?root=/mnt'\'']:URI:_default' \
 '(--serve)--remote-program=[The program to run on HOST in the place of '\''nix-store'\'', which is else found in the usual places]:PROGRAM:_default' \

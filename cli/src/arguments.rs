@@ -2,10 +2,11 @@
 
 #![allow(clippy::struct_excessive_bools, reason = "they are switches of a command line")]
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
 use clap_complete::Shell;
+use ncc_remote_store::STALL_TIMEOUT;
 
 use crate::{exit, progress::LogFormat, settings};
 
@@ -139,6 +140,13 @@ pub(crate) struct How {
     #[arg(long, value_name = "NAME", value_enum)]
     pub(crate) transport: Option<Ssh>,
 
+    /// End the connection when nothing has moved for so long; 0 waits for ever
+    ///
+    /// A host that hangs, or waits for a lock that nobody lets go of, ends the copy after this time with an error that says
+    /// what was waited for. While the receiving side substitutes (--use-substitutes) there is no limit.
+    #[arg(long, value_name = "SECONDS", default_value_t = STALL_TIMEOUT.as_secs())]
+    pub(crate) stall_timeout: u64,
+
     /// The same as --gzip, with a warning
     #[arg(long, hide = true)]
     pub(crate) bzip2: bool,
@@ -233,6 +241,13 @@ pub(crate) struct Serving {
     /// Print the manual page, and do nothing else
     #[arg(long, help_heading = "About")]
     pub(crate) manual: bool,
+}
+
+impl How {
+    /// `None`: for ever.
+    pub(crate) fn stall_timeout(&self) -> Option<Duration> {
+        (self.stall_timeout > 0).then(|| Duration::from_secs(self.stall_timeout))
+    }
 }
 
 impl Arguments {

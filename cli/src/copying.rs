@@ -39,7 +39,7 @@ pub(crate) async fn copy(arguments: &Arguments) -> Result<(), Failure> {
     let may_ask = !argument.target.is_localhost();
     let direction = if arguments.what.from { Direction::From(host) } else { Direction::To(host) };
     let progress = Progress::start(progress_options(arguments, direction.clone(), &config, may_ask));
-    let remote = stores::remote(arguments, argument, &config.store_dir, progress.host_line())?;
+    let remote = stores::remote(arguments, argument, &config.store_dir, &progress)?;
     let local = local.with_substitutes(arguments, progress.host_line());
     let (source, destination): (&dyn Source, &dyn Destination) = match &local {
         Local::Store(store) if arguments.what.from => (&remote.store, store),
@@ -102,8 +102,8 @@ fn progress_options(
     let mut options = ProgressOptions::new(direction, config.store_dir.clone());
     options.format = arguments.show.log_format.or(arguments.show.show_progress.then_some(LogFormat::Bar));
     options.verbosity = arguments.verbosity();
-    // What is to be on standard output only leaves no lines around it.
-    options.quiet = arguments.show.quiet || arguments.what.dry_run;
+    options.quiet = arguments.show.quiet;
+    options.looking = arguments.what.dry_run;
     options.may_ask = may_ask;
     options
 }

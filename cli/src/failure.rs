@@ -127,6 +127,14 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
         RemoteError::Ended { stderr, .. } if stderr.contains("No space left on device") => {
             Some("the disk of the host is full: 'nix-collect-garbage' there may free some".to_owned())
         }
+        RemoteError::Silent { greeted: false, .. } => Some(
+            "no server has started there: something that the host's login shell runs may wait for an answer, or hang; try              'ssh HOST nix-store --version'"
+                .to_owned(),
+        ),
+        RemoteError::Silent { .. } => Some(
+            "'nix-store' on the host hangs or waits for a lock: see what it does there; '--stall-timeout SECONDS' waits              longer, and 0 for ever"
+                .to_owned(),
+        ),
         RemoteError::Protocol { .. } => {
             Some("is the program on the host 'nix-store' of Nix 2.1 or later, and does its login shell start it?".to_owned())
         }

@@ -120,6 +120,8 @@ pub(crate) struct ProgressOptions {
     pub(crate) verbosity: u8,
     /// Errors only, which are not told here.
     pub(crate) quiet: bool,
+    /// Nothing is copied: no line says so, though a bar may show what is waited for.
+    pub(crate) looking: bool,
     /// ssh may ask for something on the terminal before the host answers. Not so for `localhost`.
     pub(crate) may_ask: bool,
 }
@@ -127,7 +129,7 @@ pub(crate) struct ProgressOptions {
 impl ProgressOptions {
     /// With nothing special about it.
     pub(crate) const fn new(direction: Direction, store_dir: StoreDir) -> Self {
-        Self { format: None, direction, store_dir, verbosity: 0, quiet: false, may_ask: true }
+        Self { format: None, direction, store_dir, verbosity: 0, quiet: false, looking: false, may_ask: true }
     }
 }
 
@@ -206,13 +208,15 @@ impl Progress {
         Arc::new(move |line| shared.host_line(line))
     }
 
-    /// The host has greeted: ssh asks nothing any more. Without this call the first answer of the host tells it.
-    #[allow(dead_code, reason = "for transports that see the greeting")]
-    pub(crate) fn answered(&self) {
-        let now = self.shared.now();
-        let core = &mut *lock(&self.shared.core);
-        core.state.answered = true;
-        core.state.touch(now);
+    /// What is called when the host has greeted: ssh asks nothing any more.
+    pub(crate) fn greeted(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move || {
+            let now = shared.now();
+            let state = &mut lock(&shared.core).state;
+            state.answered = true;
+            state.touch(now);
+        })
     }
 
     /// Takes the bar away and sums up what was done; says nothing of a failure, for which there is a message.
@@ -259,6 +263,7 @@ struct Shared {
     form: Form,
     verbosity: u8,
     quiet: bool,
+    looking: bool,
     may_ask: bool,
     core: Mutex<Core>,
     /// Apart from `core`, so that a terminal that takes nothing (Ctrl-S) does not stop the copy behind a bar: nobody
@@ -294,11 +299,12 @@ impl Shared {
         screen: Screen,
         clock: Box<dyn Fn() -> Duration + Send + Sync>,
     ) -> Self {
-        let ProgressOptions { direction, store_dir, verbosity, quiet, may_ask, format: _ } = options;
+        let ProgressOptions { direction, store_dir, verbosity, quiet, looking, may_ask, format: _ } = options;
         Self {
             form,
             verbosity,
             quiet,
+            looking,
             may_ask,
             core: Mutex::new(Core {
                 state: State::new(direction, store_dir),
@@ -316,6 +322,11 @@ impl Shared {
 
     fn now(&self) -> Duration {
         (self.clock)()
+    }
+
+    /// What upstream prints at this event.
+    fn line(&self, state: &State, event: &Event<'_>) -> Option<String> {
+        if self.looking { None } else { lines::line(state, event) }
     }
 
     /// A line from outside.
@@ -462,7 +473,7 @@ impl Observer for Shared {
                 // After the end there is nothing more to say, though tasks that are cut off may still be at it.
                 _ if core.finished => Vec::new(),
                 Form::Nothing => Vec::new(),
-                Form::Lines => lines::line(&core.state, &event).into_iter().collect(),
+                Form::Lines => self.line(&core.state, &event).into_iter().collect(),
                 Form::InternalJson => core.json.event(&core.state, &event, now),
                 Form::Bar { with_lines, .. } => {
                     let connecting =
@@ -470,7 +481,7 @@ impl Observer for Shared {
                     core.connecting |= connecting;
                     let host = core.state.direction.host();
                     let connecting = connecting.then(|| format!("connecting to {host}..."));
-                    let line = if with_lines { lines::line(&core.state, &event) } else { None };
+                    let line = if with_lines { self.line(&core.state, &event) } else { None };
                     connecting.into_iter().chain(line).collect()
                 }
             }

@@ -9,12 +9,13 @@ use std::{
 use ncc_local_store::{Defaults, LocalStoreConfig};
 use ncc_remote_store::{Elevation, RemoteAccess, RemoteStore, ServeOptions, ServeProgram};
 use ncc_store::StoreDir;
-use ncc_transport::{HostArgument, LineSink, LocalProcess, TargetParams, Transport};
+use ncc_transport::{HostArgument, LocalProcess, TargetParams, Transport};
 
 use crate::{
     arguments::Arguments,
     environment::variable,
     failure::Failure,
+    progress::Progress,
     ssh::{self, HostKey},
     wire::{Counted, Counter},
 };
@@ -120,13 +121,15 @@ pub(crate) fn remote(
     arguments: &Arguments,
     argument: HostArgument,
     store_dir: &StoreDir,
-    stderr: LineSink,
+    progress: &Progress,
 ) -> Result<Remote, Failure> {
     let parameters = Parameters::new(arguments, &argument.params)?;
     let mut options = ServeOptions::default();
     options.store_dir = store_dir.clone();
     options.store.clone_from(&parameters.store);
-    options.stderr = Some(stderr);
+    options.stderr = Some(progress.host_line());
+    options.greeted = Some(progress.greeted());
+    options.stall_timeout = arguments.how.stall_timeout();
     if let Some(program) = &parameters.program {
         options.program = ServeProgram::Named(program.clone());
     }

@@ -1,6 +1,6 @@
 //! One connection to a server: requests out and answers in, at the same time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, Either, select};
 use ncc_protocol::{
@@ -11,7 +11,11 @@ use ncc_protocol::{
 use ncc_transport::{ChannelControl, Exit, Reader, RemoteCommand, StderrTail, Transport, Writer};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::{RemoteError, ServeOptions, error::Remains};
+use crate::{
+    RemoteError, ServeOptions,
+    error::Remains,
+    silence::{Patience, Pulse},
+};
 
 /// How long a server may take to end once its input has ended, before its process is ended for it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,12 +50,14 @@ pub(crate) struct Requests {
 pub(crate) struct Answers {
     pub(crate) reader: WireReader<Reader>,
     greeted: bool,
+    on_greeting: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// The process at the other end.
 pub(crate) struct ServerProcess {
     stderr: StderrTail,
     control: Box<dyn ChannelControl>,
+    pub(crate) pulse: Pulse,
     program: String,
 }
 
@@ -63,12 +69,18 @@ impl Connection {
     ) -> Result<Self, RemoteError> {
         tracing::debug!(host = transport.describe(), %command, "starting the server");
         let channel = transport.open(&command).await?;
+        let pulse = Pulse::new(options.stall_timeout);
         Ok(Self {
-            requests: Requests { stdin: channel.stdin, unsent: client_greeting() },
-            answers: Answers { reader: WireReader::new(channel.stdout), greeted: false },
+            requests: Requests { stdin: pulse.feel(channel.stdin), unsent: client_greeting() },
+            answers: Answers {
+                reader: WireReader::new(pulse.watch(channel.stdout)),
+                greeted: false,
+                on_greeting: options.greeted.clone(),
+            },
             server: ServerProcess {
-                stderr: StderrTail::collect(channel.stderr, options.stderr.clone()),
+                stderr: StderrTail::collect(channel.stderr, Some(pulse.hear(options.stderr.clone()))),
                 control: channel.control,
+                pulse,
                 program: options.program.name().to_owned(),
             },
         })
@@ -78,12 +90,14 @@ impl Connection {
     pub(crate) async fn exchange<T>(
         &mut self,
         request: &[u8],
+        patience: Patience,
         read: impl ReadAnswer<T>,
     ) -> Result<T, ProtocolError> {
-        let Self { requests, answers, .. } = self;
+        let Self { requests, answers, server } = self;
+        server.pulse.be(patience);
         let write = std::pin::pin!(async { requests.write(request).await });
         let read = std::pin::pin!(async { read(answers.greeted().await?).await });
-        match select(write, read).await {
+        let result = match select(write, read).await {
             // A failed write means that the server is gone: what can still be read says more.
             Either::Left((_, read)) => read.await,
             Either::Right((answer, write)) => match answer {
@@ -91,7 +105,9 @@ impl Connection {
                 Ok(answer) => write.await.map(|()| answer),
                 Err(error) => Err(error),
             },
-        }
+        };
+        server.pulse.be(Patience::Limited);
+        result
     }
 
     /// Ends a connection that has nothing more to do.
@@ -134,6 +150,9 @@ impl Answers {
             let version = read_server_greeting(&mut self.reader).await?;
             tracing::debug!(%version, "the server has greeted");
             self.greeted = true;
+            if let Some(greeted) = &self.on_greeting {
+                greeted();
+            }
         }
         Ok(&mut self.reader)
     }
@@ -162,10 +181,10 @@ impl ServerProcess {
         greeted: bool,
         error: ProtocolError,
     ) -> RemoteError {
-        let program = self.program.clone();
+        let (program, silence) = (self.program.clone(), self.pulse.ended_after());
         let (exit, stderr) = self.end().await;
         tracing::debug!(%exit, %error, "the server has ended");
         let failure = transport.explain(&exit, &stderr);
-        Remains { exit, stderr, failure, greeted, program }.into_error(error)
+        Remains { exit, stderr, failure, greeted, program, silence }.into_error(error)
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::{
     RemoteError, RemoteStore,
     connection::{Answers, Connection, Requests},
+    silence::Patience,
     store::Shared,
 };
 
@@ -41,7 +42,8 @@ impl Destination for RemoteStore {
             let mut request = Vec::new();
             Request::QueryValidPaths { query, paths: paths.to_vec() }.encode(store_dir, &mut request);
             let (store_dir, asked) = (store_dir.clone(), Arc::new(paths.iter().cloned().collect()));
-            self.ask(action, &request, |reader| {
+            let patience = if query.substitute { Patience::Unlimited } else { Patience::Limited };
+            self.ask(action, patience, &request, |reader| {
                 Box::pin(async move { read_valid_paths(reader, &store_dir, &asked).await })
             })
             .await

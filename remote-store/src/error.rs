@@ -1,5 +1,7 @@
 //! Why a host did not do its part, from all that is known: the stream, the exit, and what stands on stderr.
 
+use std::time::Duration;
+
 use ncc_protocol::ProtocolError;
 use ncc_transport::{Exit, Failure, TransportError};
 
@@ -43,8 +45,21 @@ pub enum RemoteError {
         #[source]
         source: ProtocolError,
     },
+    /// It hangs: the line is alive, and nothing came over it, nor went, for too long.
+    #[error("nothing was heard from it for {} s, so the connection was ended{}", limit.as_secs(), quoted(stderr))]
+    Silent {
+        /// For how long it was waited.
+        limit: Duration,
+        /// Whether it had greeted before: else it is a login shell, or whatever runs in its place, that hangs.
+        greeted: bool,
+        /// All that came on stderr.
+        stderr: String,
+        /// What was waited for.
+        #[source]
+        source: ProtocolError,
+    },
     /// It does not speak the protocol as it should.
-    #[error("it does not speak the serve protocol{}", quoted(stderr))]
+    #[error("it does not speak the serve protocol as it should{}", quoted(stderr))]
     Protocol {
         /// All that came on stderr.
         stderr: String,
@@ -67,6 +82,7 @@ impl RemoteError {
             Self::Unreached { stderr, .. }
             | Self::ProgramNotFound { stderr, .. }
             | Self::Ended { stderr, .. }
+            | Self::Silent { stderr, .. }
             | Self::Protocol { stderr, .. } => stderr,
             _ => "",
         }
@@ -120,16 +136,20 @@ pub(crate) struct Remains {
     pub(crate) failure: Option<Failure>,
     pub(crate) greeted: bool,
     pub(crate) program: String,
+    pub(crate) silence: Option<Duration>,
 }
 
 impl Remains {
     pub(crate) fn into_error(self, source: ProtocolError) -> RemoteError {
-        let Self { exit, stderr, failure, greeted, program } = self;
+        let Self { exit, stderr, failure, greeted, program, silence } = self;
         let broken = matches!(source, ProtocolError::Io { .. } | ProtocolError::Write(_));
         let ended = broken
             || matches!(source, ProtocolError::UnexpectedEnd { .. })
             || matches!(&source, ProtocolError::NoGreeting { noise } if noise.is_empty());
-        if let Some(failure) = failure {
+        if let Some(limit) = silence {
+            // However its process ended was our doing.
+            RemoteError::Silent { limit, greeted, stderr, source }
+        } else if let Some(failure) = failure {
             RemoteError::Unreached { failure, stderr }
         } else if !greeted && exit.is_command_not_found() {
             RemoteError::ProgramNotFound { program, stderr }

@@ -30,11 +30,12 @@ mod connection;
 mod destination;
 mod error;
 mod options;
+mod silence;
 mod source;
 mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 
 pub use error::RemoteError;
-pub use options::{Elevation, RemoteAccess, ServeOptions, ServeProgram};
+pub use options::{Elevation, RemoteAccess, STALL_TIMEOUT, ServeOptions, ServeProgram};
 pub use store::RemoteStore;

@@ -1,5 +1,7 @@
 //! What to run on the other side, and how to talk about it.
 
+use std::{sync::Arc, time::Duration};
+
 use ncc_store::StoreDir;
 use ncc_transport::{LineSink, RemoteCommand};
 
@@ -61,8 +63,12 @@ pub enum RemoteAccess {
     ReadOnly,
 }
 
+/// How long a host may be silent unless it is said otherwise. Nix waits half as long for a binary cache; a host may have to
+/// write a large path to a slow disk, or wait for another process that works on the same path.
+pub const STALL_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// How to start the server on the host. Fields may be added.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ServeOptions {
     /// The program.
@@ -77,6 +83,27 @@ pub struct ServeOptions {
     pub store_dir: StoreDir,
     /// Is handed each line that the host writes to stderr while the connection lasts.
     pub stderr: Option<LineSink>,
+    /// Is called when a server has greeted: whoever logs in has been let in, and nothing is asked any more.
+    pub greeted: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// A connection over which nothing moves for this long, while something is waited for, fails; [`STALL_TIMEOUT`] by
+    /// default, `None` waits for ever. A host that was asked to substitute is always waited for: it is silent while it
+    /// downloads.
+    pub stall_timeout: Option<Duration>,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            program: ServeProgram::default(),
+            elevation: Elevation::default(),
+            access: RemoteAccess::default(),
+            store: None,
+            store_dir: StoreDir::default(),
+            stderr: None,
+            greeted: None,
+            stall_timeout: Some(STALL_TIMEOUT),
+        }
+    }
 }
 
 impl std::fmt::Debug for ServeOptions {
@@ -88,6 +115,7 @@ impl std::fmt::Debug for ServeOptions {
             .field("access", &self.access)
             .field("store", &self.store)
             .field("store_dir", &self.store_dir)
+            .field("stall_timeout", &self.stall_timeout)
             .finish_non_exhaustive()
     }
 }

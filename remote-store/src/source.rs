@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::{
     RemoteError, RemoteStore,
     connection::{Connection, ReadAnswer},
+    silence::Patience,
     store::{Lease, Shared},
 };
 
@@ -46,7 +47,8 @@ impl Source for RemoteStore {
         Box::pin(async move {
             let store_dir = self.store_dir();
             let request = encode(store_dir, &[Request::QueryClosure { outputs, paths: roots.to_vec() }]);
-            let paths = self.ask("compute the closure", &request, read_closure(store_dir)).await?;
+            let paths =
+                self.ask("compute the closure", Patience::Limited, &request, read_closure(store_dir)).await?;
             let asked = Arc::new(StorePathSet::from_iter(paths));
             let paths = asked.as_slice();
             let request = encode(
@@ -61,7 +63,7 @@ impl Source for RemoteStore {
                 ],
             );
             let read = read_infos(store_dir, &asked, Before::ValidPaths);
-            let infos = self.ask("describe the closure", &request, read).await?;
+            let infos = self.ask("describe the closure", Patience::Limited, &request, read).await?;
             let described = |path: &StorePath| infos.binary_search_by(|info| info.path.cmp(path)).is_ok();
             match paths.iter().chain(roots).find(|path| !described(path)) {
                 Some(missing) => Err(StoreError::NotValid {
@@ -78,7 +80,13 @@ impl Source for RemoteStore {
             let store_dir = self.store_dir();
             let request = encode(store_dir, &[Request::QueryPathInfos { paths: paths.to_vec() }]);
             let asked = Arc::new(paths.iter().cloned().collect());
-            self.ask("describe paths", &request, read_infos(store_dir, &asked, Before::Nothing)).await
+            self.ask(
+                "describe paths",
+                Patience::Limited,
+                &request,
+                read_infos(store_dir, &asked, Before::Nothing),
+            )
+            .await
         })
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::{
     RemoteError, ServeOptions,
     connection::{Connection, ReadAnswer},
+    silence::Patience,
 };
 
 /// A Nix store on a host. Clones share one connection, which is made when it is first needed.
@@ -108,11 +109,12 @@ impl RemoteStore {
     pub(crate) async fn ask<T>(
         &self,
         action: &'static str,
+        patience: Patience,
         request: &[u8],
         read: impl ReadAnswer<T> + Clone,
     ) -> Result<T, StoreError> {
         let mut lease = self.lease().await.map_err(|error| self.shared.failed(action, error))?;
-        match lease.connection.exchange(request, read.clone()).await {
+        match lease.connection.exchange(request, patience, read.clone()).await {
             Ok(answer) => {
                 lease.give_back();
                 Ok(answer)
@@ -124,16 +126,18 @@ impl RemoteStore {
                 let plain = if greeted { None } else { self.shared.fallback(&error) };
                 let Some(command) = plain else { return Err(self.shared.failed(action, error)) };
                 tracing::info!(%error, "the host did not let the command pass, trying the plain one");
-                self.ask_again(action, request, read, command, place, error).await
+                self.ask_again(action, patience, request, read, command, place, error).await
             }
         }
     }
 
     /// The question once more, to a server that was started with another command. If that fails too, the first error
     /// is the one that counts.
+    #[expect(clippy::too_many_arguments, reason = "the question, and what is left of its first try")]
     async fn ask_again<T>(
         &self,
         action: &'static str,
+        patience: Patience,
         request: &[u8],
         read: impl ReadAnswer<T>,
         command: RemoteCommand,
@@ -143,7 +147,7 @@ impl RemoteStore {
         let Ok(mut connection) = self.shared.open(command).await else {
             return Err(self.shared.failed(action, first));
         };
-        match connection.exchange(request, read).await {
+        match connection.exchange(request, patience, read).await {
             Ok(answer) => {
                 place.give_back(connection);
                 Ok(answer)

@@ -11,6 +11,7 @@ mod documents;
 mod dry_run;
 mod pictures;
 mod roots;
+mod silence;
 #[cfg(feature = "ssh")]
 mod ssh;
 mod substitutes;

@@ -206,9 +206,13 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
             let ended = full
                 || match self.read_more("the greeting").await {
                     Ok(size) => size == 0,
-                    // A connection that breaks before the greeting is explained by what came until then.
+                    // A connection that breaks before the greeting, or one that nobody wants to wait for any longer, is
+                    // explained by what came until then.
                     Err(ProtocolError::Io { source, .. })
-                        if source.kind() == io::ErrorKind::ConnectionReset =>
+                        if matches!(
+                            source.kind(),
+                            io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut
+                        ) =>
                     {
                         true
                     }

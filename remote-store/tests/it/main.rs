@@ -4,6 +4,7 @@ mod failures;
 mod hostile;
 mod pipelining;
 mod scripted;
+mod silence;
 
 use std::sync::Arc;
 

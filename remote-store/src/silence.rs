@@ -1,0 +1,170 @@
+//! Ends the wait for a host from which nothing comes any more, on a line that is alive.
+//!
+//! That the line itself is dead is the transport's to find out (keep-alive). Here a process at the other end hangs: a
+//! login shell that waits for an answer, a disk that does not come back, a lock that nobody lets go of.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use ncc_transport::{LineSink, Reader, Writer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep},
+};
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// As the options say.
+    Limited,
+    /// The host downloads, and is silent meanwhile.
+    Unlimited,
+}
+
+/// What both directions of a connection, and the host's messages, have in common: when something last moved.
+#[derive(Clone)]
+pub(crate) struct Pulse(Arc<Shared>);
+
+struct Shared {
+    limit: Option<Duration>,
+    last: Mutex<Instant>,
+    /// The host does something that may take as long as it likes.
+    patient: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Pulse {
+    /// `None` waits for ever.
+    pub(crate) fn new(limit: Option<Duration>) -> Self {
+        Self(Arc::new(Shared {
+            limit,
+            last: Mutex::new(Instant::now()),
+            patient: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }))
+    }
+
+    fn beat(&self) {
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// From now on.
+    pub(crate) fn be(&self, patience: Patience) {
+        self.0.patient.store(patience == Patience::Unlimited, Ordering::Relaxed);
+        self.beat();
+    }
+
+    /// The silence that ended the connection, if that is what ended it.
+    pub(crate) fn ended_after(&self) -> Option<Duration> {
+        self.0.limit.filter(|_| self.0.ended.load(Ordering::Relaxed))
+    }
+
+    /// What comes from the host. Reading fails when nothing has moved for too long while somebody waits for it.
+    pub(crate) fn watch(&self, reader: Reader) -> Reader {
+        Box::new(Watched { reader, pulse: self.clone(), waiting_since: None, timer: None })
+    }
+
+    /// What goes to the host. It is not watched itself: whoever writes also waits for an answer; and whoever does not read
+    /// answers cannot expect that the host reads on.
+    pub(crate) fn feel(&self, writer: Writer) -> Writer {
+        Box::new(Felt { writer, pulse: self.clone() })
+    }
+
+    /// The same sink for lines; each is a sign of life.
+    pub(crate) fn hear(&self, sink: Option<LineSink>) -> LineSink {
+        let pulse = self.clone();
+        Arc::new(move |line| {
+            pulse.beat();
+            if let Some(sink) = &sink {
+                sink(line);
+            }
+        })
+    }
+
+    /// When whoever waits since then gives up.
+    fn deadline(&self, limit: Duration, waiting_since: Instant) -> Instant {
+        if self.0.patient.load(Ordering::Relaxed) {
+            return Instant::now() + limit;
+        }
+        (*self.0.last.lock().unwrap_or_else(PoisonError::into_inner)).max(waiting_since) + limit
+    }
+}
+
+struct Watched {
+    reader: Reader,
+    pulse: Pulse,
+    /// Of the wait that goes on. Time in which nobody waited is nobody's silence.
+    waiting_since: Option<Instant>,
+    /// Kept from wait to wait: it is set anew only when it fires.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.reader).poll_read(context, buffer);
+        if polled.is_ready() {
+            this.waiting_since = None;
+            this.pulse.beat();
+            return polled;
+        }
+        let Some(limit) = this.pulse.0.limit else { return Poll::Pending };
+        let since = *this.waiting_since.get_or_insert_with(Instant::now);
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
+        loop {
+            ready!(timer.as_mut().poll(context));
+            let deadline = this.pulse.deadline(limit, since);
+            if deadline <= Instant::now() {
+                this.pulse.0.ended.store(true, Ordering::Relaxed);
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+struct Felt {
+    writer: Writer,
+    pulse: Pulse,
+}
+
+impl Felt {
+    fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.pulse.beat();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Felt {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.writer).poll_write(context, bytes);
+        self.note(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.writer).poll_flush(context);
+        self.note(polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(context)
+    }
+}
