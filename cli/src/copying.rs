@@ -77,7 +77,7 @@ impl Local {
 
     /// The same, substituting first where this is the destination, that is wanted, and there is a Nix that can.
     fn with_substitutes(self, arguments: &Arguments, stderr: LineSink) -> Self {
-        let wanted = arguments.how.use_substitutes && arguments.what.from && !arguments.what.dry_run;
+        let wanted = arguments.how.use_substitutes && arguments.what.from;
         match self {
             Self::Store(store) if wanted && stores::is_on_path("nix-store") => {
                 let uri = arguments.stores.store.clone();

@@ -18,21 +18,28 @@ pub(crate) fn describe(
     store_dir: &StoreDir,
 ) -> String {
     if arguments.show.json {
-        return plan_json(plan, &[], direction, store_dir) + "\n";
+        return plan_json(plan, direction, store_dir) + "\n";
     }
     let bytes = |infos: &[Arc<PathInfo>]| infos.iter().map(|info| info.nar_size).sum::<u64>();
     let (word, host) = (direction.word(), direction.host());
     let (paths, size) = (human_paths(plan.to_send.len()), human_bytes(plan.bytes_to_send()));
     let mut text = format!("would copy {paths} ({size}) {word} {host}\n");
-    for info in &plan.to_send {
-        let _ = writeln!(text, "{:>12}  {}", human_bytes(info.nar_size), store_dir.full(&info.path));
+    list(&mut text, &plan.to_send, store_dir);
+    if plan.unforeseen {
+        text.push_str("less, if the receiving side can substitute some of these, which it could not tell\n");
+    }
+    if !plan.substituted.is_empty() {
+        let (paths, size) = (human_paths(plan.substituted.len()), human_bytes(bytes(&plan.substituted)));
+        let _ = writeln!(text, "would be substituted: {paths} ({size})");
+        list(&mut text, &plan.substituted, store_dir);
     }
     let (paths, size) = (human_paths(plan.present.len()), human_bytes(bytes(&plan.present)));
     let _ = writeln!(text, "already there: {paths} ({size})");
-    if arguments.how.use_substitutes && !plan.to_send.is_empty() {
-        text.push_str(
-            "the receiving side would first be asked to substitute these; what it finds is not sent\n",
-        );
-    }
     text
+}
+
+fn list(text: &mut String, infos: &[Arc<PathInfo>], store_dir: &StoreDir) {
+    for info in infos {
+        let _ = writeln!(text, "{:>12}  {}", human_bytes(info.nar_size), store_dir.full(&info.path));
+    }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Connection<'a> {
     pub(crate) compress: bool,
     pub(crate) key: Option<PathBuf>,
     pub(crate) host_key: Option<&'a HostKey>,
+    /// More than one channel is going to be opened: nothing may be asked twice.
+    pub(crate) several_channels: bool,
 }
 
 impl Connection<'_> {
@@ -28,13 +30,16 @@ impl Connection<'_> {
 
     #[cfg(feature = "ssh")]
     fn openssh(self) -> Result<Arc<dyn Transport>, Failure> {
-        use ncc_transport_ssh::{OpenSsh, OpenSshOptions};
+        use ncc_transport_ssh::{OpenSsh, OpenSshOptions, Sharing};
 
         let mut options = OpenSshOptions::default();
         options.extra = extra_options()?;
         options.compression = self.compression();
         options.known_hosts_file = self.known_hosts_file();
         options.identity_file = self.key;
+        if self.several_channels {
+            options.sharing = Sharing::Private;
+        }
         // As upstream: ssh itself becomes talkative at four.
         options.verbosity = self.verbosity.saturating_sub(3);
         Ok(Arc::new(OpenSsh::new(self.target, options)))

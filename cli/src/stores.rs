@@ -152,6 +152,8 @@ pub(crate) fn remote(
             compress: parameters.compress,
             key: parameters.key,
             host_key: host_key.as_ref(),
+            // What would be substituted is a question of its own.
+            several_channels: arguments.what.dry_run && arguments.how.use_substitutes,
         };
         connection.transport(arguments.how.transport.unwrap_or_default())?
     };

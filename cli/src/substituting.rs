@@ -59,6 +59,13 @@ impl Destination for Substituting {
         })
     }
 
+    fn substitutable<'a>(
+        &'a self,
+        paths: &'a [StorePath],
+    ) -> BoxFuture<'a, Result<Option<BTreeSet<StorePath>>, StoreError>> {
+        self.nix.substitutable(paths)
+    }
+
     fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
         self.store.add_many(nars)
     }

@@ -15,10 +15,13 @@ pub struct Plan {
     pub roots: Vec<StorePath>,
     /// Valid at the destination already.
     pub present: Vec<Arc<PathInfo>>,
-    /// Substituted by the destination while the plan was made.
+    /// Substituted by the destination while the plan was made; in a plan that is only to look at, what it would substitute.
     pub substituted: Vec<Arc<PathInfo>>,
     /// What is to be sent, references before their referrers.
     pub to_send: Vec<Arc<PathInfo>>,
+    /// A plan to look at, of a copy that would substitute, to a destination that cannot tell what it would find:
+    /// [`to_send`](Self::to_send) is what would be sent at most.
+    pub unforeseen: bool,
 }
 
 impl Plan {
@@ -63,19 +66,30 @@ pub async fn plan(
         Purpose::Look => ValidityQuery::default(),
     };
     let valid = destination.valid_paths(&paths, query).await?;
-    let substituted = if request.substitute && request.purpose == Purpose::Copy {
-        // Only what is missing, so that what is present is not taken for substituted.
-        let missing: Vec<_> = paths.into_iter().filter(|path| !valid.contains(path)).collect();
-        substitute(destination, &missing, observer).await?
+    // Only what is missing, so that what is present is not taken for substituted.
+    let missing: Vec<_> = paths.into_iter().filter(|path| !valid.contains(path)).collect();
+    let substituted = if !request.substitute || missing.is_empty() {
+        Some(BTreeSet::new())
     } else {
-        BTreeSet::new()
+        observer.event(Event::Substituting { paths: missing.len() });
+        match request.purpose {
+            Purpose::Copy => Some(destination.valid_paths(&missing, query.substituting(true)).await?),
+            Purpose::Look => destination.substitutable(&missing).await?,
+        }
     };
 
     // In topological order; and a closure that lacks something it refers to ends here.
     let graph = Graph::new(closure)
         .map_err(|error| CopyError::Graph { store: source.name().to_owned(), source: error })?;
-    let mut plan = Plan { roots: request.roots.clone(), ..Plan::default() };
+    let unforeseen = substituted.is_none();
+    let mut plan = Plan { roots: request.roots.clone(), unforeseen, ..Plan::default() };
+    let mut substituted = substituted.unwrap_or_default();
     for info in &graph {
+        // A path whose references have to be sent cannot be substituted before that.
+        let sent = |path: &StorePath| !valid.contains(path) && !substituted.contains(path);
+        if request.purpose == Purpose::Look && info.other_references().any(sent) {
+            substituted.remove(&info.path);
+        }
         let place = if valid.contains(&info.path) {
             &mut plan.present
         } else if substituted.contains(&info.path) {
@@ -87,16 +101,4 @@ pub async fn plan(
     }
     observer.event(Event::Planned(&plan));
     Ok(plan)
-}
-
-async fn substitute(
-    destination: &dyn Destination,
-    missing: &[StorePath],
-    observer: &Arc<dyn Observer>,
-) -> Result<BTreeSet<StorePath>, CopyError> {
-    if missing.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    observer.event(Event::Substituting { paths: missing.len() });
-    Ok(destination.valid_paths(missing, ValidityQuery::default().locking().substituting(true)).await?)
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::{
     RemoteError, RemoteStore,
     connection::{Answers, Connection, Requests},
+    foresight,
     silence::Patience,
     store::Shared,
 };
@@ -48,6 +49,13 @@ impl Destination for RemoteStore {
             })
             .await
         })
+    }
+
+    fn substitutable<'a>(
+        &'a self,
+        paths: &'a [StorePath],
+    ) -> BoxFuture<'a, Result<Option<BTreeSet<StorePath>>, StoreError>> {
+        Box::pin(async move { Ok(foresight::substitutable(self.shared(), paths).await) })
     }
 
     /// # Panics

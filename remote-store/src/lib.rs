@@ -29,6 +29,7 @@
 mod connection;
 mod destination;
 mod error;
+mod foresight;
 mod options;
 mod silence;
 mod source;

@@ -123,19 +123,27 @@ impl std::fmt::Debug for ServeOptions {
 impl ServeOptions {
     /// The command that is tried first.
     pub(crate) fn command(&self) -> RemoteCommand {
+        self.elevated(self.with_arguments(self.arguments()))
+    }
+
+    /// Says what the host would substitute of the paths that it is given on stdin, one per line.
+    pub(crate) fn foresight_command(&self) -> RemoteCommand {
+        let arguments = [vec!["--realise", "--dry-run"], self.store_arguments()].concat();
+        // Thousands of paths do not fit into one command line.
+        self.elevated(RemoteCommand::new("xargs").args(self.with_arguments(arguments).words()))
+    }
+
+    fn with_arguments(&self, arguments: Vec<&str>) -> RemoteCommand {
         match &self.program {
-            ServeProgram::Search => self.elevated(RemoteCommand::first_of(PLACES, self.arguments())),
-            ServeProgram::Named(program) => self.named(program),
+            ServeProgram::Search => RemoteCommand::first_of(PLACES, arguments),
+            ServeProgram::Named(program) => RemoteCommand::new(program).args(arguments),
         }
     }
 
     /// What is tried where the host did not let the first one pass; `None` where it would be the same.
     pub(crate) fn plain_command(&self) -> Option<RemoteCommand> {
-        (self.program == ServeProgram::Search).then(|| self.named("nix-store"))
-    }
-
-    fn named(&self, program: &str) -> RemoteCommand {
-        self.elevated(RemoteCommand::new(program).args(self.arguments()))
+        (self.program == ServeProgram::Search)
+            .then(|| self.elevated(RemoteCommand::new("nix-store").args(self.arguments())))
     }
 
     fn arguments(&self) -> Vec<&str> {
@@ -143,10 +151,12 @@ impl ServeOptions {
         if self.access == RemoteAccess::ReadWrite {
             arguments.push("--write");
         }
-        if let Some(uri) = &self.store {
-            arguments.extend(["--store", uri]);
-        }
+        arguments.extend(self.store_arguments());
         arguments
+    }
+
+    fn store_arguments(&self) -> Vec<&str> {
+        self.store.as_ref().map_or_else(Vec::new, |uri| vec!["--store", uri])
     }
 
     fn elevated(&self, command: RemoteCommand) -> RemoteCommand {
@@ -171,6 +181,10 @@ mod tests {
         options.elevation = Elevation::Sudo;
         assert_eq!(options.command().to_shell(), "sudo -n nix-store --serve --store 'local?root=/mnt'");
         assert_eq!(options.plain_command(), None);
+        assert_eq!(
+            options.foresight_command().to_shell(),
+            "sudo -n xargs nix-store --realise --dry-run --store 'local?root=/mnt'"
+        );
     }
 
     #[test]

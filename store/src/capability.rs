@@ -128,6 +128,18 @@ pub trait Destination: Send + Sync {
         query: ValidityQuery,
     ) -> BoxFuture<'a, Result<BTreeSet<StorePath>, StoreError>>;
 
+    /// Which of `paths`, none of which is valid, it would find in its substituters, if it was asked to substitute. Nothing is
+    /// substituted. `None` where it cannot tell, which is what a destination says that does not implement this.
+    ///
+    /// A path is named also if something that it refers to is not found, so that it could not be substituted after all.
+    fn substitutable<'a>(
+        &'a self,
+        paths: &'a [StorePath],
+    ) -> BoxFuture<'a, Result<Option<BTreeSet<StorePath>>, StoreError>> {
+        let _ = paths;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Adds a whole sequence. Outcomes come in the order of `nars`, each once the path is registered there.
     ///
     /// An `Err` in the stream of outcomes ends it: every path whose outcome came before is safe, no later one is.

@@ -45,8 +45,13 @@ impl Configuration {
         self.0.get(keyword).is_some_and(|value| values.contains(&value.as_str()))
     }
 
-    /// The settings to add on the command line, each `Keyword=value`.
-    pub(crate) fn additions(&self, options: &OpenSshOptions) -> Vec<String> {
+    /// Whether the user shares connections to this host already.
+    pub(crate) fn has_control_path(&self) -> bool {
+        self.0.get("controlpath").is_some_and(|path| path != "none")
+    }
+
+    /// The settings to add on the command line, each `Keyword=value`; `socket` is that of a private master.
+    pub(crate) fn additions(&self, options: &OpenSshOptions, socket: Option<&str>) -> Vec<String> {
         let mut additions = Vec::new();
         // "0" and "none" are how -G prints what is not set. Who wants just that says so in NIX_SSHOPTS, which comes before.
         let unset = |keyword, unset| !self.0.contains_key(keyword) || self.says(keyword, &[unset]);
@@ -63,11 +68,16 @@ impl Configuration {
         {
             additions.push(format!("ConnectTimeout={}", whole_seconds(timeout)));
         }
-        // Without ControlPersist, the first ssh of a user's ControlMaster setup is the master: it would outlive its own session
-        // for as long as others use it, and end theirs when it is ended. Using a master that is there stays possible.
-        if self.says("controlmaster", &["true", "yes", "auto", "ask", "autoask"])
+        if let Some(socket) = socket {
+            additions.push("ControlMaster=auto".to_owned());
+            additions.push("ControlPersist=no".to_owned());
+            additions.push(format!("ControlPath=\"{}\"", socket.replace('%', "%%")));
+        } else if self.says("controlmaster", &["true", "yes", "auto", "ask", "autoask"])
             && self.says("controlpersist", &["no"])
         {
+            // Without ControlPersist, the first ssh of a user's ControlMaster setup is the master: it would outlive its own
+            // session for as long as others use it, and end theirs when it is ended. Using a master that is there stays
+            // possible.
             additions.push("ControlMaster=no".to_owned());
         }
         // Settings for hosts that are only used for forwarding: no command, no stdin, in the background. Only mentioned, and
@@ -113,13 +123,13 @@ mod tests {
     )]
     #[case::usual("serveraliveinterval 5\nconnecttimeout 7\nsessiontype default\nstdinnull no\nforkafterauthentication no\n", &[])]
     fn additions(#[case] text: &str, #[case] expected: &[&str]) {
-        assert_eq!(Configuration::parse(text).additions(&OpenSshOptions::default()), expected);
+        assert_eq!(Configuration::parse(text).additions(&OpenSshOptions::default(), None), expected);
     }
 
     #[test]
     fn nothing_is_added_where_nothing_is_asked_for() {
         let options = OpenSshOptions { keep_alive: None, connect_timeout: None, ..OpenSshOptions::default() };
-        assert_eq!(Configuration::default().additions(&options), [""; 0]);
+        assert_eq!(Configuration::default().additions(&options, None), [""; 0]);
     }
 
     #[test]

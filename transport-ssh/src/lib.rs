@@ -43,4 +43,4 @@ pub use failure::explain;
 /// What this transport has in common with every other that speaks SSH.
 pub use ncc_transport::{Compression, KeepAlive, SshOptionsError, parse_ssh_options};
 pub use open_ssh::OpenSsh;
-pub use options::{ConfigurationUse, OpenSshOptions};
+pub use options::{ConfigurationUse, OpenSshOptions, Sharing};

@@ -1,12 +1,13 @@
 //! The transport itself.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, fs::Permissions, os::unix::fs::PermissionsExt as _};
 
 use ncc_transport::{BoxFuture, Channel, Exit, Failure, RemoteCommand, Target, Transport, TransportError};
+use tempfile::TempDir;
 use tokio::{process::Command, sync::OnceCell};
 
 use crate::{
-    Compression, ConfigurationUse, OpenSshOptions, configuration::Configuration, explain,
+    Compression, ConfigurationUse, OpenSshOptions, Sharing, configuration::Configuration, explain,
     options::asks_for_forwarding,
 };
 
@@ -31,6 +32,7 @@ use crate::{
 /// | `-o ClearAllForwardings=yes` | a configured forwarding whose port is taken, by the user's own session, can end ours (ExitOnForwardFailure); left out if the user's own options ask for a forwarding |
 /// | `-C`, `-v`, `-i FILE`, `-o UserKnownHostsFile=FILE` | if asked for |
 /// | `-o ServerAliveInterval=30`, `-o ServerAliveCountMax=3`, `-o ConnectTimeout=30` | only what the user's configuration leaves unset, which `ssh -G` tells |
+/// | `-o ControlMaster=auto`, `-o ControlPersist=no`, `-o ControlPath="FILE"` | only with [`Sharing::Private`], and where the user has configured no ControlPath |
 /// | `-o ControlMaster=no` | only if the configuration would make this very ssh a master without ControlPersist |
 /// | `-o SessionType=default`, `-o StdinNull=no`, `-o ForkAfterAuthentication=no` | only against a configuration that says otherwise |
 /// | `--`, host, command | the command as one word |
@@ -40,15 +42,16 @@ use crate::{
 pub struct OpenSsh {
     target: Target,
     options: OpenSshOptions,
-    /// Asked for by the first channel. A private control socket, over which further channels open without another
-    /// authentication, belongs beside it: what is shared by the channels of one host.
+    /// Asked for by the first channel.
     configuration: OnceCell<Configuration>,
+    /// The folder of the private control socket; made by the first channel, where one is wanted.
+    sockets: OnceCell<Option<TempDir>>,
 }
 
 impl OpenSsh {
     /// The transport to `target`. Nothing is started until the first channel.
     pub fn new(target: Target, options: OpenSshOptions) -> Self {
-        Self { target, options, configuration: OnceCell::new() }
+        Self { target, options, configuration: OnceCell::new(), sockets: OnceCell::new() }
     }
 
     /// The host.
@@ -75,9 +78,11 @@ impl OpenSsh {
         if let Some(file) = &self.options.known_hosts_file {
             words.extend(["-o".into(), known_hosts_setting(file.as_os_str())]);
         }
+        let socket = self.sockets.get().and_then(Option::as_ref);
+        let socket = socket.and_then(|folder| folder.path().join("s").into_os_string().into_string().ok());
         let additions = match self.configuration.get() {
-            Some(configuration) => configuration.additions(&self.options),
-            None => Configuration::default().additions(&self.options),
+            Some(configuration) => configuration.additions(&self.options, socket.as_deref()),
+            None => Configuration::default().additions(&self.options, socket.as_deref()),
         };
         words.extend(additions.into_iter().flat_map(|setting| ["-o".into(), setting.into()]));
         words.extend(["--".into(), self.target.host().into(), command.to_shell()]);
@@ -96,6 +101,11 @@ impl OpenSsh {
         words.extend(self.options.extra.iter().cloned());
         words
     }
+}
+
+/// A folder with a short path (that of a socket has an end at about 100 bytes) that nobody else may enter.
+fn private_folder() -> Option<TempDir> {
+    tempfile::Builder::new().prefix("ncc-").permissions(Permissions::from_mode(0o700)).tempdir().ok()
 }
 
 /// The value is a list of files, split at blanks unless quoted; `%` begins a token.
@@ -120,7 +130,8 @@ impl Transport for OpenSsh {
 
     fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
         Box::pin(async move {
-            self.configuration
+            let configuration = self
+                .configuration
                 .get_or_init(|| async {
                     match self.options.configuration {
                         ConfigurationUse::Ask => {
@@ -129,6 +140,14 @@ impl Transport for OpenSsh {
                         }
                         ConfigurationUse::Ignore => Configuration::default(),
                     }
+                })
+                .await;
+            self.sockets
+                .get_or_init(|| async {
+                    // Without a socket all works as well, but for what would have to be asked once more.
+                    let wanted =
+                        self.options.sharing == Sharing::Private && !configuration.has_control_path();
+                    wanted.then(private_folder).flatten()
                 })
                 .await;
             let mut process = Command::new(&self.options.program);

@@ -30,6 +30,8 @@ pub struct OpenSshOptions {
     pub connect_timeout: Option<Duration>,
     /// Whether the user's configuration is read before the first channel.
     pub configuration: ConfigurationUse,
+    /// Whether further channels use the connection of the first.
+    pub sharing: Sharing,
 }
 
 impl Default for OpenSshOptions {
@@ -44,8 +46,22 @@ impl Default for OpenSshOptions {
             keep_alive: Some(KeepAlive::default()),
             connect_timeout: Some(Duration::from_secs(30)),
             configuration: ConfigurationUse::Ask,
+            sharing: Sharing::None,
         }
     }
+}
+
+/// What a further channel does while the first is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Sharing {
+    /// It connects and authenticates by itself, unless the user has configured a ControlMaster.
+    #[default]
+    None,
+    /// It goes through the first one's connection, so that nothing is asked twice. The first ssh is a master then, with a
+    /// control socket in a folder that nobody else may enter and that is gone with the transport. A ControlPath of the
+    /// user's own is used instead.
+    Private,
 }
 
 /// Whether `ssh -G` is asked for the user's configuration of the host, once, before the first channel.

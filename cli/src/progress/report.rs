@@ -71,6 +71,7 @@ struct Planned {
     roots: Vec<String>,
     present: Group,
     substitutable: Group,
+    unforeseen: bool,
     to_send: Group,
 }
 
@@ -119,15 +120,8 @@ pub(super) fn report_json(state: &State, result: Result<&Report, &CopyError>, wi
     })
 }
 
-/// What a copy would do. What `substitutable` holds, the destination would fetch itself; it is not among what would be
-/// sent.
-pub(crate) fn plan_json(
-    plan: &Plan,
-    substitutable: &[&PathInfo],
-    direction: &Direction,
-    store_dir: &StoreDir,
-) -> String {
-    let fetched: std::collections::BTreeSet<_> = substitutable.iter().map(|info| &info.path).collect();
+/// What a copy would do.
+pub(crate) fn plan_json(plan: &Plan, direction: &Direction, store_dir: &StoreDir) -> String {
     json(&Planned {
         version: VERSION,
         action: "plan",
@@ -135,11 +129,9 @@ pub(crate) fn plan_json(
         host: direction.host().to_owned(),
         roots: plan.roots.iter().map(|path| store_dir.full(path)).collect(),
         present: group(store_dir, plan.present.iter().map(|info| &**info)),
-        substitutable: group(store_dir, substitutable.iter().copied()),
-        to_send: group(
-            store_dir,
-            plan.to_send.iter().map(|info| &**info).filter(|info| !fetched.contains(&info.path)),
-        ),
+        substitutable: group(store_dir, plan.substituted.iter().map(|info| &**info)),
+        unforeseen: plan.unforeseen,
+        to_send: group(store_dir, plan.to_send.iter().map(|info| &**info)),
     })
 }
 
@@ -263,15 +255,17 @@ mod tests {
 
     #[test]
     fn a_plan_keeps_what_would_be_substituted_apart() {
-        let story = Story::new();
+        let mut story = Story::new();
         let direction = Direction::To("web1".to_owned());
-        let library = &*story.plan.to_send[0];
-        let text = plan_json(&story.plan, &[library], &direction, &StoreDir::default());
+        let library = story.full("library-1.0");
+        story.plan.substituted.push(story.plan.to_send.remove(0));
+        let store_dir = StoreDir::default();
+        let text = plan_json(&story.plan, &direction, &store_dir);
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["action"], json!("plan"));
         assert_eq!(value["present"]["count"], json!(2));
-        assert_eq!(value["substitutable"]["paths"][0]["path"], json!(story.full("library-1.0")));
+        assert_eq!(value["substitutable"]["paths"][0]["path"], json!(library));
         assert_eq!((&value["toSend"]["count"], &value["toSend"]["narBytes"]), (&json!(2), &json!(29 << 19)));
-        assert_eq!(value["roots"], json!([story.full("data")]));
+        assert_eq!(value["roots"], json!([store_dir.full(&story.plan.roots[0])]));
     }
 }

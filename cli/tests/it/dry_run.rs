@@ -72,6 +72,7 @@ fn json_says_the_same_to_programs() {
                 "paths": [{ "path": "/nix/store/...-library", "narSize": 8456 }],
             },
             "substitutable": { "count": 0, "narBytes": 0, "paths": [] },
+            "unforeseen": false,
             "toSend": {
                 "count": 2,
                 "narBytes": 912,

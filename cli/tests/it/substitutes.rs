@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::Command};
 
-use crate::support::World;
+use crate::support::{Ran, World};
 
 /// Where programs of this machine are, real Nix among them.
 fn path() -> std::ffi::OsString {
@@ -13,15 +13,14 @@ fn has_nix() -> bool {
     Command::new("nix").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-#[test]
-fn what_a_cache_has_is_not_fetched_from_the_host() {
+/// A binary cache with the library; `None` without Nix, which is said loudly.
+fn cache(world: &World) -> Option<String> {
     if !has_nix() {
         assert!(std::env::var_os("NCC_REQUIRE_REAL").is_none(), "real Nix is needed and is not here");
         // Not eprintln, which the harness would swallow.
         let _ = writeln!(std::io::stderr(), "LEFT OUT: no Nix here to substitute with");
-        return;
+        return None;
     }
-    let world = World::new();
     let cache = format!("file://{}/cache", world.directory().display());
     let made = Command::new("nix")
         .args(["--extra-experimental-features", "nix-command", "copy", "--to", &cache, "--store"])
@@ -31,14 +30,47 @@ fn what_a_cache_has_is_not_fetched_from_the_host() {
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Some(cache)
+}
 
+/// `--from -s localhost TOP`, with this cache as the substituter of the Nix here.
+fn fetch_with(world: &World, cache: &str, options: &[&str]) -> Ran {
     let mut command = world.fetch();
     command.env("PATH", path()).env("NIX_CONFIG", format!("substituters = {cache}\nrequire-sigs = false"));
-    let ran = world.run(command.args(["-s", "--json", "localhost"]).arg(&world.top));
+    world.run(command.args(["-s", "--json"]).args(options).arg("localhost").arg(&world.top))
+}
+
+#[test]
+fn what_a_cache_has_is_not_fetched_from_the_host() {
+    let world = World::new();
+    let Some(cache) = cache(&world) else { return };
+    let ran = fetch_with(&world, &cache, &[]);
     ran.says(0, &["copying 2 paths..."]);
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&report["substituted"]["count"], &report["sent"]["count"]), (&1.into(), &2.into()));
     assert_eq!(world.copied(&[&world.library, &world.top]), [true, true]);
+}
+
+#[test]
+fn a_dry_run_says_what_a_cache_has() {
+    let world = World::new();
+    let Some(cache) = cache(&world) else { return };
+    // A store that is there, and one that is not yet.
+    for existing in [false, true] {
+        if existing {
+            world.run(world.copy().arg("localhost").arg(&world.other)).says(0, &[]);
+        }
+        let ran = fetch_with(&world, &cache, &["--dry-run"]);
+        let plan: serde_json::Value = serde_json::from_str(&ran.stdout).expect(&ran.stderr);
+        if existing {
+            assert_eq!(plan["unforeseen"], false, "{}", ran.transcript());
+            assert_eq!((&plan["substitutable"]["count"], &plan["toSend"]["count"]), (&1.into(), &2.into()));
+            assert!(plan["substitutable"]["paths"][0]["path"].as_str().unwrap().ends_with("-library"));
+        } else {
+            assert_eq!((&plan["unforeseen"], &plan["toSend"]["count"]), (&true.into(), &3.into()));
+        }
+        assert_eq!(world.copied(&[&world.library, &world.top]), [false, false]);
+    }
 }
 
 #[test]

@@ -30,6 +30,31 @@ async fn a_plan_to_look_at_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_plan_to_look_at_tells_what_would_be_substituted() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(3);
+    let there = MemoryStore::new("there");
+    // The last one is offered too; but the one before, which it refers to, has to be sent.
+    there.offer_substitutes(&here, &[chain[0].clone(), chain[2].clone()]);
+    let mut request = Request::new([chain[2].clone()]);
+    request.substitute = true;
+    request.purpose = Purpose::Look;
+    let looked = plan(&here, &there, &request, &observer()).await.unwrap();
+    assert!(there.paths().is_empty() && !looked.unforeseen);
+    let names = |infos: &[std::sync::Arc<ncc_store::PathInfo>]| {
+        infos.iter().map(|info| info.path.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (names(&looked.substituted), names(&looked.to_send)),
+        (chain[..1].to_vec(), chain[1..].to_vec())
+    );
+    // And so it comes.
+    request.purpose = Purpose::Copy;
+    let planned = plan(&here, &there, &request, &observer()).await.unwrap();
+    assert_eq!(names(&planned.to_send), names(&looked.to_send));
+}
+
+#[tokio::test]
 async fn what_is_substituted_is_told_apart_from_what_was_there() {
     let here = MemoryStore::new("here");
     let chain = here.add_chain(3);

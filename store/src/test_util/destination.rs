@@ -39,6 +39,15 @@ impl Destination for MemoryStore {
         .boxed()
     }
 
+    fn substitutable<'a>(
+        &'a self,
+        paths: &'a [StorePath],
+    ) -> BoxFuture<'a, Result<Option<BTreeSet<StorePath>>, StoreError>> {
+        let state = self.state();
+        let found = paths.iter().filter(|path| state.substitutable.contains_key(*path)).cloned().collect();
+        std::future::ready(Ok(Some(found))).boxed()
+    }
+
     fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
         self.state().calls.push(Call::AddMany);
         let import = Import { store: self.clone(), nars: Some(nars), failed: BTreeSet::new() };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ncc_transport::{Channel, Exit, RemoteCommand, StderrTail, Transport, TransportError};
-use ncc_transport_ssh::{Compression, ConfigurationUse, OpenSsh, OpenSshOptions, test_util::Sshd};
+use ncc_transport_ssh::{Compression, ConfigurationUse, OpenSsh, OpenSshOptions, Sharing, test_util::Sshd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn sh(script: &str) -> RemoteCommand {
@@ -243,4 +243,51 @@ async fn an_ssh_that_hangs_when_asked_for_its_configuration_does_not_hang_us() {
     let words = transport.arguments(&RemoteCommand::new("true")).len();
     assert_eq!((stdout, exit), (format!("{words}\n"), Exit::Code(0)));
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+/// The folder of a private control socket that this process's ssh was given.
+fn private_folder(transport: &OpenSsh) -> Option<std::path::PathBuf> {
+    transport.arguments(&RemoteCommand::new("true")).iter().find_map(|word| {
+        let file = word.to_str()?.strip_prefix("ControlPath=\"")?.strip_suffix('"')?;
+        Path::new(file).parent().map(Path::to_owned)
+    })
+}
+
+#[tokio::test]
+async fn channels_that_share_authenticate_once_and_leave_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let mut options = sshd.options();
+    options.sharing = Sharing::Private;
+    let transport = OpenSsh::new(sshd.target(), options);
+    let mut first = transport.open(&RemoteCommand::new("cat")).await.unwrap();
+    first.stdin.write_all(b"x").await.unwrap();
+    assert_eq!(first.stdout.read_u8().await.unwrap(), b'x');
+    let folder = private_folder(&transport).expect("a control socket");
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    for _ in 0..2 {
+        let (stdout, stderr, exit) = run(&transport, &sh("echo out; echo err >&2; exit 5")).await;
+        assert_eq!((stdout.as_str(), stderr.as_str(), exit), ("out\n", "err\n", Exit::Code(5)));
+    }
+    // The first is as good as ever, and is what the connection ends with.
+    first.stdin.write_all(b"y").await.unwrap();
+    assert_eq!(first.stdout.read_u8().await.unwrap(), b'y');
+    first.stdin.shutdown().await.unwrap();
+    assert_eq!(first.control.wait().await.unwrap(), Exit::Code(0));
+    assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
+    drop(transport);
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn a_control_path_of_the_users_own_is_left_to_the_user() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let lines = format!("Host *\n ControlMaster auto\n ControlPath {}/own\n", sshd.directory().display());
+    let mut options = with_config(&sshd, &lines);
+    options.sharing = Sharing::Private;
+    let transport = OpenSsh::new(sshd.target(), options);
+    let (stdout, _, exit) = run(&transport, &RemoteCommand::new("echo").arg("x")).await;
+    assert_eq!((stdout.as_str(), exit), ("x\n", Exit::Code(0)));
+    assert_eq!(private_folder(&transport), None);
 }

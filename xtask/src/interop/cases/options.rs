@@ -71,19 +71,31 @@ pub(super) fn substitute_to(lab: &Lab<'_>) -> Result<Outcome> {
         let conf = fs::read_to_string(&file).context("no nix.conf")?;
         exec::write_file(&file, format!("{conf}substituters = file:///cache\nrequire-sigs = false\n"))
     })?;
-    let mut command = lab.candidate.command(Direction::To, &lab.source.store, &receiver.server, &paths);
-    let finished = exec::capture(command.args(["-s", "--json"]))?.success()?;
-    let report: serde_json::Value = serde_json::from_str(&finished.text()).context("no report")?;
+    let copy = |options: &[&str]| -> Result<serde_json::Value> {
+        let mut command = lab.candidate.command(Direction::To, &lab.source.store, &receiver.server, &paths);
+        let finished = exec::capture(command.args(["-s", "--json"]).args(options))?.success()?;
+        serde_json::from_str(&finished.text()).with_context(|| format!("no report: {}", finished.describe()))
+    };
     let mut wrong = Vec::new();
     let baseline = lab.baseline(Direction::To, &paths)?;
-    let (expected, actual) = (database::read(&baseline)?, database::read(&receiver.store)?);
+    let expected = database::read(&baseline)?;
+    let before = database::read(&receiver.store)?;
+    let plan = copy(&["--dry-run"])?;
+    let (foreseen, to_send) = (&plan["substitutable"]["count"], &plan["toSend"]["count"]);
+    if *foreseen != cached.len() || *to_send != expected.len() - cached.len() || plan["unforeseen"] != false {
+        wrong.push(format!("a dry run foresees {foreseen} substituted and {to_send} sent: {plan}"));
+    }
+    if !database::read(&receiver.store)?.keys().eq(before.keys()) {
+        wrong.push("a dry run has registered paths".to_owned());
+    }
+    let report = copy(&[])?;
+    let actual = database::read(&receiver.store)?;
     let (substituted, sent) = (&report["substituted"]["count"], &report["sent"]["count"]);
     if *substituted != cached.len() || *sent != expected.len() - cached.len() {
         wrong.push(format!(
-            "{substituted} paths were substituted and {sent} sent; {} and {} were expected: {}",
+            "{substituted} paths were substituted and {sent} sent; {} and {} were expected",
             cached.len(),
             expected.len() - cached.len(),
-            finished.describe()
         ));
     }
     if !expected.keys().eq(actual.keys()) {
