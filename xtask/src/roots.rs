@@ -21,14 +21,24 @@ use crate::sshd::{self, Keys};
 use crate::{exec, namespace};
 
 /// Changes when the way a root is made changes; older roots are then built anew.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 
 /// What a root is asked to hold; apt adds what these need.
-const WANTED: [&str; 9] =
-    ["nix-bin", "openssh-client", "openssh-server", "bash", "dash", "coreutils", "findutils", "grep", "sed"];
+const WANTED: [&str; 10] = [
+    "nix-bin",
+    "openssh-client",
+    "openssh-server",
+    "sudo",
+    "bash",
+    "dash",
+    "coreutils",
+    "findutils",
+    "grep",
+    "sed",
+];
 
 /// What dependencies bring in but nothing here runs. Leaving it out halves download and extraction.
-const UNUSED: [&str; 24] = [
+const UNUSED: [&str; 23] = [
     "adduser",
     "base-files",
     "base-passwd",
@@ -41,7 +51,6 @@ const UNUSED: [&str; 24] = [
     "libcurl4",
     "libcurl4t64",
     "libc-gconv-modules-extra",
-    "libpam-modules",
     "libpam-modules-bin",
     "libpam-runtime",
     "libsystemd-shared",
@@ -279,6 +288,9 @@ fn build(root: &Path, packages: &[PathBuf]) -> Result<()> {
     exec::write_file(&etc.join("group"), "root:x:0:\nsshd:x:101:\nplain:x:1000:\nnogroup:x:65534:\n")?;
     // `*`: no password, but not locked either, so that sshd lets keys in.
     exec::write_file(&etc.join("shadow"), "root:*:19000:0:99999:7:::\nplain:*:19000:0:99999:7:::\n")?;
+    // The package's own file includes some that an install script makes.
+    let permit = ["auth", "account", "session"].map(|kind| format!("{kind} required pam_permit.so\n"));
+    exec::write_file(&etc.join("pam.d/sudo"), permit.concat())?;
     exec::write_file(&etc.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
     exec::write_file(
         &etc.join("nsswitch.conf"),
