@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::namespace;
 use crate::roots::{self, Release};
 use crate::sshd::Keys;
-use cases::{CASES, Case, Outcome};
+use cases::{CASES, Case, Outcome, When};
 use lab::{Candidate, Lab};
 
 /// Arguments of `cargo xtask interop`.
@@ -72,7 +72,11 @@ impl Options {
         if !self.case.is_empty() {
             return named;
         }
-        !case.slow || (self.slow && self.slow_release.contains(&release))
+        match case.when {
+            When::Always => true,
+            When::Slow => self.slow && self.slow_release.contains(&release),
+            When::Named => false,
+        }
     }
 }
 
@@ -80,7 +84,7 @@ impl Options {
 pub(crate) fn prepare(options: &Options) -> Result<bool> {
     if options.list {
         for case in CASES {
-            println!("{:22} {}{}", case.name, case.about, if case.slow { " [--slow]" } else { "" });
+            println!("{:22} {}{}", case.name, case.about, case.when.note());
         }
         return Ok(false);
     }

@@ -86,6 +86,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         summary.left_out.push("fuzzing and interop with four versions of Nix (--quick)".to_owned());
     } else {
         summary.step("fuzz targets", fuzz)?;
+        if cfg!(all(target_os = "linux", target_env = "gnu")) {
+            summary.step("a static build on an old Debian", static_build)?;
+        }
         summary.step("interop", || cargo(&["xtask", "interop"], &[]))?;
     }
     summary.print();
@@ -174,6 +177,23 @@ fn fuzz() -> Result<()> {
         cargo(&arguments, &unstable)?;
     }
     Ok(())
+}
+
+/// Links everything into the program, and lets it copy on the oldest and the newest Debian there is.
+fn static_build() -> Result<()> {
+    let mut rustc = Command::new("rustc");
+    let version = exec::capture(rustc.arg("-vV"))?.success()?.text();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    // With a target of its own, the flags are not for build scripts and macros.
+    cargo(
+        &["build", "--profile", "fast", "--locked", "--package", "nix-copy-closure", "--target", host],
+        &[("RUSTFLAGS", "-C target-feature=+crt-static")],
+    )?;
+    let program = crate::namespace::target_folder().join(host).join("fast/nix-copy-closure");
+    let program = program.to_str().context("a path that is not UTF-8")?;
+    let cases = ["--case", "inside-to", "--case", "inside-from"];
+    let releases = ["--release", "bullseye", "--release", "forky"];
+    cargo(&[&["xtask", "interop", "--binary", program][..], &cases, &releases].concat(), &[])
 }
 
 /// Runs cargo with its output shown.

@@ -34,21 +34,45 @@ impl Outcome {
     }
 }
 
+/// When a case runs, beside by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    Always,
+    /// With `--slow`.
+    Slow,
+    /// Never: not every candidate can pass it.
+    Named,
+}
+
+impl When {
+    /// For the list of cases.
+    pub(crate) const fn note(self) -> &'static str {
+        match self {
+            Self::Always => "",
+            Self::Slow => " [--slow]",
+            Self::Named => " [only by name]",
+        }
+    }
+}
+
 /// A named check of the candidate against one version.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// Runs only with `--slow` or by name.
-    pub(crate) slow: bool,
+    pub(crate) when: When,
     pub(crate) run: fn(&Lab<'_>) -> Result<Outcome>,
 }
 
 const fn case(name: &'static str, about: &'static str, run: fn(&Lab<'_>) -> Result<Outcome>) -> Case {
-    Case { name, about, slow: false, run }
+    Case { name, about, when: When::Always, run }
 }
 
 const fn slow(name: &'static str, about: &'static str, run: fn(&Lab<'_>) -> Result<Outcome>) -> Case {
-    Case { name, about, slow: true, run }
+    Case { name, about, when: When::Slow, run }
+}
+
+const fn named(name: &'static str, about: &'static str, run: fn(&Lab<'_>) -> Result<Outcome>) -> Case {
+    Case { name, about, when: When::Named, run }
 }
 
 /// Every case, in the order they run.
@@ -73,6 +97,8 @@ pub(crate) const CASES: &[Case] = &[
     case("from-chain", "same, fetched", copies::from_chain),
     slow("to-huge", "a sparse file of more than 4 GiB", copies::to_huge),
     slow("from-huge", "same, fetched", copies::from_huge),
+    named("inside-to", "the candidate, linked statically, runs on that Debian itself", copies::inside_to),
+    named("inside-from", "same, fetching", copies::inside_from),
     case("include-outputs-to", "a .drv with the outputs that are valid", options::include_outputs_to),
     case("include-outputs-from", "same, fetched", options::include_outputs_from),
     case(

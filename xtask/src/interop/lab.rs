@@ -198,8 +198,20 @@ impl<'a> Lab<'a> {
         server: &Server,
         paths: &[String],
     ) -> Result<Command> {
+        self.client_command("nix-copy-closure", direction, near, server, paths)
+    }
+
+    /// The same with another client there.
+    pub(crate) fn client_command(
+        &self,
+        program: &str,
+        direction: Direction,
+        near: &Instance,
+        server: &Server,
+        paths: &[String],
+    ) -> Result<Command> {
         self.keys.install_client(near, &[server])?;
-        let mut command = near.command("nix-copy-closure");
+        let mut command = near.command(program);
         command
             .env("NIX_SSHOPTS", format!("-F none -p {} -o BatchMode=yes", server.port()))
             .args([direction.flag(), "root@127.0.0.1"])

@@ -1,5 +1,6 @@
 //! Copies that succeed, compared with upstream's own.
 
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
@@ -54,6 +55,38 @@ pub(super) fn to_huge(lab: &Lab<'_>) -> Result<Outcome> {
 
 pub(super) fn from_huge(lab: &Lab<'_>) -> Result<Outcome> {
     huge(lab, Direction::From)
+}
+
+pub(super) fn inside_to(lab: &Lab<'_>) -> Result<Outcome> {
+    inside(lab, Direction::To)
+}
+
+pub(super) fn inside_from(lab: &Lab<'_>) -> Result<Outcome> {
+    inside(lab, Direction::From)
+}
+
+/// The candidate where upstream's own client would stand: among the files of a Debian that may be older than whatever it
+/// was linked with, with the ssh and the store of that Debian.
+fn inside(lab: &Lab<'_>, direction: Direction) -> Result<Outcome> {
+    const PLACE: &str = "usr/local/bin/the-candidate";
+    let paths = lab.mixed.roots();
+    let baseline = lab.baseline(direction, &paths)?;
+    let receiver = lab.receiver()?;
+    let (near, server) = match direction {
+        Direction::To => (&lab.source.instance, &receiver.server),
+        Direction::From => (&receiver.instance, &lab.source.server),
+    };
+    exec::make_folder(near.path(PLACE).parent().context("a folder")?)?;
+    fs::copy(&lab.candidate.binary, near.path(PLACE)).context("the candidate cannot be copied")?;
+    let mut command = lab.client_command(&format!("/{PLACE}"), direction, near, server, &paths)?;
+    exec::capture(&mut command)?.success()?;
+    let mut wrong = compare::stores(&baseline, &receiver.store, Times::Kept)?;
+    wrong.extend(compare::judge(&receiver.instance, &receiver.store, &paths)?);
+    let binary = fs::read(&lab.candidate.binary).context("no candidate")?;
+    if binary.windows(8).any(|window| window == b"ld-linux") {
+        wrong.push("the candidate is linked dynamically".to_owned());
+    }
+    Ok(Outcome::of(wrong))
 }
 
 /// Copies to an empty remote, compares, copies again.
