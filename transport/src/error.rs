@@ -36,7 +36,7 @@ pub enum TransportError {
     },
     /// The host was not reached, or refused us. Only from transports that connect by themselves; one that spawns a program
     /// learns this from [`Transport::explain`](crate::Transport::explain).
-    #[error("cannot connect to '{host}': {failure}")]
+    #[error("cannot connect to '{host}': {failure}: {evidence}", evidence = failure.evidence)]
     Connect {
         /// The host that was to be reached.
         host: String,
