@@ -1,12 +1,16 @@
 //! Saying who we are, in OpenSSH's order: the agent's keys, key files, keyboard-interactive, password.
 
-use std::{fs, os::unix::fs::FileTypeExt as _, path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ncc_transport::FailureKind;
 use ssh2::{Agent as SshAgent, KeyboardInteractivePrompt, Prompt, PublicKey};
 
 use crate::{
     Answer, Prompter, Question,
+    agent::{self, State},
     config::{Agent, Settings},
     keys::{PrivateKey, Unusable, public_beside, public_line},
     link::{Limit, Link, code, number},
@@ -40,11 +44,13 @@ pub(crate) fn authenticate(
         offered: Vec::new(),
         tried: Vec::new(),
         unusable: Vec::new(),
+        silent_agent: None,
         asked_in_vain: false,
     };
     let result = attempt.run();
     let tried = attempt.tried.len();
     warnings.append(&mut attempt.unusable);
+    warnings.extend(attempt.silent_agent);
     match result {
         // What OpenSSH's server does after MaxAuthTries.
         Err(trouble) if trouble.kind == FailureKind::ClosedByServer && tried > 0 => {
@@ -68,6 +74,8 @@ struct Attempt<'a> {
     tried: Vec<String>,
     /// Keys that should be there, and why they cannot be used.
     unusable: Vec<String>,
+    /// An agent is there and was given up.
+    silent_agent: Option<String>,
     /// A person answered and the server did not like it.
     asked_in_vain: bool,
 }
@@ -126,9 +134,12 @@ impl Attempt<'_> {
             tried => format!("tried {}", tried.join(", ")),
         };
         let evidence = format!("{}: permission denied ({}); {tried}", self.account, offered.join(","));
-        match self.unusable.first() {
-            Some(reason) => Trouble::new(FailureKind::KeyFileUnusable, format!("{reason}; {evidence}")),
-            None => Trouble::new(FailureKind::PermissionDenied, evidence),
+        match (self.unusable.first(), &self.silent_agent) {
+            (Some(reason), _) => Trouble::new(FailureKind::KeyFileUnusable, format!("{reason}; {evidence}")),
+            (None, Some(reason)) => {
+                Trouble::new(FailureKind::PermissionDenied, format!("{reason}; {evidence}"))
+            }
+            (None, None) => Trouble::new(FailureKind::PermissionDenied, evidence),
         }
     }
 
@@ -183,7 +194,7 @@ impl Attempt<'_> {
 
     /// The agent's keys: those that are named in the configuration first.
     fn agent(&mut self, named: &[Vec<u8>]) -> Result<Reply, Trouble> {
-        let Some((agent, mut keys)) = self.connect_agent() else { return Ok(Reply::Refused) };
+        let Some((agent, mut keys)) = self.connect_agent()? else { return Ok(Reply::Refused) };
         let is_named = |key: &PublicKey| named.iter().any(|named| named == key.blob());
         if self.settings.identities_only {
             keys.retain(is_named);
@@ -204,32 +215,40 @@ impl Attempt<'_> {
     }
 
     /// An agent that does not answer is none.
-    fn connect_agent(&mut self) -> Option<(SshAgent, Vec<PublicKey>)> {
+    fn connect_agent(&mut self) -> Result<Option<(SshAgent, Vec<PublicKey>)>, Trouble> {
         let (path, named): (PathBuf, bool) = match &self.settings.agent {
-            Agent::None => return None,
-            Agent::Environment => {
-                (std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty())?.into(), false)
-            }
+            Agent::None => return Ok(None),
+            Agent::Environment => match std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) {
+                Some(path) => (path.into(), false),
+                None => return Ok(None),
+            },
             Agent::Socket(path) => (path.clone(), true),
         };
-        let is_socket = fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket());
-        let connected = is_socket.then(|| {
-            let mut agent = self.link.session.agent()?;
-            agent.set_identity_path(&path)?;
-            agent.connect()?;
-            agent.list_identities()?;
-            let keys = agent.identities()?;
-            Ok::<_, ssh2::Error>((agent, keys))
-        });
-        match connected {
-            Some(Ok(connected)) => Some(connected),
-            _ => {
-                if named {
-                    self.unusable.push(format!("no agent answers at {}", path.display()));
-                }
-                None
+        let connected = match agent::look(&path, &self.link.hub)? {
+            State::Answers => self.list_agent(&path).ok(),
+            State::Absent => None,
+            State::Silent => {
+                let patience = agent::PATIENCE.as_secs();
+                self.silent_agent = Some(format!(
+                    "the agent at {} does not answer within {patience} seconds",
+                    path.display()
+                ));
+                return Ok(None);
             }
+        };
+        if connected.is_none() && named {
+            self.unusable.push(format!("no agent answers at {}", path.display()));
         }
+        Ok(connected)
+    }
+
+    fn list_agent(&self, path: &Path) -> Result<(SshAgent, Vec<PublicKey>), ssh2::Error> {
+        let mut agent = self.link.session.agent()?;
+        agent.set_identity_path(path)?;
+        agent.connect()?;
+        agent.list_identities()?;
+        let keys = agent.identities()?;
+        Ok((agent, keys))
     }
 
     /// A key file: its certificates first.

@@ -50,7 +50,7 @@
 //! # What it does not do
 //!
 //! Certificates of hosts are not accepted (`@cert-authority` makes no host known), nor GSSAPI, host-based logins, and security keys
-//! without an agent. A host that is known by a key of another type is not new to `accept-new`, which is stricter than OpenSSH.
+//! without an agent. An agent that does not list its keys within 10 seconds is done without. A host that is known by a key of another type is not new to `accept-new`, which is stricter than OpenSSH.
 //!
 //! # Features
 //!
@@ -62,6 +62,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod agent;
 mod auth;
 mod config;
 mod connect;
