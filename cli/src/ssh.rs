@@ -11,6 +11,7 @@ use crate::{arguments::Ssh, environment::variable, failure::Failure};
 /// What is known about a connection before it is made.
 pub(crate) struct Connection<'a> {
     pub(crate) target: Target,
+    #[cfg_attr(not(feature = "ssh"), expect(dead_code, reason = "libssh2 has no details to tell"))]
     pub(crate) verbosity: u8,
     pub(crate) compress: bool,
     pub(crate) key: Option<PathBuf>,
