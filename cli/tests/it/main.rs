@@ -9,12 +9,16 @@ mod arguments;
 mod copies;
 mod documents;
 mod dry_run;
+mod endings;
+#[cfg(feature = "ssh")]
+mod master;
 mod pictures;
 mod roots;
 mod silence;
-#[cfg(feature = "ssh")]
 mod ssh;
 mod substitutes;
 mod support;
-#[cfg(feature = "ssh")]
 mod terminal;
+mod transports;
+mod tty;
+mod unreached;

@@ -277,7 +277,6 @@ pub(crate) fn processes_about(text: &str) -> Vec<String> {
 }
 
 /// The processes that a process has started.
-#[cfg(feature = "ssh")]
 pub(crate) fn children(parent: u32) -> Vec<Pid> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {

@@ -1,297 +1,229 @@
-//! As a person sees it: a real pseudo-terminal of 24 lines and 80 columns.
+//! As a person sees it.
 
-use std::{
-    fs::{self, File},
-    io::{Read as _, Write as _},
-    os::{fd::OwnedFd, unix::fs::chown},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::fs::chown, path::Path, process::Command, time::Duration};
 
-use ncc_transport_ssh::test_util::{Sshd, required};
-use rustix::{
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
-};
+use ncc_transport_ssh::test_util::Sshd;
 
 use crate::{
-    ssh::{add_big, reach, sshd, stuck},
     support::{PROGRAM, World},
+    transports::{Ssh, add_big, path, prefer, sshd, stuck, stuck_running, with_key},
+    tty::{Terminal, User, left_out},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// A terminal with one program on it.
-struct Terminal {
-    master: File,
-    slave: File,
-    child: Child,
-    raw: Arc<Mutex<Vec<u8>>>,
-    _reader: JoinHandle<()>,
+/// What a person is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Login {
+    Password,
+    /// What the server likes to ask: PAM's question for a password.
+    Interactive,
+    /// The passphrase of a key file.
+    Passphrase,
 }
 
-impl Terminal {
-    fn start(command: &Command) -> Self {
-        let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-            .expect("a pseudo-terminal");
-        grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&master, size).expect("its size");
-        let name = ptsname(&master, Vec::new()).expect("its name");
-        let name = PathBuf::from(name.to_str().expect("UTF-8"));
-        let slave = File::options().read(true).write(true).open(name).expect("the other end");
-        let end = || Stdio::from(slave.try_clone().expect("a copy"));
-        // setsid makes it the controlling terminal: Ctrl-C and /dev/tty work.
-        let mut wrapped = Command::new("setsid");
-        wrapped.arg("--ctty").arg(command.get_program()).args(command.get_args()).env_clear();
-        for (name, value) in command.get_envs() {
-            wrapped.env(name, value.unwrap_or_default());
+/// Makes the tests of every question, with each transport.
+macro_rules! of_a_question {
+    ($module:ident, $login:expr, [$($test:ident),+ $(,)?]) => {
+        mod $module {
+            use crate::transports::{Ssh, with_each_transport};
+
+            with_each_transport! { $($test),+ }
+
+            $(fn $test(ssh: Ssh) { super::$test(ssh, $login); })+
         }
-        wrapped.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
-        if let Some(directory) = command.get_current_dir() {
-            wrapped.current_dir(directory);
-        }
-        let child = wrapped.spawn().expect("setsid (util-linux)");
-        let master = File::from(master);
-        let raw = Arc::new(Mutex::new(Vec::new()));
-        let (mut from, into) = (master.try_clone().expect("a copy"), Arc::clone(&raw));
-        let reader = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = from.read(&mut buffer) {
-                into.lock().expect("room").extend_from_slice(&buffer[..count]);
+    };
+    ($($module:ident: $login:expr),+ $(,)?) => {
+        $(of_a_question!($module, $login, [
+            is_asked_for_once_and_the_bar_comes_after_it,
+            is_enough_for_the_copy_which_is_summed_up,
+            given_up_with_ctrl_c_gives_the_echo_back,
+            answered_wrong_is_exit_3,
+        ]);)+
+    };
+}
+
+of_a_question! {
+    a_password: super::Login::Password,
+    a_servers_question: super::Login::Interactive,
+    a_passphrase: super::Login::Passphrase,
+}
+
+/// A host that asks a person something, and a command that leads there.
+struct Asking {
+    world: World,
+    sshd: Sshd,
+    /// Whose password it is; gone at the end.
+    _user: Option<User>,
+    command: Command,
+    /// The program for the other side.
+    program: String,
+    host: String,
+    question: String,
+    answer: &'static str,
+    /// What sshd says when it is content.
+    accepted: &'static str,
+}
+
+impl Asking {
+    /// `None` where this cannot be done, which is said loudly.
+    fn new(ssh: Ssh, login: Login) -> Option<Self> {
+        match login {
+            Login::Password => Self::with_user(ssh, login, sshd(&["PasswordAuthentication yes"])?),
+            Login::Interactive => {
+                let sshd = sshd(&["UsePAM yes", "KbdInteractiveAuthentication yes"])?;
+                if sshd.log().contains("Unsupported option UsePAM") || !Path::new("/etc/pam.d/sshd").exists()
+                {
+                    left_out("sshd does not ask PAM here");
+                    return None;
+                }
+                Self::with_user(ssh, login, sshd)
             }
-        });
-        Self { master, slave, child, raw, _reader: reader }
-    }
-
-    fn raw(&self) -> String {
-        String::from_utf8_lossy(&self.raw.lock().expect("text")).into_owned()
-    }
-
-    /// What stands on it.
-    fn screen(&self) -> String {
-        let mut parser = vt100::Parser::new(24, 80, 0);
-        parser.process(&self.raw.lock().expect("text"));
-        let screen = parser.screen();
-        screen
-            .rows(0, 80)
-            .map(|row| row.trim_end().to_owned())
-            .collect::<Vec<_>>()
-            .join("\n")
-            .trim_end()
-            .to_owned()
-    }
-
-    #[track_caller]
-    fn wait_for(&self, text: &str) {
-        let start = Instant::now();
-        while !self.screen().contains(text) {
-            assert!(start.elapsed() < SOON, "no {text:?} came:\n{}\n{:?}", self.screen(), self.raw());
-            std::thread::sleep(Duration::from_millis(10));
+            Login::Passphrase => Some(Self::with_key(ssh, sshd(&[])?)),
         }
     }
 
-    fn write(&mut self, text: &str) {
-        self.master.write_all(text.as_bytes()).expect("keys");
-    }
-
-    fn echoes(&self) -> bool {
-        tcgetattr(&self.slave).expect("its modes").local_modes.contains(LocalModes::ECHO)
-    }
-
-    /// Waits for the end; the exit code.
-    #[track_caller]
-    fn end(&mut self, within: Duration) -> i32 {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a state") {
-                // What it said last has to come through.
-                std::thread::sleep(Duration::from_millis(100));
-                return status.code().unwrap_or_else(|| panic!("{status}:\n{}", self.screen()));
+    /// A user with a password, who may write the other store.
+    fn with_user(ssh: Ssh, login: Login, sshd: Sshd) -> Option<Self> {
+        let world = World::new();
+        let user = User::create(&world)?;
+        let program = world.directory().join("served");
+        fs::copy(PROGRAM, &program).expect("a program that everybody may run");
+        fs::create_dir(world.to()).expect("a folder");
+        chown(world.to(), Some(user.uid), None).expect("a folder of the user's");
+        let host = format!("{}@127.0.0.1", user.name);
+        let (method, question, accepted) = match login {
+            Login::Interactive => {
+                ("keyboard-interactive", format!("({host}) Password:"), "Accepted keyboard-interactive")
             }
-            assert!(start.elapsed() < within, "it has not ended:\n{}", self.screen());
-            std::thread::sleep(Duration::from_millis(5));
+            _ => ("password", format!("{host}'s password:"), "Accepted password"),
+        };
+        let mut command = ssh.reach(&world, &sshd);
+        prefer(
+            &mut command,
+            &format!("-o BatchMode=no -o PreferredAuthentications={method} -o PubkeyAuthentication=no"),
+        );
+        Some(Self {
+            program: program.display().to_string(),
+            answer: user.password,
+            _user: Some(user),
+            world,
+            sshd,
+            command,
+            host,
+            question,
+            accepted,
+        })
+    }
+
+    /// The key that the server knows, behind a passphrase.
+    fn with_key(ssh: Ssh, sshd: Sshd) -> Self {
+        let world = World::new();
+        let answer = "open sesame";
+        let key = world.directory().join("key");
+        fs::copy(sshd.key(), &key).expect("a key");
+        let locked = Command::new("ssh-keygen")
+            .args(["-q", "-p", "-P", "", "-N", answer, "-f"])
+            .arg(&key)
+            .output()
+            .expect("ssh-keygen");
+        assert!(locked.status.success(), "{}", String::from_utf8_lossy(&locked.stderr));
+        let mut command = ssh.reach(&world, &sshd);
+        command.env("NIX_SSHOPTS", format!("-o BatchMode=no {}", with_key(&sshd, &key)));
+        let asks = ssh.words("Enter passphrase for key", "Passphrase for the key");
+        Self {
+            program: PROGRAM.to_owned(),
+            question: format!("{asks} '{}':", key.display()),
+            answer,
+            _user: None,
+            world,
+            sshd,
+            command,
+            host: "127.0.0.1".to_owned(),
+            accepted: "Accepted publickey",
         }
     }
-}
 
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// Starts it on a terminal, up to the question.
+    fn start(&mut self, program: &str, paths: &[&str]) -> Terminal {
+        self.command.args(["--remote-program", program, &self.host]).args(paths);
+        let terminal = Terminal::start(&self.command);
+        terminal.wait_for(&self.question);
+        terminal
+    }
+
+    /// The same with the usual program and path.
+    fn start_usual(&mut self) -> Terminal {
+        let (program, top) = (self.program.clone(), self.world.top.clone());
+        self.start(&program, &[&top])
     }
 }
 
-/// A user of this system who has a password; gone at the end.
-struct User {
-    name: String,
-    password: &'static str,
-    uid: u32,
-}
-
-impl User {
-    /// `None` where this may not be done, which is said loudly.
-    fn create(world: &World) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            assert!(!required(), "only root can make a user with a password");
-            let name = std::thread::current().name().unwrap_or("a test").to_owned();
-            let _ =
-                writeln!(std::io::stderr(), "LEFT OUT: {name}: only root can make a user with a password");
-            return None;
-        }
-        let random = world.directory().file_name()?.to_str()?.rsplit('-').next()?.to_lowercase();
-        let mut user = Self { name: format!("ncc-test-{random}"), password: "correct horse", uid: 0 };
-        let home = world.directory().display().to_string();
-        let add = ["--no-create-home", "--home-dir", &home, "--shell", "/bin/sh", &user.name];
-        run("useradd", &add, "");
-        run("chpasswd", &[], &format!("{}:{}\n", user.name, user.password));
-        user.uid = run("id", &["-u", &user.name], "").trim().parse().expect("a number");
-        Some(user)
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        // Sessions of this user hinder nobody: --force.
-        let _ = Command::new("userdel").args(["--force", &self.name]).stderr(Stdio::null()).status();
-    }
-}
-
-fn run(program: &str, arguments: &[&str], input: &str) -> String {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A host that asks this user for a password, whose store the user may write.
-fn with_password<'a>(world: &'a World, user: &User, sshd: &Sshd) -> (Command, &'a World) {
-    let served = world.directory().join("served");
-    fs::copy(PROGRAM, &served).expect("a program that everybody may run");
-    fs::create_dir(world.to()).expect("a folder");
-    chown(world.to(), Some(user.uid), None).expect("a folder of the user's");
-    let mut command = reach(world, sshd);
-    let known = sshd.known_hosts();
-    command.env(
-        "NIX_SSHOPTS",
-        format!(
-            "-F none -p {} -o UserKnownHostsFile={} -o PreferredAuthentications=password -o PubkeyAuthentication=no",
-            sshd.port(),
-            known.display()
-        ),
-    );
-    (command, world)
-}
-
-fn password_sshd() -> Option<Sshd> {
-    sshd(&["PasswordAuthentication yes"])
-}
-
-#[test]
-fn a_password_is_asked_for_once_and_the_bar_comes_after_it() {
-    let world = World::new();
-    let Some(sshd) = password_sshd() else { return };
-    let Some(user) = User::create(&world) else { return };
-    let big = add_big(&world);
-    let (mut command, _) = with_password(&world, &user, &sshd);
-    let program = world.directory().join("served");
-    let stuck = world.script(
-        "stuck-for-user",
-        &format!(
-            "#!/bin/sh\n{{ dd bs=65536 count=12 2>/dev/null; cat > /dev/null; }} | {} \"$@\"\n",
-            program.display()
-        ),
-    );
-    command
-        .arg("--remote-program")
-        .arg(stuck)
-        .arg(format!("{}@127.0.0.1", user.name))
-        .args([&big, &world.top]);
-    let mut terminal = Terminal::start(&command);
-    terminal.wait_for("password:");
+fn is_asked_for_once_and_the_bar_comes_after_it(ssh: Ssh, login: Login) {
+    let Some(mut asking) = Asking::new(ssh, login) else { return };
+    let (big, top) = (add_big(&asking.world), asking.world.top.clone());
+    let stuck = stuck_running(&asking.world, &asking.program);
+    let mut terminal = asking.start(&stuck, &[&big, &top]);
+    // Long enough for a bar to come, which must not.
     std::thread::sleep(Duration::from_millis(700));
     // Nothing but the question, and nobody reads the answer over the shoulder.
-    let host = format!("{}@127.0.0.1", user.name);
-    assert_eq!(terminal.screen(), format!("connecting to {host}...\n{host}'s password:"));
+    assert_eq!(terminal.screen(), format!("connecting to {}...\n{}", asking.host, asking.question));
     assert!(!terminal.echoes());
-    terminal.write(&format!("{}\r", user.password));
+    terminal.write(&format!("{}\r", asking.answer));
     terminal.wait_for("MiB");
     let screen = terminal.screen();
     assert!(screen.contains("big") || screen.contains("copying"), "{screen}");
-    assert!(!screen.contains(user.password));
-    assert_eq!(terminal.raw().matches("password:").count(), 1, "{}", terminal.raw());
+    assert!(!terminal.raw().contains(asking.answer));
+    assert_eq!(terminal.raw().matches(&asking.question).count(), 1, "{}", terminal.raw());
     // Ctrl-C: the bar goes, the terminal is as it was, nothing runs on.
     terminal.write("\x03");
     assert_eq!(terminal.end(AT_ONCE), 130);
     let left: Vec<String> = terminal.screen().lines().skip(2).map(|line| line.replace("^C", "")).collect();
     assert!(left.iter().all(|line| line.trim().is_empty()), "{left:#?}");
     assert!(terminal.echoes());
-    world.expect_no_process(Duration::from_secs(10));
-    assert_eq!(sshd.log().matches("Accepted password").count(), 1);
+    asking.world.expect_no_process(Duration::from_secs(10));
+    assert_eq!(asking.sshd.log().matches(asking.accepted).count(), 1, "{}", asking.sshd.log());
 }
 
-#[test]
-fn after_the_password_the_copy_goes_through_and_is_summed_up() {
-    let world = World::new();
-    let Some(sshd) = password_sshd() else { return };
-    let Some(user) = User::create(&world) else { return };
-    let (mut command, _) = with_password(&world, &user, &sshd);
-    command.arg("--remote-program").arg(world.directory().join("served"));
-    command.arg(format!("{}@127.0.0.1", user.name)).arg(&world.top);
-    let mut terminal = Terminal::start(&command);
-    terminal.wait_for("password:");
-    terminal.write(&format!("{}\r", user.password));
+fn is_enough_for_the_copy_which_is_summed_up(ssh: Ssh, login: Login) {
+    let Some(mut asking) = Asking::new(ssh, login) else { return };
+    let mut terminal = asking.start_usual();
+    terminal.write(&format!("{}\r", asking.answer));
     assert_eq!(terminal.end(SOON), 0, "{}", terminal.screen());
     let screen = terminal.screen();
     assert_eq!(screen.lines().count(), 3, "{screen}");
     assert!(screen.contains("copied 3 paths"), "{screen}");
-    assert_eq!(world.copied(&world.all()), [true, true, true, false]);
+    assert!(terminal.echoes());
+    assert_eq!(asking.world.copied(&asking.world.all()), [true, true, true, false]);
 }
 
-#[test]
-fn ctrl_c_at_the_question_gives_the_echo_back() {
-    let world = World::new();
-    let Some(sshd) = password_sshd() else { return };
-    let Some(user) = User::create(&world) else { return };
-    let (mut command, _) = with_password(&world, &user, &sshd);
-    command.arg("--remote-program").arg(world.directory().join("served"));
-    command.arg(format!("{}@127.0.0.1", user.name)).arg(&world.top);
-    let mut terminal = Terminal::start(&command);
-    terminal.wait_for("password:");
+fn given_up_with_ctrl_c_gives_the_echo_back(ssh: Ssh, login: Login) {
+    let Some(mut asking) = Asking::new(ssh, login) else { return };
+    let mut terminal = asking.start_usual();
     terminal.write("\x03");
     assert_eq!(terminal.end(AT_ONCE), 130, "{}", terminal.screen());
     assert!(terminal.echoes(), "the terminal shows no more what is typed");
-    world.expect_no_process(AT_ONCE);
+    asking.world.expect_no_process(AT_ONCE);
 }
 
-#[test]
-fn a_wrong_password_is_exit_3() {
-    let world = World::new();
-    let Some(sshd) = password_sshd() else { return };
-    let Some(user) = User::create(&world) else { return };
-    let (mut command, _) = with_password(&world, &user, &sshd);
-    command.arg("--remote-program").arg(world.directory().join("served"));
-    let options = command.get_envs().find(|(name, _)| *name == "NIX_SSHOPTS").unwrap().1.unwrap().to_owned();
-    command.env("NIX_SSHOPTS", format!("-o NumberOfPasswordPrompts=1 {}", options.display()));
-    command.arg(format!("{}@127.0.0.1", user.name)).arg(&world.top);
-    let mut terminal = Terminal::start(&command);
-    terminal.wait_for("password:");
+fn answered_wrong_is_exit_3(ssh: Ssh, login: Login) {
+    let Some(mut asking) = Asking::new(ssh, login) else { return };
+    prefer(&mut asking.command, "-o NumberOfPasswordPrompts=1");
+    let mut terminal = asking.start_usual();
     terminal.write("wrong\r");
     assert_eq!(terminal.end(SOON), 3, "{}", terminal.screen());
-    assert!(terminal.screen().contains("Permission denied"), "{}", terminal.screen());
-    assert!(terminal.screen().contains("hint:"), "{}", terminal.screen());
+    let cause = match login {
+        // OpenSSH tells it as one of the keys that were not accepted.
+        Login::Passphrase => ssh.words("ermission denied", "the passphrase was wrong"),
+        _ => "permission denied",
+    };
+    let screen = terminal.screen().replace('\n', "");
+    for words in ["127.0.0.1", cause, "hint:"] {
+        assert!(screen.contains(words), "{words:?} is not on the screen:\n{}", terminal.screen());
+    }
+    assert!(terminal.echoes());
+    assert_eq!(asking.world.copied(&asking.world.all()), [false; 4]);
 }
 
 #[test]
@@ -299,7 +231,7 @@ fn without_ssh_the_bar_is_there_and_goes_with_ctrl_c() {
     let world = World::new();
     let big = add_big(&world);
     let mut command = world.copy();
-    command.env("PATH", std::env::var_os("PATH").unwrap());
+    command.env("PATH", path());
     command.args(["--remote-program", &stuck(&world), "localhost"]).args([&big, &world.top]);
     let mut terminal = Terminal::start(&command);
     terminal.wait_for("MiB");
