@@ -3,9 +3,10 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use ncc_transport::FailureKind;
@@ -89,6 +90,41 @@ async fn the_agent_is_asked_for_all_its_keys() {
     fs::rename(&hidden, sshd.key()).unwrap();
     let gone = "-o IdentityAgent=/nope/agent -o IdentitiesOnly=no";
     works(&sshd, with(&sshd, gone)).await;
+}
+
+/// One that takes the connection and says nothing, and one that does not even take it.
+#[tokio::test]
+async fn an_agent_that_is_silent_is_given_up_and_said() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
+
+    let Some(sshd) = start(&[]) else { return };
+    let at = |name: &str| sshd.directory().join(name);
+    let _silent = UnixListener::bind(at("silent")).unwrap();
+    let full = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let address = SocketAddrUnix::new(at("full")).unwrap();
+    bind(&full, &address).unwrap();
+    listen(&full, 0).unwrap();
+    let waiting = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    connect(&waiting, &address).unwrap();
+
+    let says = "does not answer within 10 seconds";
+    let works = async |name: &str| {
+        let start = Instant::now();
+        let stderr = works(&sshd, with(&sshd, &format!("-o IdentityAgent={}", at(name).display()))).await;
+        assert!(stderr.contains(says), "{stderr}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    };
+    // Without a key that would do.
+    let refused = async {
+        let mut options = with(&sshd, &format!("-o IdentityAgent={}", at("silent").display()));
+        options.extra = options
+            .extra
+            .into_iter()
+            .map(|word| if word == *sshd.key() { at("host_key").into() } else { word })
+            .collect();
+        refused(&sshd, options, FailureKind::PermissionDenied, says).await;
+    };
+    tokio::join!(works("silent"), works("full"), refused);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use ncc_transport_ssh::test_util::Sshd;
 use ncc_transport_ssh2::{Compression, Ssh2};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{bounded, fails, options, run, sh, start, with};
+use crate::{bounded, fails, options, refused, run, sh, start, with};
 
 fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
@@ -137,6 +137,12 @@ async fn a_server_that_opens_no_more_sessions_is_a_clear_error() {
 }
 
 #[tokio::test]
+async fn a_server_that_opens_no_session_at_all_is_a_clear_error() {
+    let Some(sshd) = start(&["MaxSessions 0"]) else { return };
+    refused(&sshd, options(&sshd), FailureKind::SessionRefused, "").await;
+}
+
+#[tokio::test]
 async fn many_channels_share_a_connection() {
     let Some(sshd) = start(&["MaxSessions 100"]) else { return };
     let transport = std::sync::Arc::new(Ssh2::new(sshd.target(), options(&sshd)));
@@ -238,21 +244,60 @@ async fn giving_up_while_connecting_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn giving_up_while_an_agent_is_silent_leaves_nothing() {
+    let Some(sshd) = start(&[]) else { return };
+    let socket = sshd.directory().join("agent");
+    let agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let alias = format!("-o HostKeyAlias=[127.0.0.1]:{}", sshd.port());
+    let options = with(&sshd, &format!("{alias} -o IdentityAgent={}", socket.display()));
+    let transport = Ssh2::new(target(&sshd, "0x7f.1"), options);
+    let command = RemoteCommand::new("true");
+    let mut opening = transport.open(&command);
+    // Until it asks the agent.
+    let asked = tokio::task::spawn_blocking(move || agent.accept().map(|(stream, _)| (agent, stream)));
+    let asked = tokio::select! {
+        asked = asked => asked.unwrap().unwrap(),
+        opened = &mut opening => panic!("{:?}", opened.map(drop)),
+    };
+    drop(opening);
+    until("the thread stays", || threads("ssh2 0x7f.1").is_empty()).await;
+    drop(asked);
+}
+
+/// Says the number of the server's process of this very session and, after a line of input, sends it a signal: a network that is
+/// cut, or a server that dies.
+fn signals_its_session(signal: &str) -> RemoteCommand {
+    sh(&format!(
+        "p=$$; while [ \"$(cat /proc/$p/comm)\" != sshd ]; do p=$(sed 's/.*) . //; s/ .*//' /proc/$p/stat); done; \
+         echo $p; read line; kill -{signal} $p; exec cat"
+    ))
+}
+
+async fn line(stdout: &mut ncc_transport::Reader) -> String {
+    let mut line = String::new();
+    loop {
+        match char::from(bounded(stdout.read_u8()).await.unwrap()) {
+            '\n' => return line,
+            letter => line.push(letter),
+        }
+    }
+}
+
+fn kill(pid: &str) {
+    std::process::Command::new("kill").args(["-KILL", pid]).status().unwrap();
+}
+
+#[tokio::test]
 async fn a_server_that_is_gone_is_noticed_and_the_next_channel_connects_again() {
     let Some(sshd) = start(&[]) else { return };
     let mut options = options(&sshd);
     options.keep_alive = Some(KeepAlive::new(Duration::from_secs(2), 1));
     let transport = Ssh2::new(sshd.target(), options);
     // Stops the server's process of this very session: a network that is cut.
-    let script = "p=$$; while [ \"$(cat /proc/$p/comm)\" != sshd ]; do p=$(sed 's/.*) . //; s/ .*//' /proc/$p/stat); done; \
-                  echo $p; read line; kill -STOP $p; exec cat";
     let Channel { mut stdin, mut stdout, stderr, mut control } =
-        bounded(transport.open(&sh(script))).await.unwrap();
+        bounded(transport.open(&signals_its_session("STOP"))).await.unwrap();
     let mut stderr = StderrTail::collect(stderr, None);
-    let mut pid = String::new();
-    while !pid.ends_with('\n') {
-        pid.push(bounded(stdout.read_u8()).await.unwrap().into());
-    }
+    let pid = line(&mut stdout).await;
     // Longer than it takes to give up: keep-alives are answered.
     tokio::time::sleep(Duration::from_secs(7)).await;
     stdin.write_all(b"\n").await.unwrap();
@@ -265,25 +310,53 @@ async fn a_server_that_is_gone_is_noticed_and_the_next_channel_connects_again() 
     assert!(stdout.read_u8().await.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
     let failure = transport.explain(&exit, &text).unwrap();
     assert_eq!(failure.kind, FailureKind::TimedOut, "{failure:?}");
-    std::process::Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap();
+    kill(&pid);
 
     assert_eq!(run(&transport, &RemoteCommand::new("echo").arg("x")).await.0, "x\n");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_reading_is_noticed_by_who_writes() {
+    let Some(sshd) = start(&[]) else { return };
+    let mut options = options(&sshd);
+    options.keep_alive = Some(KeepAlive::new(Duration::from_secs(2), 1));
+    let transport = Ssh2::new(sshd.target(), options);
+    let Channel { mut stdin, mut stdout, stderr, mut control } =
+        bounded(transport.open(&signals_its_session("STOP"))).await.unwrap();
+    let mut stderr = StderrTail::collect(stderr, None);
+    let pid = line(&mut stdout).await;
+    stdin.write_all(b"\n").await.unwrap();
+    let start = Instant::now();
+    let chunk = vec![7; 64 * 1024];
+    // All buffers on the way become full; then it fails.
+    let error = bounded(async {
+        loop {
+            if let Err(error) = stdin.write_all(&chunk).await {
+                break error;
+            }
+        }
+    })
+    .await;
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+    let exit = bounded(control.wait()).await.unwrap();
+    let failure = transport.explain(&exit, &stderr.finish().await).unwrap();
+    assert_eq!((exit, failure.kind), (Exit::Unknown, FailureKind::TimedOut), "{failure:?}");
+    kill(&pid);
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_is_explained() {
     let Some(sshd) = start(&[]) else { return };
     let transport = Ssh2::new(sshd.target(), options(&sshd));
-    let script = "p=$$; while [ \"$(cat /proc/$p/comm)\" != sshd ]; do p=$(sed 's/.*) . //; s/ .*//' /proc/$p/stat); done; \
-                  echo up; read line; kill -KILL $p; exec cat";
     let Channel { mut stdin, mut stdout, stderr, mut control } =
-        bounded(transport.open(&sh(script))).await.unwrap();
+        bounded(transport.open(&signals_its_session("KILL"))).await.unwrap();
     let mut stderr = StderrTail::collect(stderr, None);
-    assert_eq!(bounded(stdout.read_u8()).await.unwrap(), b'u');
+    line(&mut stdout).await;
     stdin.write_all(b"\n").await.unwrap();
     let mut output = Vec::new();
     assert!(bounded(stdout.read_to_end(&mut output)).await.is_err());
-    assert_eq!(output, b"p\n");
+    assert_eq!(output, b"");
     let exit = bounded(control.wait()).await.unwrap();
     let failure = transport.explain(&exit, &stderr.finish().await).unwrap();
     assert_eq!((exit, failure.kind), (Exit::Unknown, FailureKind::ConnectionLost), "{failure:?}");

@@ -121,6 +121,21 @@ async fn jump_hosts_are_gone_through() {
     assert_eq!(failure.kind, FailureKind::ProxyFailed, "{failure:?}");
     assert!(failure.evidence.contains("jump host dead"), "{failure:?}");
 
+    // Something is there and says nothing.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let dead = configured(
+        &target,
+        &format!(
+            "{hosts}Host target\n ProxyJump dead\nHost dead\n HostName 127.0.0.1\n Port {port}\n ConnectTimeout 1\n"
+        ),
+    );
+    let start = Instant::now();
+    let failure = fails(&Ssh2::new("target".parse().unwrap(), dead)).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(failure.kind, FailureKind::ProxyFailed, "{failure:?}");
+    assert!(failure.evidence.contains("jump host dead: the host does not answer"), "{failure:?}");
+
     // The jump host cannot reach it.
     let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let refusing = configured(
@@ -147,6 +162,17 @@ async fn jump_hosts_are_gone_through() {
         fails(&Ssh2::new("target".parse().unwrap(), circle)).await.kind,
         FailureKind::BadConfiguration
     );
+}
+
+#[tokio::test]
+async fn a_jump_host_that_forwards_nothing_is_named() {
+    let (Some(jump), Some(target)) = (start(&["PermitOpen none"]), start(&[])) else { return };
+    let hosts = format!("{}{} ProxyJump jump\n", host(&jump, "jump"), host(&target, "target"));
+    let transport = Ssh2::new("target".parse().unwrap(), configured(&target, &hosts));
+    let failure = fails(&transport).await;
+    assert_eq!(failure.kind, FailureKind::ProxyFailed, "{failure:?}");
+    let evidence = format!("jump host jump cannot reach 127.0.0.1 port {}", target.port());
+    assert!(failure.evidence.contains(&evidence), "{failure:?}");
 }
 
 #[tokio::test]
