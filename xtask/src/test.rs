@@ -32,7 +32,7 @@ const FUZZ_SECONDS: u32 = 15;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Leave out what takes minutes: interop with four Nix versions, and fuzzing
+    /// Leave out what takes minutes: interop with four Nix versions over each transport, and fuzzing
     #[arg(long)]
     quick: bool,
 }
@@ -90,6 +90,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             summary.step("a static build on an old Debian", static_build)?;
         }
         summary.step("interop", || cargo(&["xtask", "interop"], &[]))?;
+        summary
+            .step("interop over libssh2", || cargo(&["xtask", "interop", "--transport", "libssh2"], &[]))?;
     }
     summary.print();
     Ok(())
