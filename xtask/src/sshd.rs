@@ -69,7 +69,7 @@ fn restrict(file: &Path) -> Result<()> {
 pub(crate) struct Settings {
     /// Runs instead of whatever the client asks for (which it finds in SSH_ORIGINAL_COMMAND).
     pub(crate) force_command: Option<String>,
-    /// More lines for sshd_config.
+    /// More lines for sshd_config, which win over the usual ones.
     pub(crate) extra: String,
 }
 
@@ -115,12 +115,12 @@ fn start_once(instance: &Instance, keys: &Keys, settings: &Settings) -> Result<S
     // MaxSessions stays at OpenSSH's default of 10: a client that opens more has to cope. StrictModes: the key file is under
     // a folder of the run, not in a home.
     let configuration = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey /lab/host_key\nAuthorizedKeysFile /lab/authorized_keys\n\
+        "{}Port {port}\nListenAddress 127.0.0.1\nHostKey /lab/host_key\nAuthorizedKeysFile /lab/authorized_keys\n\
          PidFile /lab/sshd-{port}.pid\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
          ChallengeResponseAuthentication no\nPubkeyAuthentication yes\nUsePAM no\nStrictModes no\nUseDNS no\n\
-         SetEnv {}\nPrintMotd no\nPrintLastLog no\nX11Forwarding no\nLogLevel VERBOSE\n{force}{}",
+         SetEnv {}\nPrintMotd no\nPrintLastLog no\nX11Forwarding no\nLogLevel VERBOSE\n{force}",
+        settings.extra,
         mark(port),
-        settings.extra
     );
     let configuration_file = format!("lab/sshd_config-{port}");
     exec::write_file(&instance.path(&configuration_file), configuration)?;
