@@ -1,13 +1,15 @@
 //! Whether an agent is alive.
 //!
 //! libssh2 waits for an agent without any limit, in a call that nothing can end. So it is only let near one that has just answered the
-//! very question that libssh2 is going to ask. A signature it may still wait for as long as the agent likes, which asks a person first,
-//! or wants a token touched; so does OpenSSH.
+//! very question that libssh2 is going to ask. Before an agent signs, it may ask a person or want a token touched: that takes longer,
+//! and all that can be done then is to let nobody wait for libssh2 any more ([`Alarm`]).
 
 use std::{
     io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
+    sync::{Arc, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -85,9 +87,70 @@ fn connect(path: &Path) -> Result<UnixStream, Errno> {
     Ok(UnixStream::from(socket))
 }
 
+/// Answers all who wait for a connection if it is not dropped in time.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    _until: mpsc::Sender<()>,
+}
+
+impl Alarm {
+    pub(crate) fn after(patience: Duration, hub: &Arc<Hub>, answer: Trouble) -> Result<Self, Trouble> {
+        let (until, wait) = mpsc::channel();
+        let hub = Arc::clone(hub);
+        let watch = move || {
+            if wait.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+                hub.close(&answer);
+            }
+        };
+        thread::Builder::new().name("ssh2 agent".to_owned()).spawn(watch).map_err(Trouble::lost)?;
+        Ok(Self { _until: until })
+    }
+}
+
 /// Whether all of an answer is there. One that is too long is libssh2's to refuse.
 fn is_whole(answer: &[u8]) -> bool {
     let Some((length, rest)) = answer.split_first_chunk() else { return false };
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
     rest.len() >= length.min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use ncc_transport::FailureKind;
+
+    use super::*;
+    use crate::hub::{Request, Wanted};
+
+    /// A connection for which somebody waits, and what that one is told.
+    fn wanted() -> (Arc<Hub>, mpsc::Receiver<Result<(), Trouble>>) {
+        let hub = Hub::new().unwrap();
+        let (send, told) = mpsc::channel();
+        let request = Request {
+            what: Wanted::Command(String::new()),
+            shared: Arc::default(),
+            interest: Arc::default(),
+            reply: Box::new(move |result| send.send(result).unwrap()),
+        };
+        assert!(hub.ask(request).is_ok_and(|first| first));
+        (hub, told)
+    }
+
+    #[test]
+    fn an_agent_that_does_not_sign_keeps_nobody_waiting() {
+        let (hub, told) = wanted();
+        let answer = Trouble::new(FailureKind::PermissionDenied, "no signature");
+        let _alarm = Alarm::after(Duration::from_millis(1), &hub, answer).unwrap();
+        let told = told.recv_timeout(Duration::from_secs(20)).unwrap().unwrap_err();
+        assert_eq!(told.evidence, "no signature");
+        assert!(hub.is_closed() && hub.is_forsaken());
+    }
+
+    #[test]
+    fn an_alarm_that_is_dropped_in_time_tells_nobody() {
+        let (hub, told) = wanted();
+        let answer = Trouble::new(FailureKind::PermissionDenied, "no signature");
+        drop(Alarm::after(Duration::from_millis(300), &hub, answer).unwrap());
+        assert!(told.recv_timeout(Duration::from_secs(1)).is_err());
+        assert!(!hub.is_closed());
+    }
 }

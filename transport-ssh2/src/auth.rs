@@ -10,7 +10,7 @@ use ssh2::{Agent as SshAgent, KeyboardInteractivePrompt, Prompt, PublicKey};
 
 use crate::{
     Answer, Prompter, Question,
-    agent::{self, State},
+    agent::{self, Alarm, State},
     config::{Agent, Settings},
     keys::{PrivateKey, Unusable, public_beside, public_line},
     link::{Limit, Link, code, number},
@@ -40,6 +40,7 @@ pub(crate) fn authenticate(
         settings,
         asking,
         account,
+        patience,
         limit: Limit::Silence(patience),
         offered: Vec::new(),
         tried: Vec::new(),
@@ -67,6 +68,7 @@ struct Attempt<'a> {
     settings: &'a Settings,
     asking: &'a Asking<'a>,
     account: String,
+    patience: Duration,
     limit: Limit,
     /// Public keys that the server has refused.
     offered: Vec<Vec<u8>>,
@@ -203,7 +205,10 @@ impl Attempt<'_> {
         for key in keys {
             let user = &self.settings.user;
             let comment = harmless(key.comment());
-            let reply = self.offer(format!("agent's key '{comment}'"), |_| agent.userauth(user, &key))?;
+            let what = format!("agent's key '{comment}'");
+            let alarm = Alarm::after(self.patience, &self.link.hub, self.unsigned(&what))?;
+            let reply = self.offer(what, |_| agent.userauth(user, &key))?;
+            drop(alarm);
             if matches!(reply, Reply::Accepted | Reply::NotEnough) {
                 return Ok(reply);
             }
@@ -212,6 +217,15 @@ impl Attempt<'_> {
             }
         }
         Ok(Reply::Refused)
+    }
+
+    /// What is said if libssh2 does not come back from an agent.
+    fn unsigned(&self, what: &str) -> Trouble {
+        let seconds = self.patience.as_secs();
+        let evidence = format!("{}: {what} has signed nothing for {seconds} seconds", self.account);
+        Trouble::new(FailureKind::PermissionDenied, evidence).hint(
+            "the agent may wait for somebody to confirm or unlock the key; or do without it (IdentityAgent=none, -i FILE)",
+        )
     }
 
     /// An agent that does not answer is none.

@@ -38,7 +38,7 @@ pub(crate) struct Request {
     pub(crate) reply: Reply,
 }
 
-/// Is called once, on the driver's thread.
+/// Is called once, on a thread of the connection's.
 pub(crate) type Reply = Box<dyn FnOnce(Result<(), Trouble>) + Send>;
 
 /// What a channel is to be.

@@ -50,7 +50,8 @@
 //! # What it does not do
 //!
 //! Certificates of hosts are not accepted (`@cert-authority` makes no host known), nor GSSAPI, host-based logins, and security keys
-//! without an agent. An agent that does not list its keys within 10 seconds is done without. A host that is known by a key of another type is not new to `accept-new`, which is stricter than OpenSSH.
+//! without an agent. An agent that does not list its keys within 10 seconds is done
+//! without; one that lists them has two minutes for each signature. A host that is known by a key of another type is not new to `accept-new`, which is stricter than OpenSSH.
 //!
 //! # Features
 //!
