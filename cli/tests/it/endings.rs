@@ -1,7 +1,17 @@
 //! Copies over SSH that end too early: by a signal, with the server, with the line.
 
-use std::time::Duration;
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixListener,
+    path::Path,
+    sync::mpsc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
+use data_encoding::BASE64;
+use ncc_transport_ssh::test_util::Sshd;
 use rustix::process::{Signal, kill_process};
 
 use crate::{
@@ -10,6 +20,7 @@ use crate::{
 };
 
 with_each_transport! {
+    ctrl_c_ends_the_wait_for_an_agent_that_does_not_sign,
     a_silent_host_is_told_of_and_ctrl_c_ends_at_once,
     signals_in_the_middle_end_at_once_and_leave_no_process_on_either_side,
     ctrl_c_while_fetching_ends_at_once_and_leaves_no_process_on_either_side,
@@ -92,6 +103,60 @@ fn a_server_that_dies_in_the_middle_is_named_and_a_second_run_completes(ssh: Ssh
     assert_eq!(world.copied(&[&big]), [false]);
     world.run(ssh.served(&world, &sshd).arg("127.0.0.1").args([&big, &world.top])).says(0, &[]);
     assert_eq!(world.copied(&[&big, &world.top]), [true, true]);
+}
+
+/// It has the key that the server knows, and never signs with it: nobody confirms it, or touches the token. It says when it is
+/// asked to, and ends when whoever asked has gone.
+fn agent_that_does_not_sign(socket: &Path, sshd: &Sshd) -> (mpsc::Receiver<()>, JoinHandle<()>) {
+    let listener = UnixListener::bind(socket).unwrap();
+    let key = fs::read_to_string(sshd.directory().join("user_key.pub")).unwrap();
+    let key = BASE64.decode(key.split(' ').nth(1).unwrap().as_bytes()).unwrap();
+    // SSH_AGENT_IDENTITIES_ANSWER: one key without a comment.
+    let mut answer = vec![12, 0, 0, 0, 1];
+    answer.extend(u32::try_from(key.len()).unwrap().to_be_bytes());
+    answer.extend(key);
+    answer.extend([0; 4]);
+    let (say, asked) = mpsc::channel();
+    let agent = std::thread::spawn(move || {
+        for mut client in listener.incoming().map(Result::unwrap) {
+            let mut length = [0; 4];
+            while client.read_exact(&mut length).is_ok() {
+                let mut request = vec![0; u32::from_be_bytes(length).try_into().unwrap()];
+                client.read_exact(&mut request).unwrap();
+                match request.first() {
+                    Some(11) => {
+                        client.write_all(&u32::try_from(answer.len()).unwrap().to_be_bytes()).unwrap();
+                        client.write_all(&answer).unwrap();
+                    }
+                    Some(13) => {
+                        say.send(()).unwrap();
+                        assert_eq!(client.read(&mut length).unwrap(), 0);
+                        return;
+                    }
+                    // SSH_AGENT_FAILURE: OpenSSH asks for extensions.
+                    _ => client.write_all(&[0, 0, 0, 1, 5]).unwrap(),
+                }
+            }
+        }
+    });
+    (asked, agent)
+}
+
+fn ctrl_c_ends_the_wait_for_an_agent_that_does_not_sign(ssh: Ssh) {
+    let Some(sshd) = sshd(&[]) else { return };
+    let world = World::new();
+    let socket = world.directory().join("agent");
+    let (asked, agent) = agent_that_does_not_sign(&socket, &sshd);
+    let mut command = ssh.served(&world, &sshd);
+    prefer(&mut command, &format!("-o IdentityAgent={}", socket.display()));
+    let running = Running::start(command.arg("127.0.0.1").arg(&world.top));
+    asked.recv_timeout(SOON).unwrap();
+    running.signal(Signal::INT);
+    let ran = running.end(&world, AT_ONCE);
+    assert_eq!(ran.code, 130, "{}", ran.transcript());
+    assert!(!ran.stderr.contains("error"), "{}", ran.transcript());
+    world.expect_no_process(AT_ONCE);
+    agent.join().unwrap();
 }
 
 /// The defaults (30 s, three times) would be this test's duration: it gives shorter ones, as a user may.
