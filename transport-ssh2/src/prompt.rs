@@ -146,14 +146,17 @@ fn ask_on(
     question: &Question<'_>,
     cancelled: &dyn Fn() -> bool,
 ) -> io::Result<Option<String>> {
-    tty.write_all(question.text().as_bytes())?;
+    let text = question.text();
     let line = if question.is_secret() {
+        // Before the question: whoever answers at once must not be seen, nor lose what is typed.
         let silent = Silent::begin(tty)?;
+        tty.write_all(text.as_bytes())?;
         let line = read_line(tty, cancelled, Some(silent.interrupt()));
         drop(silent);
         tty.write_all(b"\n")?;
         line?
     } else {
+        tty.write_all(text.as_bytes())?;
         read_line(tty, cancelled, None)?
     };
     match line {
@@ -277,10 +280,8 @@ mod tests {
             let question = Question::Password { account: "alice@h" };
             send.send(ask_on(&asked, &question, &|| false).unwrap()).unwrap();
         });
+        // Whoever sees the question may answer at once.
         shown(&master, "password: ");
-        while tcgetattr(&tty).unwrap().local_modes.contains(LocalModes::ECHO) {
-            thread::yield_now();
-        }
         master.write_all(b"sesame\n").unwrap();
         assert_eq!(receive.recv().unwrap().as_deref(), Some("sesame"));
         asking.join().unwrap();
