@@ -17,6 +17,10 @@ pub(crate) struct Connection<'a> {
     pub(crate) key: Option<PathBuf>,
     pub(crate) host_key: Option<&'a HostKey>,
     /// More than one channel is going to be opened: nothing may be asked twice.
+    #[cfg_attr(
+        not(feature = "ssh"),
+        expect(dead_code, reason = "libssh2 has all channels on one connection")
+    )]
     pub(crate) several_channels: bool,
 }
 

@@ -62,6 +62,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             &[],
         )
     })?;
+    summary.step("lints without OpenSSH", || {
+        let alone = ["--package", "nix-copy-closure", "--no-default-features", "--features", "ssh2"];
+        let rest = ["--all-targets", "--locked", "--", "-D", "warnings"];
+        cargo(&[&["clippy"], &alone[..], &rest].concat(), &[])
+    })?;
     summary.step("layers, licences", || {
         let metadata = Metadata::read()?;
         layers::check(&metadata)?;
