@@ -84,7 +84,8 @@ impl Local {
                 Self::Substituting(Box::new(Substituting::new(store, uri, stderr)))
             }
             other => {
-                if wanted {
+                // What is only looked at says itself that this cannot be told.
+                if wanted && !arguments.what.dry_run {
                     tracing::warn!("there is no 'nix-store' here that could substitute: everything is sent");
                 }
                 other
@@ -138,7 +139,10 @@ async fn work(
     let observer = progress.observer();
     let result = plan_and_run(arguments, request, source, destination, &observer, direction).await;
     let report = match result {
-        Ok(Done::Looked) => return Ok(()),
+        Ok(Done::Looked(text)) => {
+            progress.finish(None);
+            return print(&text);
+        }
         Ok(Done::Copied(report)) => Ok(report),
         Err(Trouble::Copy(error)) => Err(error),
         Err(Trouble::Other(failure)) => return Err(failure),
@@ -154,7 +158,8 @@ async fn work(
 }
 
 enum Done {
-    Looked,
+    /// This is to be printed.
+    Looked(String),
     Copied(Box<ncc_copy::Report>),
 }
 
@@ -174,9 +179,7 @@ async fn plan_and_run(
     let plan: Plan = ncc_copy::plan(source, destination, request, observer).await.map_err(Trouble::Copy)?;
     aside(|| pictures::draw(arguments, &plan, source.store_dir())).map_err(Trouble::Other)?;
     if arguments.what.dry_run {
-        let text = dry_run::describe(arguments, &plan, direction, destination.store_dir());
-        aside(|| print(&text)).map_err(Trouble::Other)?;
-        return Ok(Done::Looked);
+        return Ok(Done::Looked(dry_run::describe(arguments, &plan, direction, destination.store_dir())));
     }
     let report = ncc_copy::run(source, destination, &plan, request.on_failure, observer).await;
     report.map(Box::new).map(Done::Copied).map_err(Trouble::Copy)

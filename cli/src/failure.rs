@@ -128,11 +128,12 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
             Some("the disk of the host is full: 'nix-collect-garbage' there may free some".to_owned())
         }
         RemoteError::Silent { greeted: false, .. } => Some(
-            "no server has started there: something that the host's login shell runs may wait for an answer, or hang; try              'ssh HOST nix-store --version'"
+            "no server has started there: a question of ssh or of the login shell may be unanswered, or the program hangs; \
+             '--stall-timeout' says how long to wait"
                 .to_owned(),
         ),
         RemoteError::Silent { .. } => Some(
-            "'nix-store' on the host hangs or waits for a lock: see what it does there; '--stall-timeout SECONDS' waits              longer, and 0 for ever"
+            "'nix-store' there hangs or waits for a lock: see what it does; '--stall-timeout' says how long to wait"
                 .to_owned(),
         ),
         RemoteError::Protocol { .. } => {

@@ -153,7 +153,7 @@ pub(crate) fn remote(
             key: parameters.key,
             host_key: host_key.as_ref(),
             // What would be substituted is a question of its own.
-            several_channels: arguments.what.dry_run && arguments.how.use_substitutes,
+            several_channels: arguments.what.dry_run && arguments.how.use_substitutes && !arguments.what.from,
         };
         connection.transport(arguments.how.transport.unwrap_or_default())?
     };

@@ -22,6 +22,11 @@ pub enum Event<'a> {
         /// How many paths it lacks.
         paths: usize,
     },
+    /// The destination is asked what it would substitute of what it lacks, for a plan that is only looked at.
+    Foreseeing {
+        /// How many paths it lacks.
+        paths: usize,
+    },
     /// It is known what will be sent.
     Planned(&'a Plan),
     /// The first byte of a path is about to be read.

@@ -1,4 +1,4 @@
-//! What a copy will do, found out with one question to each side.
+//! What a copy will do, found out with one question to each side, and one more where paths may be substituted.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -71,10 +71,16 @@ pub async fn plan(
     let substituted = if !request.substitute || missing.is_empty() {
         Some(BTreeSet::new())
     } else {
-        observer.event(Event::Substituting { paths: missing.len() });
+        let paths = missing.len();
         match request.purpose {
-            Purpose::Copy => Some(destination.valid_paths(&missing, query.substituting(true)).await?),
-            Purpose::Look => destination.substitutable(&missing).await?,
+            Purpose::Copy => {
+                observer.event(Event::Substituting { paths });
+                Some(destination.valid_paths(&missing, query.substituting(true)).await?)
+            }
+            Purpose::Look => {
+                observer.event(Event::Foreseeing { paths });
+                destination.substitutable(&missing).await?
+            }
         }
     };
 

@@ -8,7 +8,7 @@ use ncc_protocol::{
     serve::{client_greeting, read_server_greeting},
     wire::WireReader,
 };
-use ncc_transport::{ChannelControl, Exit, Reader, RemoteCommand, StderrTail, Transport, Writer};
+use ncc_transport::{ChannelControl, Exit, LineSink, Reader, RemoteCommand, StderrTail, Transport, Writer};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long a server may take to end once its input has ended, before its process is ended for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_TO_END: Duration = Duration::from_secs(5);
 
 /// A server and everything known about it.
 pub(crate) struct Connection {
@@ -44,6 +44,7 @@ pub(crate) struct Requests {
     stdin: Writer,
     /// Written before the next request: the greeting, so that it shares a packet with the first request.
     unsent: Vec<u8>,
+    pulse: Pulse,
 }
 
 /// Where answers come from.
@@ -57,7 +58,7 @@ pub(crate) struct Answers {
 pub(crate) struct ServerProcess {
     stderr: StderrTail,
     control: Box<dyn ChannelControl>,
-    pub(crate) pulse: Pulse,
+    pulse: Pulse,
     program: String,
 }
 
@@ -71,18 +72,23 @@ impl Connection {
         let channel = transport.open(&command).await?;
         let pulse = Pulse::new(options.stall_timeout);
         Ok(Self {
-            requests: Requests { stdin: pulse.feel(channel.stdin), unsent: client_greeting() },
+            requests: Requests {
+                stdin: pulse.note_requests(channel.stdin),
+                unsent: client_greeting(),
+                pulse: pulse.clone(),
+            },
             answers: Answers {
-                reader: WireReader::new(pulse.watch(channel.stdout)),
+                reader: WireReader::new(pulse.watch_answers(channel.stdout)),
                 greeted: false,
                 on_greeting: options.greeted.clone(),
             },
-            server: ServerProcess {
-                stderr: StderrTail::collect(channel.stderr, Some(pulse.hear(options.stderr.clone()))),
-                control: channel.control,
+            server: ServerProcess::new(
+                channel.stderr,
+                channel.control,
                 pulse,
-                program: options.program.name().to_owned(),
-            },
+                options,
+                options.stderr.clone(),
+            ),
         })
     }
 
@@ -94,7 +100,7 @@ impl Connection {
         read: impl ReadAnswer<T>,
     ) -> Result<T, ProtocolError> {
         let Self { requests, answers, server } = self;
-        server.pulse.be(patience);
+        server.pulse.expect(patience);
         let write = std::pin::pin!(async { requests.write(request).await });
         let read = std::pin::pin!(async { read(answers.greeted().await?).await });
         let result = match select(write, read).await {
@@ -106,7 +112,7 @@ impl Connection {
                 Err(error) => Err(error),
             },
         };
-        server.pulse.be(Patience::Limited);
+        server.pulse.expect(Patience::Limited);
         result
     }
 
@@ -128,6 +134,11 @@ impl Connection {
 }
 
 impl Requests {
+    /// For whoever makes the host wait.
+    pub(crate) const fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
         if !self.unsent.is_empty() {
             let mut first = std::mem::take(&mut self.unsent);
@@ -163,9 +174,26 @@ impl Answers {
 }
 
 impl ServerProcess {
+    /// Listens to its stderr; each line goes to `sink`.
+    pub(crate) fn new(
+        stderr: Reader,
+        control: Box<dyn ChannelControl>,
+        pulse: Pulse,
+        options: &ServeOptions,
+        sink: Option<LineSink>,
+    ) -> Self {
+        let stderr = StderrTail::collect(stderr, Some(pulse.note_lines(sink)));
+        Self { stderr, control, pulse, program: options.program.name().to_owned() }
+    }
+
+    /// The silence that ended the connection to it, if that is what ended it.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        self.pulse.ended_after()
+    }
+
     /// Waits for the end, and brings it about if it does not come by itself.
-    async fn end(mut self) -> (Exit, String) {
-        let exit = match tokio::time::timeout(PATIENCE, self.control.wait()).await {
+    pub(crate) async fn end(mut self) -> (Exit, String) {
+        let exit = match tokio::time::timeout(TIME_TO_END, self.control.wait()).await {
             Ok(exit) => exit,
             Err(_) => {
                 self.control.kill();
@@ -181,8 +209,11 @@ impl ServerProcess {
         greeted: bool,
         error: ProtocolError,
     ) -> RemoteError {
-        let (program, silence) = (self.program.clone(), self.pulse.ended_after());
+        let (program, silence) = (self.program.clone(), self.silence());
+        // What it says because it is ended explains nothing.
+        let before = silence.map(|_| self.stderr.text());
         let (exit, stderr) = self.end().await;
+        let stderr = before.unwrap_or(stderr);
         tracing::debug!(%exit, %error, "the server has ended");
         let failure = transport.explain(&exit, &stderr);
         Remains { exit, stderr, failure, greeted, program, silence }.into_error(error)

@@ -185,7 +185,7 @@ async fn next<S: Stream + Unpin>(
     }
     requests.write(buffer).await.map_err(|_| Written::Refused)?;
     buffer.clear();
-    Ok(stream.next().await)
+    Ok(requests.pulse().on_our_turn(stream.next()).await)
 }
 
 /// Writes one path. A body that fails before its first block is out costs nothing but that path.
@@ -235,7 +235,7 @@ async fn write_nar(
             buffer.clear();
             requests.write(&block).await.map_err(|_| Written::Refused)?;
         }
-        block = match body.next().await {
+        block = match requests.pulse().on_our_turn(body.next()).await {
             Some(Ok(block)) => block,
             Some(Err(error)) => return Err(cut(error)),
             None if left == 0 => return Ok(()),

@@ -98,7 +98,7 @@ fn quoted(stderr: &str) -> String {
 
 /// The part of a server's stderr that says why it ended: from the last line that begins with "error" on, or the last
 /// lines. Nix prints its errors last, over several lines where it has a trace.
-fn reason(stderr: &str) -> String {
+pub(crate) fn reason(stderr: &str) -> String {
     let text = stderr.trim();
     let start = text
         .match_indices("error:")

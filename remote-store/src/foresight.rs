@@ -9,41 +9,63 @@ use std::{
 };
 
 use ncc_store::{StoreDir, StorePath};
-use ncc_transport::{Channel, LineSink, StderrTail, TransportError};
-use tokio::io::AsyncWriteExt as _;
+use ncc_transport::{LineSink, RemoteCommand, TransportError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::store::Shared;
+use crate::{connection::ServerProcess, error::reason, silence::Pulse, store::Shared};
+
+/// How much of its stdout, on which it says nothing, a host may make us read.
+const MUCH: u64 = 64 << 10;
 
 /// Those of `paths` that the host's substituters have; `None` if it cannot tell.
 pub(crate) async fn substitutable(shared: &Shared, paths: &[StorePath]) -> Option<BTreeSet<StorePath>> {
-    match ask(shared, paths).await {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::info!(%error, "{} could not be asked what it would substitute", shared.name);
-            None
-        }
+    let command = shared.options.foresight_command()?;
+    match ask(shared, &command, paths).await {
+        Ok(Ok(found)) => return Some(found),
+        Ok(Err(why)) => tracing::warn!("{} could not say what it would substitute: {why}", shared.name),
+        Err(error) => tracing::warn!(%error, "{} could not be asked what it would substitute", shared.name),
     }
+    None
 }
 
-async fn ask(shared: &Shared, paths: &[StorePath]) -> Result<Option<BTreeSet<StorePath>>, TransportError> {
+/// The inner `Err` says why there is no answer.
+async fn ask(
+    shared: &Shared,
+    command: &RemoteCommand,
+    paths: &[StorePath],
+) -> Result<Result<BTreeSet<StorePath>, String>, TransportError> {
     let store_dir = shared.store_dir();
-    let command = shared.options.foresight_command();
     tracing::debug!(host = shared.transport.describe(), %command, "asking what would be substituted");
-    let Channel { mut stdin, mut stdout, stderr, mut control } = shared.transport.open(&command).await?;
+    let channel = shared.transport.open(command).await?;
     let listing = Arc::new(Mutex::new(Listing::new(store_dir.clone(), paths)));
-    let mut stderr = StderrTail::collect(stderr, Some(listen(&listing, shared.options.stderr.clone())));
+    let pulse = Pulse::new(shared.options.stall_timeout);
+    let mut stdin = pulse.note_requests(channel.stdin);
+    let mut stdout = pulse.watch_answers(channel.stdout).take(MUCH);
+    let sink = listen(&listing, shared.options.stderr.clone());
+    let server = ServerProcess::new(channel.stderr, channel.control, pulse, &shared.options, Some(sink));
     let question: String = paths.iter().map(|path| store_dir.full(path) + "\n").collect();
     let write = async {
         // Whoever does not listen says why, or nothing; either way there is no answer.
         let _ = stdin.write_all(question.as_bytes()).await;
         let _ = stdin.shutdown().await;
+        std::future::pending::<()>().await;
     };
     let mut ignored = tokio::io::sink();
-    let _ = tokio::join!(write, tokio::io::copy(&mut stdout, &mut ignored));
-    let exit = control.wait().await?;
-    stderr.finish().await;
-    let found = std::mem::take(&mut listing.lock().unwrap_or_else(PoisonError::into_inner).found);
-    Ok((exit.is_success() || !found.is_empty()).then_some(found))
+    // Its stdout ends when it does, or it hangs.
+    let read = tokio::select! {
+        read = tokio::io::copy(&mut stdout, &mut ignored) => read,
+        () = write => Ok(0),
+    };
+    drop((stdin, stdout));
+    let silence = server.silence();
+    let (exit, stderr) = server.end().await;
+    if let Some(limit) = silence {
+        return Ok(Err(format!("nothing was heard from it for {} s", limit.as_secs())));
+    }
+    if read.is_err() || !exit.is_success() {
+        return Ok(Err(format!("{} ({exit})", reason(&stderr))));
+    }
+    Ok(Ok(std::mem::take(&mut listing.lock().unwrap_or_else(PoisonError::into_inner).found)))
 }
 
 /// Takes the lines of the listing; what else the host says goes on to `others`.

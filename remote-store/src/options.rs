@@ -15,8 +15,11 @@ const PLACES: [&str; 8] = [
     "/nix/var/nix/profiles/default/bin/nix-store",
     "/run/current-system/sw/bin/nix-store",
     "/usr/local/bin/nix-store",
-    "nix-copy-closure",
+    OURS,
 ];
+
+/// This program.
+const OURS: &str = "nix-copy-closure";
 
 /// Which program serves the store on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,21 +126,25 @@ impl std::fmt::Debug for ServeOptions {
 impl ServeOptions {
     /// The command that is tried first.
     pub(crate) fn command(&self) -> RemoteCommand {
-        self.elevated(self.with_arguments(self.arguments()))
+        self.elevated(match &self.program {
+            ServeProgram::Search => RemoteCommand::first_of(PLACES, self.arguments()),
+            ServeProgram::Named(program) => RemoteCommand::new(program).args(self.arguments()),
+        })
     }
 
-    /// Says what the host would substitute of the paths that it is given on stdin, one per line.
-    pub(crate) fn foresight_command(&self) -> RemoteCommand {
+    /// Says what the host would substitute of the paths that it is given on stdin, one per line. `None` for this very
+    /// program, which serves and substitutes nothing.
+    pub(crate) fn foresight_command(&self) -> Option<RemoteCommand> {
         let arguments = [vec!["--realise", "--dry-run"], self.store_arguments()].concat();
-        // Thousands of paths do not fit into one command line.
-        self.elevated(RemoteCommand::new("xargs").args(self.with_arguments(arguments).words()))
-    }
-
-    fn with_arguments(&self, arguments: Vec<&str>) -> RemoteCommand {
-        match &self.program {
-            ServeProgram::Search => RemoteCommand::first_of(PLACES, arguments),
+        let command = match &self.program {
+            ServeProgram::Search => {
+                RemoteCommand::first_of(PLACES.iter().filter(|place| **place != OURS), arguments)
+            }
+            ServeProgram::Named(program) if program.rsplit('/').next() == Some(OURS) => return None,
             ServeProgram::Named(program) => RemoteCommand::new(program).args(arguments),
-        }
+        };
+        // Thousands of paths do not fit into one command line. A rule of sudo's may be for nix-store alone.
+        Some(RemoteCommand::new("xargs").args(self.elevated(command).words()))
     }
 
     /// What is tried where the host did not let the first one pass; `None` where it would be the same.
@@ -182,9 +189,11 @@ mod tests {
         assert_eq!(options.command().to_shell(), "sudo -n nix-store --serve --store 'local?root=/mnt'");
         assert_eq!(options.plain_command(), None);
         assert_eq!(
-            options.foresight_command().to_shell(),
-            "sudo -n xargs nix-store --realise --dry-run --store 'local?root=/mnt'"
+            options.foresight_command().unwrap().to_shell(),
+            "xargs sudo -n nix-store --realise --dry-run --store 'local?root=/mnt'"
         );
+        options.program = ServeProgram::Named("/opt/bin/nix-copy-closure".into());
+        assert_eq!(options.foresight_command(), None);
     }
 
     #[test]

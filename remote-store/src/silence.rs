@@ -29,6 +29,10 @@ pub(crate) enum Patience {
     Unlimited,
 }
 
+/// A timer that fires so much too late says that this process did not run: it was stopped, or the machine slept. The host had
+/// no chance to be heard meanwhile.
+const LATE: Duration = Duration::from_secs(1);
+
 /// What both directions of a connection, and the host's messages, have in common: when something last moved.
 #[derive(Clone)]
 pub(crate) struct Pulse(Arc<Shared>);
@@ -38,6 +42,8 @@ struct Shared {
     last: Mutex<Instant>,
     /// The host does something that may take as long as it likes.
     patient: AtomicBool,
+    /// The host waits for us.
+    our_turn: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -48,6 +54,7 @@ impl Pulse {
             limit,
             last: Mutex::new(Instant::now()),
             patient: AtomicBool::new(false),
+            our_turn: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }))
     }
@@ -57,9 +64,18 @@ impl Pulse {
     }
 
     /// From now on.
-    pub(crate) fn be(&self, patience: Patience) {
+    pub(crate) fn expect(&self, patience: Patience) {
         self.0.patient.store(patience == Patience::Unlimited, Ordering::Relaxed);
         self.beat();
+    }
+
+    /// Waits for something of our own, which the host in turn waits for: that is not its silence.
+    pub(crate) async fn on_our_turn<F: Future>(&self, work: F) -> F::Output {
+        self.0.our_turn.store(true, Ordering::Relaxed);
+        let result = work.await;
+        self.0.our_turn.store(false, Ordering::Relaxed);
+        self.beat();
+        result
     }
 
     /// The silence that ended the connection, if that is what ended it.
@@ -68,21 +84,23 @@ impl Pulse {
     }
 
     /// What comes from the host. Reading fails when nothing has moved for too long while somebody waits for it.
-    pub(crate) fn watch(&self, reader: Reader) -> Reader {
+    pub(crate) fn watch_answers(&self, reader: Reader) -> Reader {
         Box::new(Watched { reader, pulse: self.clone(), waiting_since: None, timer: None })
     }
 
     /// What goes to the host. It is not watched itself: whoever writes also waits for an answer; and whoever does not read
     /// answers cannot expect that the host reads on.
-    pub(crate) fn feel(&self, writer: Writer) -> Writer {
-        Box::new(Felt { writer, pulse: self.clone() })
+    pub(crate) fn note_requests(&self, writer: Writer) -> Writer {
+        Box::new(Noted { writer, pulse: self.clone() })
     }
 
-    /// The same sink for lines; each is a sign of life.
-    pub(crate) fn hear(&self, sink: Option<LineSink>) -> LineSink {
+    /// The same sink for lines; each is a sign of life, but for ssh's own with `-v`, which also come while nothing does.
+    pub(crate) fn note_lines(&self, sink: Option<LineSink>) -> LineSink {
         let pulse = self.clone();
         Arc::new(move |line| {
-            pulse.beat();
+            if !line.starts_with("debug") {
+                pulse.beat();
+            }
             if let Some(sink) = &sink {
                 sink(line);
             }
@@ -91,7 +109,7 @@ impl Pulse {
 
     /// When whoever waits since then gives up.
     fn deadline(&self, limit: Duration, waiting_since: Instant) -> Instant {
-        if self.0.patient.load(Ordering::Relaxed) {
+        if self.0.patient.load(Ordering::Relaxed) || self.0.our_turn.load(Ordering::Relaxed) {
             return Instant::now() + limit;
         }
         (*self.0.last.lock().unwrap_or_else(PoisonError::into_inner)).max(waiting_since) + limit
@@ -125,6 +143,9 @@ impl AsyncRead for Watched {
         let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
         loop {
             ready!(timer.as_mut().poll(context));
+            if Instant::now() > timer.deadline() + LATE {
+                this.pulse.beat();
+            }
             let deadline = this.pulse.deadline(limit, since);
             if deadline <= Instant::now() {
                 this.pulse.0.ended.store(true, Ordering::Relaxed);
@@ -135,12 +156,12 @@ impl AsyncRead for Watched {
     }
 }
 
-struct Felt {
+struct Noted {
     writer: Writer,
     pulse: Pulse,
 }
 
-impl Felt {
+impl Noted {
     fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.pulse.beat();
@@ -149,7 +170,7 @@ impl Felt {
     }
 }
 
-impl AsyncWrite for Felt {
+impl AsyncWrite for Noted {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -45,13 +45,28 @@ impl Configuration {
         self.0.get(keyword).is_some_and(|value| values.contains(&value.as_str()))
     }
 
-    /// Whether the user shares connections to this host already.
-    pub(crate) fn has_control_path(&self) -> bool {
-        self.0.get("controlpath").is_some_and(|path| path != "none")
+    /// Where the user's own control socket is, or would be.
+    pub(crate) fn control_path(&self) -> Option<&str> {
+        self.0.get("controlpath").map(String::as_str).filter(|path| *path != "none")
     }
 
-    /// The settings to add on the command line, each `Keyword=value`; `socket` is that of a private master.
-    pub(crate) fn additions(&self, options: &OpenSshOptions, socket: Option<&str>) -> Vec<String> {
+    /// Whether the first ssh leaves a master behind that further ones use.
+    pub(crate) fn makes_master(&self) -> bool {
+        self.would_be_master() && !self.says("controlpersist", &["no"])
+    }
+
+    fn would_be_master(&self) -> bool {
+        self.says("controlmaster", &["true", "yes", "auto", "ask", "autoask"])
+    }
+
+    /// The settings to add on the command line, each `Keyword=value`. `socket` is the quoted path of that of a private
+    /// master; `shares` says that the master is there.
+    pub(crate) fn additions(
+        &self,
+        options: &OpenSshOptions,
+        socket: Option<&str>,
+        shares: bool,
+    ) -> Vec<String> {
         let mut additions = Vec::new();
         // "0" and "none" are how -G prints what is not set. Who wants just that says so in NIX_SSHOPTS, which comes before.
         let unset = |keyword, unset| !self.0.contains_key(keyword) || self.says(keyword, &[unset]);
@@ -71,10 +86,11 @@ impl Configuration {
         if let Some(socket) = socket {
             additions.push("ControlMaster=auto".to_owned());
             additions.push("ControlPersist=no".to_owned());
-            additions.push(format!("ControlPath=\"{}\"", socket.replace('%', "%%")));
-        } else if self.says("controlmaster", &["true", "yes", "auto", "ask", "autoask"])
-            && self.says("controlpersist", &["no"])
-        {
+            additions.push(format!("ControlPath={socket}"));
+            if shares {
+                additions.push("BatchMode=yes".to_owned());
+            }
+        } else if self.would_be_master() && !self.makes_master() {
             // Without ControlPersist, the first ssh of a user's ControlMaster setup is the master: it would outlive its own
             // session for as long as others use it, and end theirs when it is ended. Using a master that is there stays
             // possible.
@@ -123,13 +139,13 @@ mod tests {
     )]
     #[case::usual("serveraliveinterval 5\nconnecttimeout 7\nsessiontype default\nstdinnull no\nforkafterauthentication no\n", &[])]
     fn additions(#[case] text: &str, #[case] expected: &[&str]) {
-        assert_eq!(Configuration::parse(text).additions(&OpenSshOptions::default(), None), expected);
+        assert_eq!(Configuration::parse(text).additions(&OpenSshOptions::default(), None, false), expected);
     }
 
     #[test]
     fn nothing_is_added_where_nothing_is_asked_for() {
         let options = OpenSshOptions { keep_alive: None, connect_timeout: None, ..OpenSshOptions::default() };
-        assert_eq!(Configuration::default().additions(&options, None), [""; 0]);
+        assert_eq!(Configuration::default().additions(&options, None, false), [""; 0]);
     }
 
     #[test]

@@ -1,15 +1,23 @@
 //! The transport itself.
 
-use std::{ffi::OsString, fs::Permissions, os::unix::fs::PermissionsExt as _};
+use std::{
+    ffi::OsString, fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Stdio,
+    time::Duration,
+};
 
 use ncc_transport::{BoxFuture, Channel, Exit, Failure, RemoteCommand, Target, Transport, TransportError};
 use tempfile::TempDir;
 use tokio::{process::Command, sync::OnceCell};
 
 use crate::{
-    Compression, ConfigurationUse, OpenSshOptions, Sharing, configuration::Configuration, explain,
-    options::asks_for_forwarding,
+    Compression, ConfigurationUse, OpenSshOptions, Sharing,
+    configuration::Configuration,
+    explain,
+    options::{asks_for_forwarding, names_control_path},
 };
+
+/// How long a master may take to say that it is there.
+const CHECK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reaches a host by spawning OpenSSH, one ssh for each channel.
 ///
@@ -32,7 +40,8 @@ use crate::{
 /// | `-o ClearAllForwardings=yes` | a configured forwarding whose port is taken, by the user's own session, can end ours (ExitOnForwardFailure); left out if the user's own options ask for a forwarding |
 /// | `-C`, `-v`, `-i FILE`, `-o UserKnownHostsFile=FILE` | if asked for |
 /// | `-o ServerAliveInterval=30`, `-o ServerAliveCountMax=3`, `-o ConnectTimeout=30` | only what the user's configuration leaves unset, which `ssh -G` tells |
-/// | `-o ControlMaster=auto`, `-o ControlPersist=no`, `-o ControlPath="FILE"` | only with [`Sharing::Private`], and where the user has configured no ControlPath |
+/// | `-o ControlMaster=auto`, `-o ControlPersist=no`, `-o ControlPath="FILE"` | only with [`Sharing::Private`], and where the user has no master already |
+/// | `-o BatchMode=yes` | only for a further channel that shares so: it must not ask |
 /// | `-o ControlMaster=no` | only if the configuration would make this very ssh a master without ControlPersist |
 /// | `-o SessionType=default`, `-o StdinNull=no`, `-o ForkAfterAuthentication=no` | only against a configuration that says otherwise |
 /// | `--`, host, command | the command as one word |
@@ -76,17 +85,34 @@ impl OpenSsh {
             words.extend(["-i".into(), file.into()]);
         }
         if let Some(file) = &self.options.known_hosts_file {
-            words.extend(["-o".into(), known_hosts_setting(file.as_os_str())]);
+            let mut setting = OsString::from("UserKnownHostsFile=");
+            setting.push(quoted(file.as_os_str()));
+            words.extend(["-o".into(), setting]);
         }
-        let socket = self.sockets.get().and_then(Option::as_ref);
-        let socket = socket.and_then(|folder| folder.path().join("s").into_os_string().into_string().ok());
-        let additions = match self.configuration.get() {
-            Some(configuration) => configuration.additions(&self.options, socket.as_deref()),
-            None => Configuration::default().additions(&self.options, socket.as_deref()),
-        };
+        let socket = self.sockets.get().and_then(Option::as_ref).map(socket_in);
+        let shares = socket.as_ref().is_some_and(|socket| socket.exists());
+        let socket = socket.map(|socket| quoted(socket.as_os_str()).to_string_lossy().into_owned());
+        let nothing = Configuration::default();
+        let configuration = self.configuration.get().unwrap_or(&nothing);
+        let additions = configuration.additions(&self.options, socket.as_deref(), shares);
         words.extend(additions.into_iter().flat_map(|setting| ["-o".into(), setting.into()]));
         words.extend(["--".into(), self.target.host().into(), command.to_shell()]);
         words
+    }
+
+    /// Whether further channels share a connection without our doing.
+    async fn shares_already(&self, configuration: &Configuration) -> bool {
+        if configuration.control_path().is_none() {
+            return false;
+        }
+        if configuration.makes_master() || names_control_path(&self.options.extra) {
+            return true;
+        }
+        let mut check = Command::new(&self.options.program);
+        check.args(self.users_words()).args(["-O", "check", "--", self.target.host()]);
+        check.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let status = tokio::time::timeout(CHECK_PATIENCE, check.status()).await;
+        status.is_ok_and(|status| status.is_ok_and(|status| status.success()))
     }
 
     /// Port and user of the target, then the user's own options.
@@ -103,15 +129,25 @@ impl OpenSsh {
     }
 }
 
-/// A folder with a short path (that of a socket has an end at about 100 bytes) that nobody else may enter.
+/// The longest path of a socket: systems take 104 bytes or 108, and ssh first makes one with 17 more in its name.
+const SOCKET_LENGTH: usize = 104 - 17 - 1;
+
+/// A folder for a socket that nobody else may enter. Without one all works as well, but for what has to be asked once more.
 fn private_folder() -> Option<TempDir> {
-    tempfile::Builder::new().prefix("ncc-").permissions(Permissions::from_mode(0o700)).tempdir().ok()
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("ncc-").permissions(Permissions::from_mode(0o700));
+    let is_short = |folder: &TempDir| socket_in(folder).as_os_str().len() <= SOCKET_LENGTH;
+    builder.tempdir().ok().filter(is_short).or_else(|| builder.tempdir_in("/tmp").ok().filter(is_short))
 }
 
-/// The value is a list of files, split at blanks unless quoted; `%` begins a token.
-fn known_hosts_setting(file: &std::ffi::OsStr) -> OsString {
+fn socket_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("s")
+}
+
+/// A path as the value of a setting: unquoted, a list of files would be split at blanks; and `%` begins a token.
+fn quoted(file: &std::ffi::OsStr) -> OsString {
     use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-    let mut setting = b"UserKnownHostsFile=\"".to_vec();
+    let mut setting = b"\"".to_vec();
     for &byte in file.as_bytes() {
         match byte {
             b'"' | b'\\' => setting.extend([b'\\', byte]),
@@ -144,10 +180,11 @@ impl Transport for OpenSsh {
                 .await;
             self.sockets
                 .get_or_init(|| async {
-                    // Without a socket all works as well, but for what would have to be asked once more.
-                    let wanted =
-                        self.options.sharing == Sharing::Private && !configuration.has_control_path();
-                    wanted.then(private_folder).flatten()
+                    if self.options.sharing == Sharing::Private && !self.shares_already(configuration).await {
+                        private_folder()
+                    } else {
+                        None
+                    }
                 })
                 .await;
             let mut process = Command::new(&self.options.program);

@@ -59,8 +59,9 @@ pub enum Sharing {
     #[default]
     None,
     /// It goes through the first one's connection, so that nothing is asked twice. The first ssh is a master then, with a
-    /// control socket in a folder that nobody else may enter and that is gone with the transport. A ControlPath of the
-    /// user's own is used instead.
+    /// control socket in a folder that nobody else may enter and that is gone with the transport. Where the user has a
+    /// master, or one that stays (ControlPersist), that is used instead. A channel that cannot share after all connects by
+    /// itself, but never asks.
     Private,
 }
 
@@ -80,15 +81,22 @@ pub enum ConfigurationUse {
 
 /// Whether the user's own options ask for a forwarding: then all forwardings stay.
 pub(crate) fn asks_for_forwarding(words: &[OsString]) -> bool {
+    says(words, b"LRD", &["localforward", "remoteforward", "dynamicforward"])
+}
+
+/// Whether the user's own options name a control socket, which beats any other.
+pub(crate) fn names_control_path(words: &[OsString]) -> bool {
+    says(words, b"S", &["controlpath"])
+}
+
+/// Whether there is one of these letters, or `-o` with one of these keywords.
+fn says(words: &[OsString], letters: &[u8], keywords: &[&str]) -> bool {
     ssh_options_in(words).iter().any(|option| match (option.letter, option.value) {
-        (b'L' | b'R' | b'D', _) => true,
         (b'o', Some(setting)) => {
             let setting = setting.trim_ascii_start().to_ascii_lowercase();
-            [b"localforward".as_slice(), b"remoteforward", b"dynamicforward"]
-                .iter()
-                .any(|keyword| setting.starts_with(keyword))
+            keywords.iter().any(|keyword| setting.starts_with(keyword.as_bytes()))
         }
-        _ => false,
+        (letter, _) => letters.contains(&letter),
     })
 }
 

@@ -128,6 +128,10 @@ fn spinning(state: &State, now: Duration, width: usize, look: Look) -> String {
             let destination = if to_host { &host } else { "this machine" };
             format!("{destination} substitutes what it can of {}", human::paths(paths))
         }
+        Phase::Foreseeing(paths) => {
+            let destination = if to_host { &host } else { "this machine" };
+            format!("asking what {destination} would substitute of {}", human::paths(paths))
+        }
         Phase::Copying => "nothing is missing".to_owned(),
         Phase::Checking if to_host => format!("checking that {host} has everything"),
         Phase::Checking => "checking that everything has come".to_owned(),

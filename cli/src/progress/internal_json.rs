@@ -64,7 +64,11 @@ impl InternalJson {
     pub(crate) fn event(&mut self, state: &State, event: &Event<'_>, now: Duration) -> Vec<String> {
         let mut lines = Vec::new();
         match event {
-            Event::ComputingClosure | Event::Asking { .. } | Event::Substituting { .. } | Event::Checking => {
+            Event::ComputingClosure
+            | Event::Asking { .. }
+            | Event::Substituting { .. }
+            | Event::Foreseeing { .. }
+            | Event::Checking => {
                 self.end_phase(&mut lines);
                 let id = self.id();
                 self.phase = Some(id);
@@ -164,6 +168,10 @@ fn phase_text(state: &State) -> String {
                 human::paths(paths),
                 state.direction.destination_uri(LOCAL)
             )
+        }
+        Phase::Foreseeing(paths) => {
+            let destination = state.direction.destination_uri(LOCAL);
+            format!("querying substitutes of {} for '{destination}'", human::paths(paths))
         }
         Phase::Substituting(paths) => {
             format!("substituting {} on '{}'", human::paths(paths), state.direction.destination_uri(LOCAL))

@@ -21,6 +21,8 @@ pub(crate) enum Phase {
     Asking(usize),
     /// The destination substitutes what it can of this many paths.
     Substituting(usize),
+    /// The destination is asked what it would substitute of this many paths.
+    Foreseeing(usize),
     /// It is known what is to be sent, and being sent.
     Copying,
     /// The destination is asked about the roots.
@@ -95,6 +97,10 @@ impl State {
             Event::Substituting { paths } => {
                 self.answered = true;
                 self.enter(Phase::Substituting(*paths), now);
+            }
+            Event::Foreseeing { paths } => {
+                self.answered = true;
+                self.enter(Phase::Foreseeing(*paths), now);
             }
             Event::Planned(plan) => {
                 self.answered = true;
@@ -213,6 +219,9 @@ impl State {
             Phase::Closure => format!("{host} to compute the closure"),
             Phase::Substituting(paths) => {
                 format!("{destination} to substitute what it can of {}", human::paths(paths))
+            }
+            Phase::Foreseeing(paths) => {
+                format!("{destination} to say what it would substitute of {}", human::paths(paths))
             }
             Phase::Asking(paths) => {
                 format!("{destination} to answer which of {} are valid there", human::paths(paths))

@@ -10,6 +10,7 @@ mod copies;
 mod documents;
 mod dry_run;
 mod endings;
+mod foresight;
 #[cfg(feature = "ssh")]
 mod master;
 mod pictures;

@@ -209,10 +209,8 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
                     // A connection that breaks before the greeting, or one that nobody wants to wait for any longer, is
                     // explained by what came until then.
                     Err(ProtocolError::Io { source, .. })
-                        if matches!(
-                            source.kind(),
-                            io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut
-                        ) =>
+                        if source.kind() == io::ErrorKind::ConnectionReset
+                            || source.kind() == io::ErrorKind::TimedOut && !self.buffer.is_empty() =>
                     {
                         true
                     }

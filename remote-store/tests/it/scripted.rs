@@ -1,6 +1,6 @@
 //! A host that plays a part: it writes what the test gives it, whatever it is asked.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use ncc_remote_store::{RemoteStore, ServeOptions};
@@ -17,6 +17,8 @@ type Play = dyn Fn(DuplexStream, DuplexStream) -> BoxFuture<'static, ()> + Send 
 #[derive(Clone)]
 pub(crate) struct ScriptedHost {
     play: Arc<Play>,
+    /// A line for stderr, and how often it comes after how long.
+    lines: (&'static str, u32, Duration),
     /// Is told when a connection was let go of.
     pub(crate) left: Arc<Notify>,
 }
@@ -34,7 +36,7 @@ impl ScriptedHost {
         F: Future<Output = ()> + Send + 'static,
     {
         let play = move |input, output| -> BoxFuture<'static, ()> { Box::pin(play(input, output)) };
-        Self { play: Arc::new(play), left: Arc::default() }
+        Self { play: Arc::new(play), lines: ("", 0, Duration::ZERO), left: Arc::default() }
     }
 
     /// Greets and answers with these bytes at once; then takes requests without a word until they end.
@@ -48,6 +50,12 @@ impl ScriptedHost {
                 swallow(&mut input).await;
             }
         })
+    }
+
+    /// Says something now and then.
+    pub(crate) fn saying(mut self, line: &'static str, times: u32, each: Duration) -> Self {
+        self.lines = (line, times, each);
+        self
     }
 
     pub(crate) fn store(&self) -> RemoteStore {
@@ -80,11 +88,20 @@ impl Transport for ScriptedHost {
         let (stdin, input) = tokio::io::duplex(64 << 10);
         let (output, stdout) = tokio::io::duplex(64 << 10);
         let task = tokio::spawn((self.play)(input, output));
+        let (line, times, each) = self.lines;
+        let (mut says, stderr) = tokio::io::duplex(1024);
+        tokio::spawn(async move {
+            for _ in 0..times {
+                tokio::time::sleep(each).await;
+                // Whoever has heard enough leaves.
+                let _ = says.write_all(line.as_bytes()).await;
+            }
+        });
         let control = Box::new(Part { task, left: Arc::clone(&self.left) });
         Box::pin(std::future::ready(Ok(Channel {
             stdin: Box::new(stdin),
             stdout: Box::new(stdout),
-            stderr: Box::new(tokio::io::empty()),
+            stderr: Box::new(stderr),
             control,
         })))
     }

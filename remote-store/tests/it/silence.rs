@@ -1,11 +1,15 @@
 //! A host that hangs is waited for so long and no longer. The clock is paused: minutes cost nothing.
 
-use std::future::pending;
+use std::{future::pending, sync::Arc, time::Duration};
 
-use ncc_remote_store::{RemoteError, STALL_TIMEOUT};
-use ncc_store::{Destination as _, Outputs, Source as _, StoreError, ValidityQuery, test_util::MemoryStore};
+use bytes::BytesMut;
+use futures_util::{StreamExt as _, stream};
+use ncc_remote_store::{RemoteError, RemoteStore, STALL_TIMEOUT, ServeOptions, test_util::MemoryHost};
+use ncc_store::{
+    Destination as _, Nar, Outcome, Outputs, Source as _, StoreError, ValidityQuery, test_util::MemoryStore,
+};
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, sleep, timeout},
 };
 
@@ -44,7 +48,9 @@ async fn a_host_that_never_greets_is_given_up_and_what_it_said_is_quoted() {
         let (error, greeted) = silent(&error);
         assert!(!greeted);
         let cause = std::error::Error::source(error).expect("what was waited for").to_string();
-        assert!(cause.contains(menu.trim()) && cause.contains("greeting"), "{cause}");
+        let expected =
+            if menu.is_empty() { "the stream failed while reading the greeting" } else { menu.trim() };
+        assert!(cause.contains(expected), "{cause}");
         // Its process has been ended too, though it would not have by itself.
         host.left.notified().await;
     }
@@ -71,7 +77,7 @@ async fn a_host_that_stops_reading_is_given_up_and_the_path_is_named() {
     let infos = here.path_infos(std::slice::from_ref(&path)).await.unwrap();
     let nars = here.nars(infos.into_iter().map(Into::into).collect());
     let mut outcomes = host.store().add_many(nars);
-    let next = futures_util::StreamExt::next(&mut outcomes);
+    let next = outcomes.next();
     let error = in_time(next).await.expect("an outcome").unwrap_err();
     assert!(matches!(&error, StoreError::Path { path: named, .. } if *named == path), "{error:?}");
     silent(&error);
@@ -109,4 +115,88 @@ async fn a_host_that_substitutes_is_waited_for() {
     assert!(store.valid_paths(&path, query.substituting(true)).await.unwrap().is_empty());
     let error = in_time(store.valid_paths(&path, query)).await.unwrap_err();
     assert!(silent(&error).1);
+}
+
+/// What the host says on stderr is a sign of life, unless ssh says it.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_talks_is_waited_for() {
+    for (line, waited) in [("waiting for the big lock\n", true), ("debug3: send packet\n", false)] {
+        let host = ScriptedHost::new(|input, mut output| async move {
+            output.write_all(&greeted(&[])).await.unwrap();
+            sleep(STALL_TIMEOUT * 3).await;
+            // Whoever has heard enough leaves.
+            let _ = output.write_all(&0_u64.to_le_bytes()).await;
+            drop(input);
+        });
+        let store = host.saying(line, 5, STALL_TIMEOUT / 2).store();
+        let path = MemoryStore::new("here").add("a", "a", &[]);
+        let answer = store.valid_paths(&[path], ValidityQuery::default()).await;
+        assert_eq!(answer.is_ok(), waited, "{line}: {answer:?}");
+    }
+}
+
+/// A NAR that takes long, and one whose beginning does: the host waits for us.
+#[tokio::test(start_paused = true)]
+async fn a_slow_source_is_not_the_hosts_silence() {
+    let here = MemoryStore::new("here");
+    let path = here.add("slow", vec![7; 1000], &[]);
+    let info = Arc::new(here.path_infos(std::slice::from_ref(&path)).await.unwrap().remove(0));
+    let mut nar = BytesMut::new();
+    let Nar { mut body, .. } = here.nars(vec![Arc::clone(&info)]).next().await.unwrap().unwrap();
+    while let Some(block) = body.next().await {
+        nar.extend_from_slice(&block.unwrap());
+    }
+    let nar = nar.freeze();
+    let (first, rest) = (nar.slice(..100), nar.slice(100..));
+    let blocks = stream::iter([first, rest]).then(|block| async move {
+        sleep(STALL_TIMEOUT * 2).await;
+        Ok(block)
+    });
+    let nar = Nar { info, body: Box::pin(blocks) };
+    let late = stream::once(async move {
+        sleep(STALL_TIMEOUT * 2).await;
+        Ok(nar)
+    });
+    let there = MemoryStore::new("there");
+    let host = MemoryHost::new(&there);
+    let outcomes: Vec<_> = crate::remote(&host).add_many(Box::pin(late)).collect().await;
+    assert!(matches!(outcomes[..], [Ok(Outcome::Added(_))]), "{outcomes:?}");
+    assert_eq!(there.paths(), [path]);
+}
+
+/// A host that takes a little now and then, and answers only in the end, is alive.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_reads_slowly_is_waited_for() {
+    let host = ScriptedHost::new(|mut input, mut output| async move {
+        output.write_all(&greeted(&[])).await.unwrap();
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(Ok(1..)) = timeout(STALL_TIMEOUT / 8, input.read(&mut buffer)).await {
+            sleep(STALL_TIMEOUT / 4).await;
+        }
+        output.write_all(&1_u64.to_le_bytes()).await.unwrap();
+        pending::<()>().await;
+    });
+    let here = MemoryStore::new("here");
+    let path = here.add("big", vec![7; 1 << 20], &[]);
+    let infos = here.path_infos(std::slice::from_ref(&path)).await.unwrap();
+    let mut outcomes = host.store().add_many(here.nars(infos.into_iter().map(Into::into).collect()));
+    let outcome = outcomes.next().await.expect("an outcome");
+    assert!(matches!(outcome, Ok(Outcome::Added(_))), "{outcome:?}");
+}
+
+/// Time in which this process was stopped is not the host's silence. A real clock: that is what stands still.
+#[tokio::test]
+async fn time_that_we_slept_through_does_not_count() {
+    let mut options = ServeOptions::default();
+    options.stall_timeout = Some(Duration::from_millis(500));
+    let host = ScriptedHost::new(|input, mut output| async move {
+        // As a process that was stopped: nothing runs here, and then everything at once.
+        std::thread::sleep(Duration::from_secs(2));
+        sleep(Duration::from_millis(100)).await;
+        output.write_all(&greeted(&0_u64.to_le_bytes())).await.unwrap();
+        drop(input);
+    });
+    let store = RemoteStore::new(Arc::new(host), options);
+    let path = MemoryStore::new("here").add("a", "a", &[]);
+    assert!(store.valid_paths(&[path], ValidityQuery::default()).await.unwrap().is_empty());
 }

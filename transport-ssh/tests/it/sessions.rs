@@ -1,6 +1,7 @@
 //! Sessions that work, whatever the user's configuration and the server's shell are like.
 
 use std::{
+    ffi::OsString,
     fs,
     path::Path,
     process::Command,
@@ -266,6 +267,9 @@ async fn channels_that_share_authenticate_once_and_leave_nothing() {
     assert_eq!(first.stdout.read_u8().await.unwrap(), b'x');
     let folder = private_folder(&transport).expect("a control socket");
     assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    // The helper's own options have this too.
+    let batch = |words: Vec<OsString>| words.iter().filter(|word| *word == "BatchMode=yes").count();
+    assert_eq!(batch(transport.arguments(&RemoteCommand::new("true"))), 1 + batch(sshd.options().extra));
     for _ in 0..2 {
         let (stdout, stderr, exit) = run(&transport, &sh("echo out; echo err >&2; exit 5")).await;
         assert_eq!((stdout.as_str(), stderr.as_str(), exit), ("out\n", "err\n", Exit::Code(5)));
@@ -280,14 +284,43 @@ async fn channels_that_share_authenticate_once_and_leave_nothing() {
     assert!(!folder.exists());
 }
 
-#[tokio::test]
-async fn a_control_path_of_the_users_own_is_left_to_the_user() {
-    let Some(sshd) = Sshd::start(&[]) else { return };
-    let lines = format!("Host *\n ControlMaster auto\n ControlPath {}/own\n", sshd.directory().display());
-    let mut options = with_config(&sshd, &lines);
+/// Two channels at once: how many logins they took, and the folder of the private socket.
+async fn two_channels(sshd: &Sshd, mut options: OpenSshOptions) -> (usize, Option<std::path::PathBuf>) {
     options.sharing = Sharing::Private;
     let transport = OpenSsh::new(sshd.target(), options);
+    let mut first = transport.open(&RemoteCommand::new("cat")).await.unwrap();
+    first.stdin.write_all(b"x").await.unwrap();
+    assert_eq!(first.stdout.read_u8().await.unwrap(), b'x');
     let (stdout, _, exit) = run(&transport, &RemoteCommand::new("echo").arg("x")).await;
     assert_eq!((stdout.as_str(), exit), ("x\n", Exit::Code(0)));
-    assert_eq!(private_folder(&transport), None);
+    drop(first.stdin);
+    first.control.wait().await.unwrap();
+    (sshd.log().matches("Accepted publickey").count(), private_folder(&transport))
+}
+
+#[tokio::test]
+async fn a_master_that_would_not_stay_is_replaced_by_a_private_one() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let own = sshd.directory().join("own");
+    let lines = format!("Host *\n ControlMaster auto\n ControlPath {}\n", own.display());
+    let (logins, folder) = two_channels(&sshd, with_config(&sshd, &lines)).await;
+    assert_eq!(logins, 1, "{}", sshd.log());
+    assert!(folder.is_some() && !own.exists());
+}
+
+#[tokio::test]
+async fn a_control_path_in_the_users_own_options_is_left_to_the_user() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let mut options = sshd.options();
+    options.extra.extend(["-o".into(), format!("ControlPath={}/own", sshd.directory().display()).into()]);
+    let (_, folder) = two_channels(&sshd, options).await;
+    assert_eq!(folder, None);
+}
+
+/// Where the server allows one session for each connection, the second channel has to log in; it must not ask.
+#[tokio::test]
+async fn a_channel_that_cannot_share_connects_without_a_question() {
+    let Some(sshd) = Sshd::start(&["MaxSessions 1"]) else { return };
+    let (logins, folder) = two_channels(&sshd, sshd.options()).await;
+    assert_eq!((logins, folder.is_some()), (2, true));
 }
