@@ -1,10 +1,13 @@
-//! `cargo xtask bench`: a nix-copy-closure against upstream's own, in the same run, against the same unmodified Nix.
+//! `cargo xtask bench`: a nix-copy-closure, with each of its transports, and upstream's own, in the same run, against the same
+//! unmodified Nix.
 //!
-//! Both programs run inside the same root, over the same stores on a tmpfs, with the same ssh and the same options; they take
-//! turns, each into a fresh store behind a fresh sshd. What is printed are medians and their ratio. Slowness fails nothing; a
-//! path that did not arrive as it was does.
+//! All run inside the same root, over the same stores on a tmpfs, with the same options for ssh; they take turns, each into a
+//! fresh store behind a fresh sshd. What is printed are medians, of the times and of the ratios within each round of turns.
+//! Slowness fails nothing; a path that did not arrive as it was does.
 
+mod cases;
 mod closures;
+mod contender;
 mod relay;
 mod report;
 
@@ -26,17 +29,19 @@ use crate::interop::lab::{self, Direction, Receiver};
 use crate::namespace;
 use crate::roots::{self, Release};
 use crate::sshd::{Keys, Server, Settings};
-use relay::{Line, Relay};
+use cases::{CASES, Case, Content, TINY};
+use contender::Contender;
+use relay::Relay;
 use report::{Measurement, Sample};
-
-/// Tiny paths of the full closure: 2,000 and the one that refers to the last.
-const TINY: usize = 2_001;
 
 /// Upstream needs 209 s for 2,001 paths at 50 ms.
 const TIME_LIMIT: Duration = Duration::from_mins(20);
 
 /// Where both instances have the program that is measured.
 const OURS: &str = "lab/nix-copy-closure";
+
+/// The same, seen from inside.
+const OURS_INSIDE: &str = "/lab/nix-copy-closure";
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -53,13 +58,16 @@ pub(crate) struct Options {
     /// Size of the file of loopback-big
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     big: u64,
-    /// How often both programs take their turn [default: depends on the case]
+    /// Only this one [default: all three, but upstream not where it would take minutes]
+    #[arg(long, value_name = "WHO")]
+    contender: Vec<Contender>,
+    /// How often everybody takes a turn [default: depends on the case]
     #[arg(long, value_name = "N")]
     pairs: Option<usize>,
     /// The nix-copy-closure to measure [default: built with the profile `fast`]
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
-    /// More options for ssh, for both programs
+    /// More options for ssh, for everybody
     #[arg(long = "ssh-options", value_name = "OPTIONS", default_value = "", allow_hyphen_values = true)]
     for_ssh: String,
     /// Also write what was measured to a file
@@ -70,90 +78,11 @@ pub(crate) struct Options {
     list: bool,
 }
 
-/// What a case copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    /// The first so many of the tiny paths, each referring to the one before; `None`: as many as `--paths` says.
-    Tiny(Option<usize>),
-    Big,
-    ManyFiles,
-    Realistic,
+impl Options {
+    fn has(&self, contender: Contender) -> bool {
+        self.contender.is_empty() || self.contender.contains(&contender)
+    }
 }
-
-struct Case {
-    name: &'static str,
-    about: &'static str,
-    content: Content,
-    /// `None`: straight to sshd.
-    line: Option<Line>,
-    /// Whether upstream takes its turn.
-    upstream: bool,
-    pairs: usize,
-}
-
-/// Half of the round trip each way.
-const fn milliseconds(round_trip: u64, rate: Option<u32>) -> Line {
-    Line { delay: Duration::from_micros(round_trip * 500), rate }
-}
-
-const CASES: &[Case] = &[
-    Case {
-        name: "chain-50ms",
-        about: "--paths tiny paths over a line with 50 ms round trip",
-        content: Content::Tiny(None),
-        line: Some(milliseconds(50, None)),
-        upstream: true,
-        pairs: 1,
-    },
-    Case {
-        name: "chain-50ms-full",
-        about: "2,001 tiny paths over the same line, ours alone",
-        content: Content::Tiny(Some(TINY)),
-        line: Some(milliseconds(50, None)),
-        upstream: false,
-        pairs: 3,
-    },
-    Case {
-        name: "line-100ms-100mbit",
-        about: "300 paths, 100 MiB, over 100 ms round trip and 100 Mbit/s",
-        content: Content::Realistic,
-        line: Some(milliseconds(100, Some(12_500_000))),
-        upstream: true,
-        pairs: 1,
-    },
-    Case {
-        name: "loopback-tiny",
-        about: "2,001 tiny paths, no line",
-        content: Content::Tiny(Some(TINY)),
-        line: None,
-        upstream: true,
-        pairs: 5,
-    },
-    Case {
-        name: "loopback-big",
-        about: "one file of --big MiB, no line",
-        content: Content::Big,
-        line: None,
-        upstream: true,
-        pairs: 3,
-    },
-    Case {
-        name: "many-files",
-        about: "one path of 10,000 small files, no line",
-        content: Content::ManyFiles,
-        line: None,
-        upstream: true,
-        pairs: 5,
-    },
-    Case {
-        name: "realistic",
-        about: "300 paths, 100 MiB, no line",
-        content: Content::Realistic,
-        line: None,
-        upstream: true,
-        pairs: 3,
-    },
-];
 
 /// Before the namespaces: what needs no root. Tells whether there is anything to run.
 pub(crate) fn prepare(options: &Options) -> Result<bool> {
@@ -172,10 +101,14 @@ pub(crate) fn prepare(options: &Options) -> Result<bool> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
             .args(["build", "--locked", "--profile", "fast", "--package", "nix-copy-closure"])
+            .args(options.has(Contender::Libssh2).then_some("--features=ssh2"))
             .current_dir(namespace::workspace())
             .status()
             .context("cannot start cargo")?;
-        ensure!(status.success(), "the program does not build");
+        ensure!(
+            status.success(),
+            "the program does not build; without OpenSSL's headers, leave libssh2 out: --contender openssh --contender upstream"
+        );
     }
     Ok(true)
 }
@@ -229,13 +162,6 @@ struct Expected {
     rows: BTreeMap<String, Row>,
 }
 
-/// Who copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Program {
-    Ours,
-    Upstream,
-}
-
 impl<'a> Bench<'a> {
     fn open(options: &'a Options, root: PathBuf, keys: &'a Keys, binary: &'a Path) -> Result<Self> {
         let source = lab::receiver(options.release, &root, keys, "source", &Settings::default(), |_| Ok(()))?;
@@ -251,6 +177,10 @@ impl<'a> Bench<'a> {
             realistic: OnceCell::new(),
         };
         bench.install(&bench.source.instance)?;
+        // It was built with this machine's libraries, and runs with the release's.
+        bench.source.instance.run(OURS_INSIDE, &["--version"]).context(
+            "the program does not start in this root: what it is linked with must be there (for libssh2 OpenSSL 3)",
+        )?;
         Ok(bench)
     }
 
@@ -302,30 +232,26 @@ impl<'a> Bench<'a> {
             direction: direction.flag(),
             paths: expected.rows.len(),
             bytes,
-            ours: Vec::new(),
-            upstream: Vec::new(),
+            samples: BTreeMap::new(),
             login: Vec::new(),
         };
-        for pair in 0..self.options.pairs.unwrap_or(case.pairs) {
-            let mut programs = vec![Program::Ours];
-            if case.upstream {
-                programs.push(Program::Upstream);
-            }
-            for program in programs {
-                let turn = self.turn(case, direction, program, &expected, pair == 0)?;
+        let takes_part = |contender: &Contender| {
+            self.options.has(*contender) && (case.upstream || *contender != Contender::Upstream)
+        };
+        for round in 0..self.options.pairs.unwrap_or(case.pairs) {
+            for contender in Contender::ALL.into_iter().filter(takes_part) {
+                let turn = self.turn(case, direction, contender, &expected, round == 0)?;
                 println!(
-                    "{:20} {:6} {program:8?} {:8.2} s  {:3} MB   (bare login {:.2} s)",
+                    "{:20} {:6} {contender:8} {:8.2} s  (processor {:.2} s)  {:3} MB   (bare login {:.2} s)",
                     case.name,
                     direction.flag(),
                     turn.sample.seconds,
-                    turn.sample.peak.div_ceil(1 << 20),
+                    turn.sample.usage.processor.as_secs_f64(),
+                    turn.sample.usage.peak.div_ceil(1 << 20),
                     turn.login
                 );
                 measurement.login.push(turn.login);
-                match program {
-                    Program::Ours => measurement.ours.push(turn.sample),
-                    Program::Upstream => measurement.upstream.push(turn.sample),
-                }
+                measurement.samples.entry(contender).or_default().push(turn.sample);
             }
         }
         Ok(measurement)
@@ -336,7 +262,7 @@ impl<'a> Bench<'a> {
         &self,
         case: &Case,
         direction: Direction,
-        program: Program,
+        contender: Contender,
         expected: &Expected,
         thorough: bool,
     ) -> Result<Turn> {
@@ -352,23 +278,24 @@ impl<'a> Bench<'a> {
         let relay = case.line.map(|line| Relay::start(server.port(), line)).transpose()?;
         let port = relay.as_ref().map_or(server.port(), Relay::port);
         let login = self.login(near, server, port)?;
-        let mut command = near.command(match program {
-            Program::Ours => "/lab/nix-copy-closure",
-            Program::Upstream => "nix-copy-closure",
+        let mut command = near.command(match contender {
+            Contender::Openssh | Contender::Libssh2 => OURS_INSIDE,
+            Contender::Upstream => "nix-copy-closure",
         });
         command
+            .args(contender.transport().into_iter().flat_map(|name| ["--transport", name]))
             .env("NIX_SSHOPTS", self.ssh_options(server, port))
             .args([direction.flag(), "root@127.0.0.1"])
             .arg(&expected.root);
         let finished = exec::capture_within(&mut command, TIME_LIMIT, Vec::new())?.success()?;
         let rows = database::read(&receiver.store)?;
-        check(&rows, expected).with_context(|| format!("{program:?} {} {}", direction.flag(), case.name))?;
+        check(&rows, expected).with_context(|| format!("{contender} {} {}", direction.flag(), case.name))?;
         if thorough {
             let roots = std::slice::from_ref(&expected.root);
             let wrong = compare::judge(&receiver.instance, &receiver.store, roots)?;
-            ensure!(wrong.is_empty(), "{program:?}: Nix finds wrong: {}", wrong.join("\n"));
+            ensure!(wrong.is_empty(), "{contender}: Nix finds wrong: {}", wrong.join("\n"));
         }
-        let sample = Sample { seconds: finished.took.as_secs_f64(), peak: finished.peak };
+        let sample = Sample { seconds: finished.took.as_secs_f64(), usage: finished.usage };
         Ok(Turn { sample, login })
     }
 
@@ -380,7 +307,7 @@ impl<'a> Bench<'a> {
         Ok(exec::capture(&mut command)?.success()?.took.as_secs_f64())
     }
 
-    /// The same for both programs. The relay's port is not in known_hosts, sshd's is.
+    /// The same for everybody. The relay's port is not in known_hosts, sshd's is.
     fn ssh_options(&self, server: &Server, port: u16) -> String {
         format!(
             "-F none -p {port} -o BatchMode=yes -o HostKeyAlias=[127.0.0.1]:{} {}",

@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 /// No single step of the laboratory takes longer on two busy cores; what does, hangs.
 const TIME_LIMIT: Duration = Duration::from_mins(2);
@@ -21,8 +22,16 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
     pub(crate) timed_out: bool,
     pub(crate) took: Duration,
+    pub(crate) usage: Usage,
+}
+
+/// What a program used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
     /// Largest resident size seen, in bytes (sampled).
     pub(crate) peak: u64,
+    /// Processor time, together with the programs that it started and waited for. 0 for a program that was killed.
+    pub(crate) processor: Duration,
 }
 
 impl Finished {
@@ -105,7 +114,7 @@ fn finish_within(mut child: Child, command: String, limit: Duration, input: Vec<
         let _ = stderr.read_to_end(&mut bytes);
         bytes
     });
-    let (status, timed_out, peak) = wait(&mut child, limit)?;
+    let (status, timed_out, usage) = wait(&mut child, limit)?;
     Ok(Finished {
         command,
         status,
@@ -113,27 +122,40 @@ fn finish_within(mut child: Child, command: String, limit: Duration, input: Vec<
         stderr: String::from_utf8_lossy(&read_err.join().unwrap_or_default()).into_owned(),
         timed_out,
         took: start.elapsed(),
-        peak,
+        usage,
     })
 }
 
-/// Waits up to `limit`, then kills. Tells whether it had to, and the largest resident size seen.
-pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<(ExitStatus, bool, u64)> {
+/// Waits up to `limit`, then kills. Tells whether it had to, and what the program used.
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<(ExitStatus, bool, Usage)> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
-    let mut peak = 0;
+    let mut usage = Usage::default();
     loop {
-        if let Some(status) = child.try_wait().context("cannot wait for a child")? {
-            return Ok((status, false, peak));
+        // NOWAIT: as long as nobody has waited for it, the kernel remembers what it used.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = rustix::process::waitid(WaitId::Pid(Pid::from_child(child)), options);
+        if ended.context("cannot look after a child")?.is_some() {
+            usage.processor = processor_time(child.id());
+            return Ok((child.wait().context("cannot wait for a child")?, false, usage));
         }
-        peak = peak.max(resident_peak(child.id()));
+        usage.peak = usage.peak.max(resident_peak(child.id()));
         if start.elapsed() > limit {
             let _ = child.kill();
-            return Ok((child.wait().context("cannot wait for a child")?, true, peak));
+            return Ok((child.wait().context("cannot wait for a child")?, true, usage));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
+}
+
+/// User and system time of the process and of its children that have ended, in the kernel's steps of a hundredth of a second.
+fn processor_time(pid: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, which may hold anything, ends at the last parenthesis; the times are fields 14 to 17, the first behind it is 3.
+    let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
+    let ticks: u64 = fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// The kernel's own high-water mark, so that only growth in the last 20 ms can be missed. 0 once the process has ended.

@@ -1,19 +1,22 @@
 //! What was measured, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::contender::Contender;
+use crate::exec::Usage;
 use crate::instance::Instance;
 
 /// One run of one program.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) seconds: f64,
-    /// Largest resident size of the program, without its ssh, in bytes.
-    pub(super) peak: u64,
+    /// Memory is that of the program alone, processor time that of the program and its ssh.
+    pub(super) usage: Usage,
 }
 
 /// All runs of a case in one direction.
@@ -23,9 +26,8 @@ pub(super) struct Measurement {
     pub(super) direction: &'static str,
     pub(super) paths: usize,
     pub(super) bytes: u64,
-    pub(super) ours: Vec<Sample>,
-    /// Empty where upstream would take minutes.
-    pub(super) upstream: Vec<Sample>,
+    /// In the order of their turns, so that those with the same index belong together.
+    pub(super) samples: BTreeMap<Contender, Vec<Sample>>,
     /// `ssh host true` over the same line, in seconds.
     pub(super) login: Vec<f64>,
 }
@@ -39,16 +41,28 @@ fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
-fn seconds(samples: &[Sample]) -> Option<f64> {
-    median(samples.iter().map(|sample| sample.seconds))
-}
+impl Measurement {
+    fn of(&self, contender: Contender) -> &[Sample] {
+        self.samples.get(&contender).map_or(&[], Vec::as_slice)
+    }
 
-fn peak(samples: &[Sample]) -> Option<u64> {
-    samples.iter().map(|sample| sample.peak).max()
-}
+    fn seconds(&self, contender: Contender) -> Option<f64> {
+        median(self.of(contender).iter().map(|sample| sample.seconds))
+    }
 
-fn ratio(measurement: &Measurement) -> Option<f64> {
-    Some(seconds(&measurement.upstream)? / seconds(&measurement.ours)?)
+    fn processor(&self, contender: Contender) -> Option<f64> {
+        median(self.of(contender).iter().map(|sample| sample.usage.processor.as_secs_f64()))
+    }
+
+    fn peak(&self, contender: Contender) -> Option<u64> {
+        self.of(contender).iter().map(|sample| sample.usage.peak).max()
+    }
+
+    /// How many times as long as ours over OpenSSH: the median of the rounds, since within one the machine is the same.
+    fn ratio(&self, contender: Contender) -> Option<f64> {
+        let pairs = self.of(contender).iter().zip(self.of(Contender::Openssh));
+        median(pairs.map(|(theirs, ours)| theirs.seconds / ours.seconds))
+    }
 }
 
 /// Processors, load, versions: in words, since numbers without them say little.
@@ -75,30 +89,52 @@ pub(super) fn load() -> String {
 /// A line per case and direction, in Markdown, so that it can go into a document as it is.
 pub(super) fn table(measurements: &[Measurement]) -> String {
     let mut text = format!(
-        "| {:18} | {:6} | {:>5} | {:>6} | {:>7} | {:>8} | {:>10} | {:>6} | {:>16} |\n",
-        "case", "", "paths", "MB", "login", "ours", "upstream", "ratio", "memory, MB"
+        "| {:18} | {:6} | {:>5} | {:>6} | {:>7} | {:>8} | {:>8} | {:>5} | {:>8} | {:>6} | {:>18} | {:>16} |\n",
+        "case",
+        "",
+        "paths",
+        "MB",
+        "login",
+        "openssh",
+        "libssh2",
+        "ratio",
+        "upstream",
+        "ratio",
+        "processor, s",
+        "memory, MB"
     );
-    text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|\n");
+    text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     for measurement in measurements {
-        let time = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2} s"));
-        let memory = |samples: &[Sample]| {
-            peak(samples).map_or_else(|| "-".to_owned(), |bytes| format!("{}", bytes.div_ceil(1 << 20)))
+        let time = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.2} s")));
+        let seconds = |contender| time(measurement.seconds(contender));
+        let ratio = |contender| or_dash(measurement.ratio(contender).map(|ratio| format!("{ratio:.2}")));
+        let processor =
+            |contender| or_dash(measurement.processor(contender).map(|seconds| format!("{seconds:.2}")));
+        let memory = |contender| {
+            or_dash(measurement.peak(contender).map(|bytes| format!("{}", bytes.div_ceil(1 << 20))))
         };
-        let ratio = ratio(measurement).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
         let _ = writeln!(
             text,
-            "| {:18} | {:6} | {:>5} | {:>6.1} | {:>7} | {:>8} | {:>10} | {ratio:>6} | {:>16} |",
+            "| {:18} | {:6} | {:>5} | {:>6.1} | {:>7} | {:>8} | {:>8} | {:>5} | {:>8} | {:>6} | {:>18} | {:>16} |",
             measurement.case,
             measurement.direction,
             measurement.paths,
             megabytes(measurement.bytes),
             time(median(measurement.login.iter().copied())),
-            time(seconds(&measurement.ours)),
-            time(seconds(&measurement.upstream)),
-            format!("{} / {}", memory(&measurement.ours), memory(&measurement.upstream)),
+            seconds(Contender::Openssh),
+            seconds(Contender::Libssh2),
+            ratio(Contender::Libssh2),
+            seconds(Contender::Upstream),
+            ratio(Contender::Upstream),
+            Contender::ALL.map(processor).join(" / "),
+            Contender::ALL.map(memory).join(" / "),
         );
     }
-    text.push_str("login: `ssh host true` over the same line. ratio: upstream's time by ours. memory: ours / upstream.\n");
+    text.push_str(
+        "login: `ssh host true` over the same line. ratio: to ours over openssh, round by round. processor, memory: in the order of \
+         the times; the processor time of the client with its ssh, its memory without.\n",
+    );
     text
 }
 
@@ -110,20 +146,26 @@ fn megabytes(bytes: u64) -> f64 {
 /// Everything, with each single run.
 pub(super) fn json(machine: &str, measurements: &[Measurement]) -> Value {
     let runs = |samples: &[Sample]| -> Vec<Value> {
-        samples.iter().map(|sample| json!({"seconds": sample.seconds, "peakBytes": sample.peak})).collect()
+        samples.iter().map(|sample| json!({"seconds": sample.seconds, "processorSeconds": sample.usage.processor.as_secs_f64(), "peakBytes": sample.usage.peak})).collect()
+    };
+    let contender = |measurement: &Measurement, contender: Contender| {
+        json!({
+            "contender": contender.name(),
+            "runs": runs(measurement.of(contender)),
+            "ratio": measurement.ratio(contender),
+        })
     };
     let cases: Vec<Value> = measurements
         .iter()
         .map(|measurement| {
+            let of_all = measurement.samples.keys().map(|&who| contender(measurement, who));
             json!({
                 "case": measurement.case,
                 "direction": measurement.direction,
                 "paths": measurement.paths,
                 "narBytes": measurement.bytes,
-                "ours": runs(&measurement.ours),
-                "upstream": runs(&measurement.upstream),
+                "contenders": of_all.collect::<Vec<_>>(),
                 "loginSeconds": measurement.login,
-                "ratio": ratio(measurement),
             })
         })
         .collect();

@@ -138,10 +138,14 @@ fn from(lab: &Lab<'_>, paths: &[String]) -> Result<Outcome> {
 }
 
 fn outcome(lab: &Lab<'_>, mut wrong: Vec<String>, finished: &Finished) -> Outcome {
-    if finished.peak > MEMORY_LIMIT && !lab.candidate.lenient {
-        wrong.push(format!("took {} MB of memory, {} are promised", finished.peak >> 20, MEMORY_LIMIT >> 20));
+    if finished.usage.peak > MEMORY_LIMIT && !lab.candidate.lenient {
+        wrong.push(format!(
+            "took {} MB of memory, {} are promised",
+            finished.usage.peak >> 20,
+            MEMORY_LIMIT >> 20
+        ));
     }
-    Outcome { wrong, note: measure(finished.took, finished.peak), skipped: None }
+    Outcome { wrong, note: measure(finished.took, finished.usage.peak), skipped: None }
 }
 
 pub(super) fn to_partial(lab: &Lab<'_>) -> Result<Outcome> {

@@ -1,0 +1,101 @@
+//! What is measured.
+
+use std::time::Duration;
+
+use super::relay::Line;
+
+/// Tiny paths of the full closure: 2,000 and the one that refers to the last.
+pub(super) const TINY: usize = 2_001;
+
+/// What a case copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// The first so many of the tiny paths, each referring to the one before; `None`: as many as `--paths` says.
+    Tiny(Option<usize>),
+    Big,
+    ManyFiles,
+    Realistic,
+}
+
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) content: Content,
+    /// `None`: straight to sshd.
+    pub(super) line: Option<Line>,
+    /// Whether upstream takes its turn.
+    pub(super) upstream: bool,
+    pub(super) pairs: usize,
+}
+
+/// Half of the round trip each way.
+const fn milliseconds(round_trip: u64, rate: Option<u32>) -> Line {
+    Line { delay: Duration::from_micros(round_trip * 500), rate }
+}
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "chain-50ms",
+        about: "--paths tiny paths over a line with 50 ms round trip",
+        content: Content::Tiny(None),
+        line: Some(milliseconds(50, None)),
+        upstream: true,
+        pairs: 1,
+    },
+    Case {
+        name: "chain-50ms-full",
+        about: "2,001 tiny paths over the same line, ours alone",
+        content: Content::Tiny(Some(TINY)),
+        line: Some(milliseconds(50, None)),
+        upstream: false,
+        pairs: 3,
+    },
+    Case {
+        name: "line-100ms-100mbit",
+        about: "300 paths, 100 MiB, over 100 ms round trip and 100 Mbit/s",
+        content: Content::Realistic,
+        line: Some(milliseconds(100, Some(12_500_000))),
+        upstream: true,
+        pairs: 1,
+    },
+    Case {
+        name: "line-100ms-big",
+        about: "one file of --big MiB over 100 ms round trip, as fast as windows let it; ours alone",
+        content: Content::Big,
+        line: Some(milliseconds(100, None)),
+        upstream: false,
+        pairs: 1,
+    },
+    Case {
+        name: "loopback-tiny",
+        about: "2,001 tiny paths, no line",
+        content: Content::Tiny(Some(TINY)),
+        line: None,
+        upstream: true,
+        pairs: 5,
+    },
+    Case {
+        name: "loopback-big",
+        about: "one file of --big MiB, no line",
+        content: Content::Big,
+        line: None,
+        upstream: true,
+        pairs: 3,
+    },
+    Case {
+        name: "many-files",
+        about: "one path of 10,000 small files, no line",
+        content: Content::ManyFiles,
+        line: None,
+        upstream: true,
+        pairs: 5,
+    },
+    Case {
+        name: "realistic",
+        about: "300 paths, 100 MiB, no line",
+        content: Content::Realistic,
+        line: None,
+        upstream: true,
+        pairs: 3,
+    },
+];
