@@ -17,11 +17,8 @@ use crate::{
     link::{self, Link, code, number},
     port::{Fate, Port},
     trouble::Trouble,
+    window,
 };
-
-/// The receive window of each channel. The server may be this far ahead of us: 160 MB/s at a round trip of 100 ms, where OpenSSH's
-/// own 2 MiB make 20. It is also the most memory that a channel takes which nobody reads.
-pub(crate) const WINDOW: u32 = 16 * 1024 * 1024;
 
 /// The largest packet that every implementation takes (RFC 4253, section 6.1).
 const PACKET: u32 = 32 * 1024;
@@ -91,6 +88,8 @@ struct Driver {
     ports: Vec<Port>,
     /// When a keep-alive was last sent.
     asked: Instant,
+    /// The shortest time in which the server has answered. For the first answers it starts processes, which takes as long as that takes.
+    round_trip: Duration,
     _keep: Option<Box<dyn Any + Send>>,
 }
 
@@ -113,6 +112,7 @@ impl Driver {
             starting: Vec::new(),
             ports: Vec::new(),
             asked: Instant::now(),
+            round_trip: Duration::MAX,
             _keep: keep,
         }
     }
@@ -201,13 +201,14 @@ impl Driver {
             let Some((request, _)) = &self.opening else { break };
             let session = &self.link.session;
             let result = match &request.what {
-                Wanted::Command(_) => session.channel_open("session", WINDOW, PACKET, None),
+                Wanted::Command(_) => session.channel_open("session", window::SMALLEST, PACKET, None),
                 Wanted::Forward { host, port, .. } => session.channel_direct_tcpip(host, *port, None),
             };
             self.link.wire.drain().map_err(Trouble::lost)?;
             match result {
                 Ok(channel) => {
-                    if let Some((request, _)) = self.opening.take() {
+                    if let Some((request, since)) = self.opening.take() {
+                        self.round_trip = self.round_trip.min(since.elapsed());
                         self.starting.push((request, channel, Instant::now()));
                     }
                 }
@@ -242,7 +243,7 @@ impl Driver {
                 Err(error) if number(&error) == code::REQUEST_DENIED => {
                     let refused = Trouble::libssh2(FailureKind::SessionRefused, &error);
                     request.shared.lock().killed = true;
-                    self.ports.push(Port::new(channel, Arc::clone(&request.shared), None));
+                    self.ports.push(Port::new(channel, Arc::clone(&request.shared), None, self.round_trip));
                     (request.reply)(Err(refused));
                 }
                 Err(error) => {
@@ -250,6 +251,9 @@ impl Driver {
                     return Err(lost(&error));
                 }
                 Ok(()) => {
+                    if matches!(request.what, Wanted::Command(_)) {
+                        self.round_trip = self.round_trip.min(since.elapsed());
+                    }
                     let Request { what, shared, interest, reply } = request;
                     let through = match what {
                         Wanted::Command(_) => None,
@@ -264,7 +268,7 @@ impl Driver {
                             state.inlet(crate::stream::Output::Stderr).push(greeting.as_bytes());
                         }
                     }
-                    self.ports.push(Port::new(channel, shared, through));
+                    self.ports.push(Port::new(channel, shared, through, self.round_trip));
                     reply(Ok(()));
                 }
             }

@@ -28,8 +28,8 @@
 //! A connection has one thread, which waits in one `poll` and makes all calls of libssh2, without blocking. libssh2 does not get the
 //! network's socket but a local one, whose other end the thread empties before each call: what OpenSSH's server does when it changes
 //! keys in the middle of a copy cannot lock libssh2 up. Each direction of each channel has a bounded buffer; beyond that, SSH's own
-//! windows hold the other side back, one channel without the others. A window is 16 MiB, for fast links with long ways (2 MiB on the
-//! way from a jump host). `BENCHMARKS.md` has the numbers, and where libssh2 is the limit.
+//! windows hold the other side back, one channel without the others. A window is 2 MiB, and grows
+//! to as much as 16 MiB on fast links with long ways. `BENCHMARKS.md` has the numbers, and where libssh2 is the limit.
 //!
 //! # What of the configuration counts
 //!
@@ -80,6 +80,7 @@ mod stream;
 mod transport;
 mod trouble;
 mod wake;
+mod window;
 mod wire;
 mod words;
 

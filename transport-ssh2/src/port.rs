@@ -2,8 +2,10 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    ops::Range,
     os::unix::net::UnixStream,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use ncc_transport::Exit;
@@ -12,14 +14,15 @@ use rustix::event::{PollFd, PollFlags};
 use crate::{
     link::{code, number},
     stream::{BUFFER, Output, Shared},
+    window::Window,
     wire::{PACKETS_AT_ONCE, Wire},
 };
 
 /// libssh2 sends no more at once.
 const CHUNK: usize = 32 * 1024;
 
-/// How much is taken from libssh2 at once.
-const READ_SIZE: usize = 64 * 1024;
+/// How much is taken from libssh2 at once: all that there is room for, so that the reader is woken once and not for each packet.
+const READ_SIZE: usize = BUFFER;
 
 /// Nobody uses extended data of this type, so that reading it only makes libssh2 look at what came.
 const NO_STREAM: i32 = 0x7fff_fff0;
@@ -54,12 +57,20 @@ pub(crate) struct Port {
     closed: bool,
     fate: Fate,
     bridge: Option<Bridge>,
+    window: Window,
+    /// An adjustment of the window that libssh2 could not send yet. It must be given the same again, before anything is read.
+    adjustment: Option<u32>,
     scratch: Vec<u8>,
 }
 
 impl Port {
     /// A channel whose other end is with a caller, or `through` a socket.
-    pub(crate) fn new(channel: ssh2::Channel, shared: Arc<Shared>, through: Option<UnixStream>) -> Self {
+    pub(crate) fn new(
+        channel: ssh2::Channel,
+        shared: Arc<Shared>,
+        through: Option<UnixStream>,
+        round_trip: Duration,
+    ) -> Self {
         Self {
             channel,
             shared,
@@ -71,6 +82,8 @@ impl Port {
             closed: false,
             fate: Fate::Alive,
             bridge: through.map(Bridge::new),
+            window: Window::new(round_trip, Instant::now()),
+            adjustment: None,
             scratch: vec![0; READ_SIZE],
         }
     }
@@ -93,6 +106,9 @@ impl Port {
 
     /// Makes libssh2 look at what came, although nobody reads.
     pub(crate) fn listen(&mut self) -> Result<(), ssh2::Error> {
+        if !self.widen(1)? {
+            return Ok(());
+        }
         read(&self.channel, NO_STREAM, &mut [0]).map(|_| ())
     }
 
@@ -125,41 +141,83 @@ impl Port {
 
     fn receive(&mut self, output: Output, turn: &mut Turn) -> Result<(), ssh2::Error> {
         let (done, stream) = match output {
-            Output::Stdout => (&mut self.stdout_done, 0),
-            Output::Stderr => (&mut self.stderr_done, ssh2::EXTENDED_DATA_STDERR),
+            Output::Stdout => (self.stdout_done, 0),
+            Output::Stderr => (self.stderr_done, ssh2::EXTENDED_DATA_STDERR),
         };
-        // Known before there is room for more, so that a channel without anything left never waits for its reader.
-        if !*done && self.channel.eof() {
-            self.shared.lock().inlet(output).end();
-            (*done, turn.busy) = (true, true);
+        if done {
+            return Ok(());
         }
-        while !*done {
-            let room = {
-                let mut state = self.shared.lock();
-                let inlet = state.inlet(output);
-                let room = inlet.room();
-                inlet.starved = room == 0;
-                room
-            };
-            if room == 0 {
-                break;
-            }
-            let size = room.min(READ_SIZE);
-            let buffer = self.scratch.get_mut(..size).unwrap_or_default();
-            turn.listened = true;
-            match read(&self.channel, stream, buffer)? {
-                None => break,
-                Some(0) => {
-                    self.shared.lock().inlet(output).end();
-                    *done = true;
-                }
-                Some(count) => {
-                    self.shared.lock().inlet(output).push(buffer.get(..count).unwrap_or_default());
-                }
-            }
+        // Known before there is room for more, so that a channel without anything left never waits for its reader.
+        let (count, ended) =
+            if self.channel.eof() { (0, Ok(true)) } else { self.collect(output, stream, turn) };
+        if count > 0 {
             turn.busy = true;
+            self.window.count(count, Instant::now());
+            let data = self.scratch.get(..count).unwrap_or_default();
+            self.shared.lock().inlet(output).push(data);
+        }
+        if ended? {
+            turn.busy = true;
+            self.shared.lock().inlet(output).end();
+            match output {
+                Output::Stdout => self.stdout_done = true,
+                Output::Stderr => self.stderr_done = true,
+            }
         }
         Ok(())
+    }
+
+    /// Takes what came and has room with its reader: how much, and whether it has ended.
+    fn collect(
+        &mut self,
+        output: Output,
+        stream: i32,
+        turn: &mut Turn,
+    ) -> (usize, Result<bool, ssh2::Error>) {
+        let room = {
+            let mut state = self.shared.lock();
+            let inlet = state.inlet(output);
+            let room = inlet.room();
+            inlet.starved = room == 0;
+            room.min(READ_SIZE)
+        };
+        let mut count = 0;
+        while count < room {
+            turn.listened = true;
+            match self.read_on(stream, count..room) {
+                Ok(Some(0)) => return (count, Ok(true)),
+                Ok(Some(more)) => count += more,
+                Ok(None) => break,
+                Err(error) => return (count, Err(error)),
+            }
+        }
+        (count, Ok(false))
+    }
+
+    fn read_on(&mut self, stream: i32, into: Range<usize>) -> Result<Option<usize>, ssh2::Error> {
+        if !self.widen(into.len())? {
+            return Ok(None);
+        }
+        read(&self.channel, stream, self.scratch.get_mut(into).unwrap_or_default())
+    }
+
+    /// Grants the server what it may send, before at most `next` bytes are read. Whether they may be.
+    fn widen(&mut self, next: usize) -> Result<bool, ssh2::Error> {
+        let remaining = self.channel.read_window().remaining;
+        let adjustment = self.adjustment.or_else(|| self.window.missing(remaining, next));
+        let Some(missing) = adjustment else { return Ok(true) };
+        match self.channel.adjust_receive_window(missing.into(), true) {
+            Ok(_) => {
+                self.adjustment = None;
+                Ok(true)
+            }
+            // Keys are being exchanged.
+            Err(error) if number(&error) == code::AGAIN => {
+                self.adjustment = adjustment;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn look_for_the_end(&mut self, turn: &mut Turn) -> Result<(), ssh2::Error> {
