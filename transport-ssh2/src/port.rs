@@ -21,8 +21,8 @@ use crate::{
 /// libssh2 sends no more at once.
 const CHUNK: usize = 32 * 1024;
 
-/// How much is taken from libssh2 at once: all that there is room for, so that the reader is woken once and not for each packet.
-const READ_SIZE: usize = BUFFER;
+/// How much is taken from libssh2 before the reader is woken. Less than a quarter of a window, which is adjusted as often.
+const READ_SIZE: usize = 256 * 1024;
 
 /// Nobody uses extended data of this type, so that reading it only makes libssh2 look at what came.
 const NO_STREAM: i32 = 0x7fff_fff0;
