@@ -10,8 +10,8 @@ use crate::{
     trouble::Trouble,
 };
 
-/// ChaCha20 first even where AES is in hardware: libssh2 gives it whole packets, but calls OpenSSL anew for each 16 bytes of AES, which
-/// makes AES-GCM take more than twice as long as in OpenSSH (`BENCHMARKS.md`).
+/// ChaCha20 first whatever the processor: libssh2 gives it whole packets, but calls OpenSSL anew for each 16 bytes of AES, with CTR as
+/// with GCM, so that AES in hardware still takes 1.4 times its processor time (`BENCHMARKS.md`); without such hardware it takes more.
 const CIPHERS: &[&str] = &[
     "chacha20-poly1305@openssh.com",
     "aes128-gcm@openssh.com",
