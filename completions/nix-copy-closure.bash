@@ -23,7 +23,7 @@ _nix__copy__closure() {
 
     case "${cmd}" in
         nix__copy__closure)
-            opts="-k -n -s -v -h -V -j -K -Q --to --from --include-outputs --stdin --keep-going --dry-run --substitute-on-destination --use-substitutes --gzip --transport --stall-timeout --bzip2 --xz --store --remote-store --remote-program --remote-sudo --verbose --quiet --debug --log-format --show-progress --json --tree --graph --help --version --serve --write --completions --manual --max-jobs --cores --timeout --max-silent-time --builders --substituters --trusted-public-keys --trusted-substituters --extra-substituters --extra-trusted-public-keys --experimental-features --extra-experimental-features --connect-timeout --download-attempts --http-connections --netrc-file --keep-failed --no-build-output --fallback --no-gc-warning --readonly-mode --repair --print-build-logs --keep-outputs --no-keep-outputs --keep-derivations --no-keep-derivations --fsync-metadata --no-fsync-metadata --builders-use-substitutes --substitute --no-substitute --option"
+            opts="-k -n -s -v -h -V --to --from --include-outputs --stdin --keep-going --no-keep-going --dry-run --substitute-on-destination --use-substitutes --gzip --transport --stall-timeout --bzip2 --xz --store --remote-store --remote-program --remote-sudo --verbose --quiet --debug --log-format --show-progress --json --tree --graph --help --version --serve --write --completions --manual --option"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -59,74 +59,6 @@ _nix__copy__closure() {
                     ;;
                 --completions)
                     COMPREPLY=($(compgen -W "bash elvish fish powershell zsh" -- "${cur}"))
-                    return 0
-                    ;;
-                --max-jobs)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                -j)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --cores)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --timeout)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --max-silent-time)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --builders)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --substituters)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --trusted-public-keys)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --trusted-substituters)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --extra-substituters)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --extra-trusted-public-keys)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --experimental-features)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --extra-experimental-features)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --connect-timeout)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --download-attempts)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --http-connections)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --netrc-file)
-                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --option)

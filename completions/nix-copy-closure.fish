@@ -17,28 +17,13 @@ elvish\t''
 fish\t''
 powershell\t''
 zsh\t''"
-complete -c nix-copy-closure -s j -l max-jobs -r
-complete -c nix-copy-closure -l cores -r
-complete -c nix-copy-closure -l timeout -r
-complete -c nix-copy-closure -l max-silent-time -r
-complete -c nix-copy-closure -l builders -r
-complete -c nix-copy-closure -l substituters -r
-complete -c nix-copy-closure -l trusted-public-keys -r
-complete -c nix-copy-closure -l trusted-substituters -r
-complete -c nix-copy-closure -l extra-substituters -r
-complete -c nix-copy-closure -l extra-trusted-public-keys -r
-complete -c nix-copy-closure -l experimental-features -r
-complete -c nix-copy-closure -l extra-experimental-features -r
-complete -c nix-copy-closure -l connect-timeout -r
-complete -c nix-copy-closure -l download-attempts -r
-complete -c nix-copy-closure -l http-connections -r
-complete -c nix-copy-closure -l netrc-file -r
-complete -c nix-copy-closure -l option -d 'A setting of Nix; has no effect on copying' -r
+complete -c nix-copy-closure -l option -d 'A setting of Nix: \'store\' is heard, and with \'--from -s\' what concerns substituting; others have no effect' -r
 complete -c nix-copy-closure -l to -d 'Copy to HOST (the default)'
 complete -c nix-copy-closure -l from -d 'Copy from HOST'
 complete -c nix-copy-closure -l include-outputs -d 'Also copy the outputs of derivations in the closure, as far as they are valid at the source'
 complete -c nix-copy-closure -l stdin -d 'Take paths from standard input too, one per line'
 complete -c nix-copy-closure -s k -l keep-going -d 'Copy all that can be copied, say what could not be, and exit with 4'
+complete -c nix-copy-closure -l no-keep-going -d 'Undoes --keep-going'
 complete -c nix-copy-closure -s n -l dry-run -d 'Say what would be copied, and change nothing anywhere'
 complete -c nix-copy-closure -s s -l use-substitutes -l substitute-on-destination -d 'Let the receiving side get what it can from its binary caches first; the rest is sent'
 complete -c nix-copy-closure -l gzip -d 'Compress the SSH connection'
@@ -56,19 +41,3 @@ complete -c nix-copy-closure -s V -l version -d 'Print the version'
 complete -c nix-copy-closure -l serve -d 'Serve a store over standard input and output, as \'nix-store --serve\' does'
 complete -c nix-copy-closure -l write -d 'Let the client of --serve add paths'
 complete -c nix-copy-closure -l manual -d 'Print the manual page, and do nothing else'
-complete -c nix-copy-closure -s K -l keep-failed
-complete -c nix-copy-closure -s Q -l no-build-output
-complete -c nix-copy-closure -l fallback
-complete -c nix-copy-closure -l no-gc-warning
-complete -c nix-copy-closure -l readonly-mode
-complete -c nix-copy-closure -l repair
-complete -c nix-copy-closure -l print-build-logs
-complete -c nix-copy-closure -l keep-outputs
-complete -c nix-copy-closure -l no-keep-outputs
-complete -c nix-copy-closure -l keep-derivations
-complete -c nix-copy-closure -l no-keep-derivations
-complete -c nix-copy-closure -l fsync-metadata
-complete -c nix-copy-closure -l no-fsync-metadata
-complete -c nix-copy-closure -l builders-use-substitutes
-complete -c nix-copy-closure -l substitute
-complete -c nix-copy-closure -l no-substitute

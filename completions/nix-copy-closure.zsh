@@ -30,30 +30,14 @@ multiline-with-logs\:"As bar-with-logs"
 internal-json\:"For programs\: lines of '\''@nix'\'' and JSON"))' \
 '--graph=[Draw what is copied as a graph into FILE, which ends in .svg or .dot]:FILE:_files' \
 '--completions=[Print the completions for a shell, and do nothing else]:SHELL:(bash elvish fish powershell zsh)' \
-'*-j+[]:VALUE:_default' \
-'*--max-jobs=[]:VALUE:_default' \
-'*--cores=[]:VALUE:_default' \
-'*--timeout=[]:VALUE:_default' \
-'*--max-silent-time=[]:VALUE:_default' \
-'*--builders=[]:VALUE:_default' \
-'*--substituters=[]:VALUE:_default' \
-'*--trusted-public-keys=[]:VALUE:_default' \
-'*--trusted-substituters=[]:VALUE:_default' \
-'*--extra-substituters=[]:VALUE:_default' \
-'*--extra-trusted-public-keys=[]:VALUE:_default' \
-'*--experimental-features=[]:VALUE:_default' \
-'*--extra-experimental-features=[]:VALUE:_default' \
-'*--connect-timeout=[]:VALUE:_default' \
-'*--download-attempts=[]:VALUE:_default' \
-'*--http-connections=[]:VALUE:_default' \
-'*--netrc-file=[]:VALUE:_default' \
-'*--option=[A setting of Nix; has no effect on copying]:NAME:_default:NAME:_default' \
+'*--option=[A setting of Nix\: '\''store'\'' is heard, and with '\''--from -s'\'' what concerns substituting; others have no effect]:NAME:_default:NAME:_default' \
 '--to[Copy to HOST (the default)]' \
 '--from[Copy from HOST]' \
 '--include-outputs[Also copy the outputs of derivations in the closure, as far as they are valid at the source]' \
 '--stdin[Take paths from standard input too, one per line]' \
 '-k[Copy all that can be copied, say what could not be, and exit with 4]' \
 '--keep-going[Copy all that can be copied, say what could not be, and exit with 4]' \
+'--no-keep-going[Undoes --keep-going]' \
 '-n[Say what would be copied, and change nothing anywhere]' \
 '--dry-run[Say what would be copied, and change nothing anywhere]' \
 '-s[Let the receiving side get what it can from its binary caches first; the rest is sent]' \
@@ -77,24 +61,6 @@ internal-json\:"For programs\: lines of '\''@nix'\'' and JSON"))' \
 '(--to --from)--serve[Serve a store over standard input and output, as '\''nix-store --serve'\'' does]' \
 '--write[Let the client of --serve add paths]' \
 '--manual[Print the manual page, and do nothing else]' \
-'*-K[]' \
-'*--keep-failed[]' \
-'*-Q[]' \
-'*--no-build-output[]' \
-'*--fallback[]' \
-'*--no-gc-warning[]' \
-'*--readonly-mode[]' \
-'*--repair[]' \
-'*--print-build-logs[]' \
-'*--keep-outputs[]' \
-'*--no-keep-outputs[]' \
-'*--keep-derivations[]' \
-'*--no-keep-derivations[]' \
-'*--fsync-metadata[]' \
-'*--no-fsync-metadata[]' \
-'*--builders-use-substitutes[]' \
-'*--substitute[]' \
-'*--no-substitute[]' \
 '::host -- The other machine\: \[user@\]host\[\:port\], also as ssh\://...; '\''localhost'\'' needs no ssh:_default' \
 '*::paths -- Store paths, links to them, or anything below them; @FILE takes them from a file, one per line:_default' \
 && ret=0

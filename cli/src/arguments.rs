@@ -79,6 +79,10 @@ pub(crate) struct Arguments {
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<OsString>,
 
+    /// Settings of Nix, with their values.
+    #[arg(skip)]
+    pub(crate) settings: Vec<(String, String)>,
+
     #[command(flatten)]
     pub(crate) what: What,
 
@@ -116,8 +120,12 @@ pub(crate) struct What {
     pub(crate) stdin: bool,
 
     /// Copy all that can be copied, say what could not be, and exit with 4
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "no_keep_going")]
     pub(crate) keep_going: bool,
+
+    /// Undoes --keep-going
+    #[arg(long, hide = true)]
+    no_keep_going: bool,
 
     /// Say what would be copied, and change nothing anywhere
     #[arg(short = 'n', long)]
@@ -261,7 +269,9 @@ impl Arguments {
     }
 
     fn parse_from_words(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Error> {
-        let arguments = Self::from_arg_matches(&definition().try_get_matches_from(words)?)?;
+        let matches = definition().try_get_matches_from(words)?;
+        let mut arguments = Self::from_arg_matches(&matches)?;
+        arguments.settings = settings::given(&matches);
         if let Some(shell) = arguments.serving.completions {
             return Ok(Task::Document(Document::Completions(shell)));
         }
@@ -285,9 +295,14 @@ impl Arguments {
     }
 }
 
-/// The whole definition, for reading and for everything made from it.
-pub(crate) fn definition() -> Command {
-    settings::add_to(Arguments::command())
+/// What people are told of: for help, manual and completions.
+pub(crate) fn shown() -> Command {
+    settings::add_option(Arguments::command())
+}
+
+/// All that is understood.
+fn definition() -> Command {
+    settings::add_others(shown())
 }
 
 #[cfg(test)]

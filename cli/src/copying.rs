@@ -16,39 +16,75 @@ use crate::{
     output,
     picture::GraphFormat,
     pictures,
-    progress::{Direction, Importance, LogFormat, Progress, ProgressOptions, Wire, aside, tell},
+    progress::{
+        Direction, Importance, LogFormat, Progress, ProgressOptions, Wire, aside, nothing_json, plan_json,
+        tell,
+    },
     roots, stores,
     substituting::Substituting,
 };
 
 /// Copies what the arguments say.
 pub(crate) async fn copy(arguments: &Arguments) -> Result<(), Failure> {
+    let mut reported = false;
+    let result = prepare_and_copy(arguments, &mut reported).await;
+    if arguments.show.json && !reported {
+        let error = result.as_ref().err().map(|failure| failure.message().to_owned());
+        let direction = direction(arguments, arguments.host.clone().unwrap_or_default());
+        let store_dir = stores::local_config(arguments).map(|config| config.store_dir).unwrap_or_default();
+        print(&if arguments.what.dry_run {
+            plan_json(&Plan::default(), &direction, &store_dir, error) + "\n"
+        } else {
+            nothing_json(direction, &store_dir, error) + "\n"
+        })?;
+    }
+    result
+}
+
+fn direction(arguments: &Arguments, host: String) -> Direction {
+    if arguments.what.from { Direction::From(host) } else { Direction::To(host) }
+}
+
+/// `reported`: what came of it is on standard output already.
+async fn prepare_and_copy(arguments: &Arguments, reported: &mut bool) -> Result<(), Failure> {
     let config = stores::local_config(arguments)?;
     let argument = stores::host_argument(arguments.host.as_deref().unwrap_or_default())?;
     if let Some(file) = &arguments.show.graph {
         GraphFormat::of(file).map_err(|error| Failure::plain(&error))?;
+        // Before anything is copied, rather than after.
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(Failure::text(format!(
+                "the graph cannot be written to '{}': there is no folder '{}'",
+                file.display(),
+                folder.display()
+            )));
+        }
     }
     let request = request(arguments, &config)?;
     if request.roots.is_empty() {
-        tracing::info!("no paths given, nothing to copy");
+        if !arguments.show.quiet {
+            tell(Importance::Notice, "no paths given, nothing to copy");
+        }
         return Ok(());
     }
     let local = Local::open(config.clone(), arguments)?;
 
     let host = argument.target.to_string();
     let may_ask = !argument.target.is_localhost();
-    let direction = if arguments.what.from { Direction::From(host) } else { Direction::To(host) };
+    let direction = direction(arguments, host);
     let progress = Progress::start(progress_options(arguments, direction.clone(), &config, may_ask));
     let remote = stores::remote(arguments, argument, &config.store_dir, &progress)?;
-    let local = local.with_substitutes(arguments, progress.host_line());
+    let local = local.with_substitutes(arguments, progress.own_line());
     let (source, destination): (&dyn Source, &dyn Destination) = match &local {
         Local::Store(store) if arguments.what.from => (&remote.store, store),
         Local::Substituting(store) => (&remote.store, &**store),
         Local::Store(store) => (store, &remote.store),
         Local::Nothing(nothing) => (&remote.store, nothing),
     };
+    let ends = Ends { source, destination };
     let wire = || Wire { sent: remote.counter.sent(), received: remote.counter.received() };
-    let result = work(arguments, &request, source, destination, &progress, &direction, wire).await;
+    let result = work(arguments, &request, ends, &progress, &direction, wire, reported).await;
     remote.store.close().await;
     if let Local::Substituting(store) = &local {
         store.close().await;
@@ -80,8 +116,8 @@ impl Local {
         let wanted = arguments.how.use_substitutes && arguments.what.from;
         match self {
             Self::Store(store) if wanted && stores::is_on_path("nix-store") => {
-                let uri = arguments.stores.store.clone();
-                Self::Substituting(Box::new(Substituting::new(store, uri, stderr)))
+                let uri = stores::local_uri(arguments);
+                Self::Substituting(Box::new(Substituting::new(store, uri, &arguments.settings, stderr)))
             }
             other => {
                 // What is only looked at says itself that this cannot be told.
@@ -127,20 +163,28 @@ fn request(arguments: &Arguments, config: &LocalStoreConfig) -> Result<Request, 
     Ok(request)
 }
 
+/// Where paths come from, and where they go.
+#[derive(Clone, Copy)]
+struct Ends<'a> {
+    source: &'a dyn Source,
+    destination: &'a dyn Destination,
+}
+
 async fn work(
     arguments: &Arguments,
     request: &Request,
-    source: &dyn Source,
-    destination: &dyn Destination,
+    Ends { source, destination }: Ends<'_>,
     progress: &Progress,
     direction: &Direction,
     wire: impl Fn() -> Wire,
+    reported: &mut bool,
 ) -> Result<(), Failure> {
     let observer = progress.observer();
     let result = plan_and_run(arguments, request, source, destination, &observer, direction).await;
     let report = match result {
         Ok(Done::Looked(text)) => {
             progress.finish(None);
+            *reported = true;
             return print(&text);
         }
         Ok(Done::Copied(report)) => Ok(report),
@@ -148,7 +192,8 @@ async fn work(
         Err(Trouble::Other(failure)) => return Err(failure),
     };
     progress.finish(report.as_deref().ok());
-    if arguments.show.json {
+    if arguments.show.json && !arguments.what.dry_run {
+        *reported = true;
         print(&(progress.report_json(report.as_deref(), Some(wire())) + "\n"))?;
     }
     match report {

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use crate::{
-    arguments::{Document, definition},
+    arguments::{Document, shown},
     exit,
     failure::Failure,
     output,
@@ -17,7 +17,7 @@ pub(crate) fn print(document: Document) -> Result<(), Failure> {
             manual(&mut text).map_err(|error| Failure::new("the manual page cannot be made", error))?;
         }
         Document::Completions(shell) => {
-            clap_complete::generate(shell, &mut definition(), "nix-copy-closure", &mut text);
+            clap_complete::generate(shell, &mut shown(), "nix-copy-closure", &mut text);
         }
     }
     output::print(&String::from_utf8_lossy(&text))
@@ -46,8 +46,39 @@ nix-copy-closure --dry-run --tree root@host ./result
 .fi
 ";
 
+const PARAMETERS: &str = "\
+.SH PARAMETERS OF THE HOST
+HOST may carry parameters, as in upstream's
+.IR ssh://[user@]host[:port]?name=value&name=value .
+Where an option says the same, the option wins.
+.TP
+.B compress
+true or false: compress the SSH connection, as \\-\\-gzip
+.TP
+.B remote\\-store
+the store there, as \\-\\-remote\\-store
+.TP
+.B remote\\-program
+the program there, as \\-\\-remote\\-program
+.TP
+.B ssh\\-key
+a file with a private key
+.TP
+.B base64\\-ssh\\-public\\-host\\-key
+the one key that the host may have: its line (type and key) in base 64
+.PP
+Those of Nix that are about other things (max\\-connections, priority, trusted, want\\-mass\\-query, ...) have no effect.
+.SH OPTIONS OF NIX
+There is an option for each setting of Nix, as with all of its old commands
+.RI ( --NAME ,
+.I --no-NAME
+or
+.IR \"--NAME VALUE\" ),
+so that scripts may pass them along. They have no effect on copying, but for what \\-\\-option says above.
+";
+
 fn manual(text: &mut Vec<u8>) -> io::Result<()> {
-    let command = definition().after_long_help(None::<&str>);
+    let command = shown().after_long_help(None::<&str>);
     // No date: the page must come out the same until the program changes.
     let page = clap_mangen::Man::new(command).date("").manual("Copying Nix closures");
     page.render_title(text)?;
@@ -55,6 +86,7 @@ fn manual(text: &mut Vec<u8>) -> io::Result<()> {
     page.render_synopsis_section(text)?;
     page.render_description_section(text)?;
     page.render_options_section(text)?;
+    text.extend_from_slice(PARAMETERS.as_bytes());
     text.extend_from_slice(EXAMPLES.as_bytes());
     for line in exit::TABLE.lines() {
         match line.strip_suffix(':') {

@@ -18,20 +18,26 @@ pub(crate) fn describe(
     store_dir: &StoreDir,
 ) -> String {
     if arguments.show.json {
-        return plan_json(plan, direction, store_dir) + "\n";
+        return plan_json(plan, direction, store_dir, None) + "\n";
     }
     let bytes = |infos: &[Arc<PathInfo>]| infos.iter().map(|info| info.nar_size).sum::<u64>();
     let (word, host) = (direction.word(), direction.host());
     let (paths, size) = (human_paths(plan.to_send.len()), human_bytes(plan.bytes_to_send()));
     let mut text = format!("would copy {paths} ({size}) {word} {host}\n");
-    list(&mut text, &plan.to_send, store_dir);
+    // The tree has said which, in a form that fits the screen.
+    let lists = !arguments.show.tree;
+    if lists {
+        list(&mut text, &plan.to_send, store_dir);
+    }
     if plan.unforeseen {
         text.push_str("less, if the receiving side can substitute some of these, which it could not tell\n");
     }
     if !plan.substituted.is_empty() {
         let (paths, size) = (human_paths(plan.substituted.len()), human_bytes(bytes(&plan.substituted)));
         let _ = writeln!(text, "would be substituted: {paths} ({size})");
-        list(&mut text, &plan.substituted, store_dir);
+        if lists {
+            list(&mut text, &plan.substituted, store_dir);
+        }
     }
     let (paths, size) = (human_paths(plan.present.len()), human_bytes(bytes(&plan.present)));
     let _ = writeln!(text, "already there: {paths} ({size})");

@@ -43,6 +43,11 @@ impl Failure {
         Self { message: String::new(), hints: Vec::new(), code }
     }
 
+    /// What it says, on one line.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// With another exit code.
     pub(crate) fn with_code(mut self, code: u8) -> Self {
         self.code = code;
@@ -111,6 +116,9 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
         // Transparent: the transport's error stands for itself.
         RemoteError::Transport(error) => hint(error),
         RemoteError::Unreached { failure, .. } => Some(failure.hint.clone()).filter(|hint| !hint.is_empty()),
+        RemoteError::ProgramNotFound { stderr, .. } if stderr.contains("sudo:") && stderr.contains("not found") => {
+            Some("there is no 'sudo' for '--remote-sudo': copy as root ('root@HOST'), or install it there".to_owned())
+        }
         RemoteError::ProgramNotFound { program, .. } => Some(format!(
             "if Nix is installed there, say where with '--remote-program /path/to/{}'",
             program.rsplit('/').next().unwrap_or(program)
@@ -127,6 +135,10 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
         RemoteError::Ended { stderr, .. } if stderr.contains("No space left on device") => {
             Some("the disk of the host is full: 'nix-collect-garbage' there may free some".to_owned())
         }
+        RemoteError::Lost { .. } => Some(
+            "what leads to the host was ended, there or here; what was registered stays, and the same command continues"
+                .to_owned(),
+        ),
         RemoteError::Silent { greeted: false, .. } => Some(
             "no server has started there: a question of ssh or of the login shell may be unanswered, or the program hangs; \
              '--stall-timeout' says how long to wait"
@@ -145,9 +157,10 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
 
 fn local_hint(error: &LocalStoreError) -> Option<String> {
     match error.io_kind()? {
-        std::io::ErrorKind::PermissionDenied => {
-            Some("writing to this store needs its owner's rights: run as root, or give another store with '--store'".to_owned())
-        }
+        std::io::ErrorKind::PermissionDenied => Some(
+            "this store needs its owner's rights: run as root, or give another store with '--store'"
+                .to_owned(),
+        ),
         std::io::ErrorKind::StorageFull => Some("the disk of this machine is full".to_owned()),
         _ => None,
     }

@@ -20,6 +20,7 @@ pub(crate) fn start(verbosity: u8) {
         .with_writer(Lines)
         .without_time()
         .with_target(false)
+        .with_level(false)
         .init();
 }
 
@@ -63,8 +64,14 @@ impl io::Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        // As Nix begins them.
+        let prefix = match self.importance {
+            Importance::Error => "error: ",
+            Importance::Warning => "warning: ",
+            _ => "",
+        };
         for line in String::from_utf8_lossy(&self.text).lines() {
-            progress::tell(self.importance, line);
+            progress::tell(self.importance, &format!("{prefix}{line}"));
         }
     }
 }

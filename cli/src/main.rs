@@ -39,6 +39,9 @@ use ncc_local_store::LocalStoreConfig;
 /// How long after a failure a signal is waited for that may have been its cause.
 const SIGNAL_ON_ITS_WAY: Duration = Duration::from_millis(100);
 
+/// How long tidying up may take at the end.
+const TIDYING: Duration = Duration::from_millis(500);
+
 fn main() -> ExitCode {
     let task = match Arguments::read() {
         Ok(task) => task,
@@ -54,12 +57,21 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         let mut signal = std::pin::pin!(interrupted());
+        // In a task of its own: what it waits for in the middle of a step (a list on standard input, a lock) must not keep
+        // a signal from being seen.
+        let mut work = tokio::spawn(perform(task));
         let failure = tokio::select! {
             biased;
-            signal = &mut signal => return Err(signal),
-            result = perform(task) => match result {
-                Ok(()) => return Ok(()),
-                Err(failure) => failure,
+            signal = &mut signal => {
+                work.abort();
+                // What it holds is let go of, such as the terminal and the other processes, unless it is in such a step.
+                let _ = tokio::time::timeout(TIDYING, work).await;
+                return Err(signal);
+            }
+            result = &mut work => match result {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(failure)) => failure,
+                Err(error) => Failure::new("this is a fault of this program", error),
             },
         };
         // Ctrl-C goes to ssh too, and its end can be seen before the signal is: the cause is the signal then.
@@ -69,8 +81,9 @@ fn main() -> ExitCode {
             () = tokio::time::sleep(SIGNAL_ON_ITS_WAY) => Err(failure),
         }
     });
-    // Threads that are in the middle of disk work are left behind: whatever they do is safe to be cut off anywhere.
-    runtime.shutdown_background();
+    // Threads that are in the middle of disk work may end it, with the locks that go with it; what takes longer is left
+    // behind, since whatever they do is safe to be cut off anywhere.
+    runtime.shutdown_timeout(TIDYING);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

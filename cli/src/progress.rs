@@ -40,7 +40,7 @@ use self::{
 };
 pub(crate) use self::{
     human::{bytes as human_bytes, paths as human_paths},
-    report::{Wire, plan_json},
+    report::{Wire, nothing_json, plan_json},
 };
 
 /// How often the bar is redrawn.
@@ -205,7 +205,14 @@ impl Progress {
     /// What the transport hands the host's stderr to, line by line.
     pub(crate) fn host_line(&self) -> LineSink {
         let shared = Arc::clone(&self.shared);
-        Arc::new(move |line| shared.host_line(line))
+        let host = lock(&shared.core).state.direction.host().to_owned();
+        Arc::new(move |line| shared.line_of(&host, line))
+    }
+
+    /// The same for a program of this machine.
+    pub(crate) fn own_line(&self) -> LineSink {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move |line| shared.line_of("this machine", line))
     }
 
     /// What is called when the host has greeted: ssh asks nothing any more.
@@ -354,16 +361,12 @@ impl Shared {
     }
 
     /// Errors are left to the message at the end, which quotes them, unless everything is wanted.
-    fn host_line(&self, line: &str) {
+    fn line_of(&self, speaker: &str, line: &str) {
         let now = self.now();
         let line = terminal::harmless(line);
-        let host = {
-            let mut core = lock(&self.core);
-            core.state.touch(now);
-            core.state.direction.host().to_owned()
-        };
+        lock(&self.core).state.touch(now);
         if !self.quiet && (self.verbosity > 0 || !line.trim_start().starts_with("error:")) {
-            self.say(Importance::Notice, &format!("{host}: {line}"));
+            self.say(Importance::Notice, &format!("{speaker}: {line}"));
         }
     }
 

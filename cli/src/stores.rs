@@ -20,7 +20,7 @@ use crate::{
     wire::{Counted, Counter},
 };
 
-/// Where the local store lies: `--store`, else `NIX_REMOTE`, else the system's.
+/// Where the local store lies: `--store`, else the setting `store`, else `NIX_REMOTE`, else the system's.
 pub(crate) fn local_config(arguments: &Arguments) -> Result<LocalStoreConfig, Failure> {
     let mut defaults = Defaults::default();
     if let Some(text) = variable("NIX_STORE_DIR").or_else(|| variable("NIX_STORE")) {
@@ -31,12 +31,39 @@ pub(crate) fn local_config(arguments: &Arguments) -> Result<LocalStoreConfig, Fa
     if let Some(text) = variable("NIX_STATE_DIR") {
         defaults = defaults.with_state_dir(PathBuf::from(text));
     }
-    let (uri, origin) = match &arguments.stores.store {
-        Some(uri) => (uri.clone(), "--store"),
-        None => (variable("NIX_REMOTE").unwrap_or_default(), "NIX_REMOTE"),
-    };
+    let (uri, origin) = local_store(arguments);
+    let uri = uri.unwrap_or_default();
     LocalStoreConfig::from_uri_with(&uri, &defaults)
         .map_err(|error| Failure::new(format_args!("the store '{uri}' ({origin}) cannot be opened"), error))
+}
+
+/// The URI of the local store, if something names one other than the default.
+pub(crate) fn local_uri(arguments: &Arguments) -> Option<String> {
+    local_store(arguments).0
+}
+
+/// The same, and what names it.
+fn local_store(arguments: &Arguments) -> (Option<String>, &'static str) {
+    let option = arguments.settings.iter().rev().find(|(name, _)| name == "store");
+    let (uri, origin) = if let Some(uri) = &arguments.stores.store {
+        (uri.clone(), "--store")
+    } else if let Some((_, uri)) = option {
+        (uri.clone(), "--option store")
+    } else if let Some(uri) = configured_store() {
+        (uri, "NIX_CONFIG")
+    } else {
+        (variable("NIX_REMOTE").unwrap_or_default(), "NIX_REMOTE")
+    };
+    // The daemon's store is the one on this disk, which every user may read.
+    (Some(uri).filter(|uri| !matches!(uri.as_str(), "" | "auto" | "daemon" | "unix://")), origin)
+}
+
+/// The last `store = URI` in NIX_CONFIG, which has the form of nix.conf.
+fn configured_store() -> Option<String> {
+    let text = variable("NIX_CONFIG")?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let mut settings = lines.filter_map(|line| line.split_once('='));
+    settings.rfind(|(name, _)| name.trim() == "store").map(|(_, uri)| uri.trim().to_owned())
 }
 
 /// The host's parameters, from `HOST?key=value` and the options that mean the same; the options win.
@@ -65,9 +92,15 @@ impl Parameters {
                 "compress" => parameters.compress |= boolean(key, &value)?,
                 "ssh-key" => parameters.key = Some(value.into()),
                 "base64-ssh-public-host-key" => parameters.host_key = Some(value),
-                // One connection is all that is made: it carries everything at once.
-                "max-connections" => {
-                    tracing::info!("'max-connections' has no effect: one connection carries all");
+                // One connection is all that is made: it carries everything at once. The others say what stores are worth.
+                "max-connections"
+                | "path-info-cache-size"
+                | "priority"
+                | "system-features"
+                | "trusted"
+                | "want-mass-query"
+                | "log-fd" => {
+                    tracing::info!("the host's parameter '{key}' has no effect");
                 }
                 other => {
                     return Err(Failure::text(format!(
@@ -113,7 +146,14 @@ pub(crate) struct Remote {
 
 /// How a host is called in messages, whatever parameters came with its name.
 pub(crate) fn host_argument(host: &str) -> Result<HostArgument, Failure> {
-    host.parse().map_err(|error| Failure::new(format_args!("'{host}' is no host to copy to or from"), error))
+    host.parse().map_err(|error| {
+        let failure = Failure::new(format_args!("'{host}' is no host to copy to or from"), error);
+        if host.contains("/nix/store/") || host.starts_with(['/', '.', '@']) {
+            failure.hint("the host comes first: nix-copy-closure HOST PATH...")
+        } else {
+            failure
+        }
+    })
 }
 
 /// The store on the host. Nothing is started yet.
@@ -131,7 +171,7 @@ pub(crate) fn remote(
     options.greeted = Some(progress.greeted());
     options.stall_timeout = arguments.how.stall_timeout();
     if let Some(program) = &parameters.program {
-        options.program = ServeProgram::Named(program.clone());
+        options.program = serve_program(program)?;
     }
     if arguments.stores.remote_sudo {
         options.elevation = Elevation::Sudo;
@@ -160,6 +200,20 @@ pub(crate) fn remote(
     let counter = Counter::default();
     let transport = Arc::new(Counted::new(transport, counter.clone()));
     Ok(Remote { store: RemoteStore::new(transport, options), counter, _host_key: host_key })
+}
+
+/// A program, perhaps with arguments: upstream hands the text to a shell.
+fn serve_program(text: &str) -> Result<ServeProgram, Failure> {
+    let mut words = shell_words::split(text)
+        .map_err(|error| Failure::new(format_args!("the program '{text}' cannot be run"), error))?;
+    Ok(match words.pop() {
+        None => return Err(Failure::text("the program to run on the host has no name")),
+        Some(word) if words.is_empty() => ServeProgram::Named(word),
+        Some(word) => {
+            words.push(word);
+            ServeProgram::Words(words)
+        }
+    })
 }
 
 /// What serves on `localhost` where there is no Nix: this very program.

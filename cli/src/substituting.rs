@@ -19,9 +19,18 @@ pub(crate) struct Substituting {
 
 impl Substituting {
     /// `uri` names the store as `--store` was given it; `None` is the default store.
-    pub(crate) fn new(store: LocalStore, uri: Option<String>, stderr: LineSink) -> Self {
+    /// `settings` are those of the command line, which Nix is told too.
+    pub(crate) fn new(
+        store: LocalStore,
+        uri: Option<String>,
+        settings: &[(String, String)],
+        stderr: LineSink,
+    ) -> Self {
         let mut options = ServeOptions::default();
-        options.program = ServeProgram::Named("nix-store".to_owned());
+        let settings = settings.iter().filter(|(name, _)| name != "store");
+        let settings = settings.flat_map(|(name, value)| ["--option", name, value]);
+        options.program =
+            ServeProgram::Words(["nix-store"].into_iter().chain(settings).map(str::to_owned).collect());
         options.store_dir = store.store_dir().clone();
         options.store = uri;
         options.stderr = Some(stderr);

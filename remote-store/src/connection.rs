@@ -193,7 +193,9 @@ impl ServerProcess {
 
     /// Waits for the end, and brings it about if it does not come by itself.
     pub(crate) async fn end(mut self) -> (Exit, String) {
-        let exit = match tokio::time::timeout(TIME_TO_END, self.control.wait()).await {
+        // Whoever was silent for so long has had its time.
+        let time = if self.silence().is_some() { Duration::ZERO } else { TIME_TO_END };
+        let exit = match tokio::time::timeout(time, self.control.wait()).await {
             Ok(exit) => exit,
             Err(_) => {
                 self.control.kill();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ncc_protocol::ProtocolError;
-use ncc_transport::{Exit, Failure, TransportError};
+use ncc_transport::{Exit, Failure, FailureKind, TransportError};
 
 /// What went wrong with a host.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,18 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
+    /// What the host could not do in the place of what it was to be asked, if it came to no question.
+    pub(crate) fn failed_before_any_question(&self) -> Option<&'static str> {
+        match self {
+            Self::Transport(_) => Some("be reached"),
+            Self::Unreached { failure, .. } if failure.kind != FailureKind::ConnectionLost => {
+                Some("be reached")
+            }
+            Self::ProgramNotFound { .. } | Self::Silent { greeted: false, .. } => Some("start a server"),
+            _ => None,
+        }
+    }
+
     /// All that came on stderr, where it was kept.
     pub fn stderr(&self) -> &str {
         match self {

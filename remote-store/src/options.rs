@@ -33,6 +33,8 @@ pub enum ServeProgram {
     Search,
     /// This one, by name or path.
     Named(String),
+    /// A program with arguments in front of those of the server, such as `env NAME=value nix-store`.
+    Words(Vec<String>),
 }
 
 impl ServeProgram {
@@ -41,6 +43,20 @@ impl ServeProgram {
         match self {
             Self::Search => "nix-store",
             Self::Named(name) => name,
+            Self::Words(words) => words.first().map_or("", String::as_str),
+        }
+    }
+
+    /// Starts it; the candidates are for [`Search`](Self::Search).
+    fn command(&self, places: &[&str], arguments: Vec<&str>) -> RemoteCommand {
+        match self {
+            Self::Search => RemoteCommand::first_of(places, arguments),
+            Self::Named(program) => RemoteCommand::new(program).args(arguments),
+            Self::Words(words) => {
+                let (program, first) =
+                    words.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+                RemoteCommand::new(program).args(first).args(arguments)
+            }
         }
     }
 }
@@ -126,23 +142,18 @@ impl std::fmt::Debug for ServeOptions {
 impl ServeOptions {
     /// The command that is tried first.
     pub(crate) fn command(&self) -> RemoteCommand {
-        self.elevated(match &self.program {
-            ServeProgram::Search => RemoteCommand::first_of(PLACES, self.arguments()),
-            ServeProgram::Named(program) => RemoteCommand::new(program).args(self.arguments()),
-        })
+        self.elevated(self.program.command(&PLACES, self.arguments()))
     }
 
     /// Says what the host would substitute of the paths that it is given on stdin, one per line. `None` for this very
     /// program, which serves and substitutes nothing.
     pub(crate) fn foresight_command(&self) -> Option<RemoteCommand> {
         let arguments = [vec!["--realise", "--dry-run"], self.store_arguments()].concat();
-        let command = match &self.program {
-            ServeProgram::Search => {
-                RemoteCommand::first_of(PLACES.iter().filter(|place| **place != OURS), arguments)
-            }
-            ServeProgram::Named(program) if program.rsplit('/').next() == Some(OURS) => return None,
-            ServeProgram::Named(program) => RemoteCommand::new(program).args(arguments),
-        };
+        if self.program.name().rsplit('/').next() == Some(OURS) {
+            return None;
+        }
+        let nix: Vec<&str> = PLACES.into_iter().filter(|place| *place != OURS).collect();
+        let command = self.program.command(&nix, arguments);
         // Thousands of paths do not fit into one command line. A rule of sudo's may be for nix-store alone.
         Some(RemoteCommand::new("xargs").args(self.elevated(command).words()))
     }
@@ -194,6 +205,9 @@ mod tests {
         );
         options.program = ServeProgram::Named("/opt/bin/nix-copy-closure".into());
         assert_eq!(options.foresight_command(), None);
+        options.program = ServeProgram::Words(["env", "A=b c", "nix-store"].map(Into::into).into());
+        options.elevation = Elevation::None;
+        assert!(options.command().to_shell().to_string_lossy().starts_with("env 'A=b c' nix-store --serve"));
     }
 
     #[test]

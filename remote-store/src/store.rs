@@ -181,7 +181,10 @@ impl Shared {
     }
 
     pub(crate) fn failed(&self, action: &'static str, source: impl Into<Cause>) -> StoreError {
-        StoreError::Failed { store: self.name.clone(), action, source: source.into() }
+        let source = source.into();
+        // What was to be asked matters little where nobody was there to be asked.
+        let instead = source.downcast_ref::<RemoteError>().and_then(RemoteError::failed_before_any_question);
+        StoreError::Failed { store: self.name.clone(), action: instead.unwrap_or(action), source }
     }
 
     pub(crate) fn path_failed(

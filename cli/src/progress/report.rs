@@ -72,13 +72,12 @@ struct Planned {
     present: Group,
     substitutable: Group,
     unforeseen: bool,
+    error: Option<String>,
     to_send: Group,
 }
 
 /// The report on a copy, however it ended.
 pub(super) fn report_json(state: &State, result: Result<&Report, &CopyError>, wire: Option<Wire>) -> String {
-    let store_dir = &state.store_dir;
-    let plan = &state.plan;
     let report = match result {
         Ok(report) => Some(report),
         Err(
@@ -88,14 +87,24 @@ pub(super) fn report_json(state: &State, result: Result<&Report, &CopyError>, wi
         ) => Some(&**report),
         Err(_) => None,
     };
+    json(&done(state, result.err().map(|error| chain(error)), report, wire))
+}
+
+/// What ended before there was a plan.
+pub(crate) fn nothing_json(direction: Direction, store_dir: &StoreDir, error: Option<String>) -> String {
+    json(&done(&State::new(direction, store_dir.clone()), error, None, None))
+}
+
+fn done(state: &State, error: Option<String>, report: Option<&Report>, wire: Option<Wire>) -> Done {
+    let (store_dir, plan) = (&state.store_dir, &state.plan);
     let failed = report.map_or(&[][..], |report| &report.failed);
-    json(&Done {
+    Done {
         version: VERSION,
         action: "copy",
         direction: state.direction.word(),
         host: state.direction.host().to_owned(),
-        success: result.is_ok(),
-        error: result.err().map(|error| chain(error)),
+        success: error.is_none(),
+        error,
         // A report is read by people too: no more digits than mean something.
         seconds: report.map_or(0.0, |report| (report.elapsed.as_secs_f64() * 1000.0).round() / 1000.0),
         wire,
@@ -117,11 +126,16 @@ pub(super) fn report_json(state: &State, result: Result<&Report, &CopyError>, wi
                 error: failed.error.as_ref().map(|error| chain(error)),
             })
             .collect(),
-    })
+    }
 }
 
 /// What a copy would do.
-pub(crate) fn plan_json(plan: &Plan, direction: &Direction, store_dir: &StoreDir) -> String {
+pub(crate) fn plan_json(
+    plan: &Plan,
+    direction: &Direction,
+    store_dir: &StoreDir,
+    error: Option<String>,
+) -> String {
     json(&Planned {
         version: VERSION,
         action: "plan",
@@ -131,6 +145,7 @@ pub(crate) fn plan_json(plan: &Plan, direction: &Direction, store_dir: &StoreDir
         present: group(store_dir, plan.present.iter().map(|info| &**info)),
         substitutable: group(store_dir, plan.substituted.iter().map(|info| &**info)),
         unforeseen: plan.unforeseen,
+        error,
         to_send: group(store_dir, plan.to_send.iter().map(|info| &**info)),
     })
 }
@@ -260,7 +275,7 @@ mod tests {
         let library = story.full("library-1.0");
         story.plan.substituted.push(story.plan.to_send.remove(0));
         let store_dir = StoreDir::default();
-        let text = plan_json(&story.plan, &direction, &store_dir);
+        let text = plan_json(&story.plan, &direction, &store_dir, None);
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["action"], json!("plan"));
         assert_eq!(value["present"]["count"], json!(2));

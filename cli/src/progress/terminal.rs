@@ -63,7 +63,7 @@ impl Terminal {
 
     /// Shows these lines at the bottom instead of those that are there.
     pub(crate) fn frame(&mut self, lines: &[String]) {
-        let text = format!("{}{}", to_start(&self.frame), drawn(lines));
+        let text = format!("{}{}", to_start(&self.frame, self.width()), drawn(lines));
         self.write(&text);
         self.frame = lines.to_vec();
     }
@@ -71,7 +71,7 @@ impl Terminal {
     /// Does something else with the terminal, and then puts the frame back.
     pub(crate) fn aside<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let frame = std::mem::take(&mut self.frame);
-        self.write(&erased(&frame));
+        self.write(&erased(&frame, self.width()));
         let result = work();
         self.frame(&frame);
         result
@@ -79,14 +79,14 @@ impl Terminal {
 
     /// In one piece with the frame below, so that nothing flickers.
     fn line(&mut self, line: &str) {
-        let text = format!("{}{line}\r\n{}", erased(&self.frame), drawn(&self.frame));
+        let text = format!("{}{line}\r\n{}", erased(&self.frame, self.width()), drawn(&self.frame));
         self.write(&text);
     }
 
     /// Takes the frame away.
     pub(crate) fn clear(&mut self) {
         let frame = std::mem::take(&mut self.frame);
-        self.write(&erased(&frame));
+        self.write(&erased(&frame, self.width()));
     }
 
     /// That stderr is closed is no reason to stop copying.
@@ -95,12 +95,13 @@ impl Terminal {
     }
 }
 
-/// From the end of a frame to its first character.
-fn to_start(frame: &[String]) -> String {
-    match frame.len() {
-        0 => String::new(),
+/// From the end of a frame to its first character. A terminal that has become narrower has broken its lines.
+fn to_start(frame: &[String], width: usize) -> String {
+    let rows = |line: &String| console::measure_text_width(line).div_ceil(width.max(1)).max(1);
+    match frame.iter().map(rows).sum() {
+        0_usize => String::new(),
         1 => "\r".to_owned(),
-        lines => format!("\r\x1b[{}A", lines - 1),
+        rows => format!("\r\x1b[{}A", rows - 1),
     }
 }
 
@@ -109,8 +110,8 @@ fn drawn(frame: &[String]) -> String {
     if frame.is_empty() { String::new() } else { format!("{}\x1b[J", frame.join("\x1b[K\r\n")) }
 }
 
-fn erased(frame: &[String]) -> String {
-    if frame.is_empty() { String::new() } else { format!("{}\x1b[J", to_start(frame)) }
+fn erased(frame: &[String], width: usize) -> String {
+    if frame.is_empty() { String::new() } else { format!("{}\x1b[J", to_start(frame, width)) }
 }
 
 /// What is known about stderr and what the user wants of it.

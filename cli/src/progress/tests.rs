@@ -133,8 +133,8 @@ fn lines_stand_above_the_bar_and_the_summary_in_its_place() {
     let story = Story::new();
     let (stage, terminal) = Stage::on_terminal(40, |_| {});
     stage.play(&story, None, 6);
-    stage.shared.host_line("\x1b[1mthe disk is nearly full\r");
-    stage.shared.host_line("error: quoted at the end");
+    stage.shared.line_of("web1", "\x1b[1mthe disk is nearly full\r");
+    stage.shared.line_of("web1", "error: quoted at the end");
     stage.shared.say(Importance::Warning, "a warning of this program that is longer than forty columns");
     stage.tick_at(6);
     assert_eq!(
@@ -167,7 +167,7 @@ fn a_copy_that_is_dropped_leaves_no_bar() {
     let story = Story::new();
     let (stage, terminal) = Stage::on_terminal(80, |options| options.may_ask = false);
     stage.play(&story, None, 6);
-    stage.shared.host_line("last words");
+    stage.shared.line_of("web1", "last words");
     stage.tick_at(6);
     // As the terminal answers to Ctrl-C.
     terminal.type_in("^C");
@@ -187,7 +187,7 @@ fn silence_is_told_on_the_bar_with_seconds_that_count() {
         let last = format!("waiting {} s for web1 to register data", second - 7);
         assert_eq!(terminal.contents().lines().last(), Some(&*last));
     }
-    stage.shared.host_line("still at it");
+    stage.shared.line_of("web1", "still at it");
     stage.tick_at(34);
     assert!(!terminal.contents().contains(" s for web1"));
 }
@@ -248,7 +248,7 @@ fn in_a_pipe_there_are_the_lines_of_upstream_and_the_watchdog() {
 #[test]
 fn in_a_pipe_the_summary_is_for_those_who_ask() {
     let (stage, pipe) = Stage::in_pipe(Form::Lines, |options| options.verbosity = 1);
-    stage.shared.host_line("error: said at once");
+    stage.shared.line_of("web1", "error: said at once");
     stage.shared.finish(Some(&report(2, 0, 3)));
     assert_eq!(
         pipe.text(),
@@ -264,7 +264,7 @@ fn quiet_is_quiet_except_for_what_goes_wrong() {
     let (stage, pipe) = Stage::in_pipe(form, |options| options.quiet = true);
     stage.play(&story, None, 8);
     stage.tick_at(100);
-    stage.shared.host_line("a word");
+    stage.shared.line_of("web1", "a word");
     stage.shared.finish(Some(&report(2, 0, 3)));
     assert_eq!(pipe.text(), "");
     stage.shared.say(Importance::Error, "error: it went wrong");
@@ -277,7 +277,7 @@ fn for_programs_every_line_is_json() {
     let (stage, pipe) = Stage::in_pipe(Form::InternalJson, |options| options.verbosity = 1);
     stage.play(&story, None, 7);
     stage.tick_at(27);
-    stage.shared.host_line("a \"word\"");
+    stage.shared.line_of("web1", "a \"word\"");
     stage.shared.finish(Some(&report(2, 0, 3)));
     stage.shared.say(Importance::Error, "error: late");
     let text = pipe.text();

@@ -1,6 +1,10 @@
 //! The command line itself.
 
-use crate::support::World;
+use std::{process::Stdio, time::Duration};
+
+use rustix::process::Signal;
+
+use crate::support::{PROGRAM, Running, World};
 
 #[test]
 fn no_host_is_upstreams_error() {
@@ -159,4 +163,116 @@ fn serving_takes_no_host() {
     world.run(world.bare().args(["--serve", "localhost"])).says(1, &["'--serve' takes no host"]);
     world.run(world.bare().args(["--write", "localhost"])).says(1, &["--serve"]);
     world.run(world.bare().args(["--serve", "--to"])).says(1, &["--to"]);
+}
+
+/// One flag for each setting of Nix, in the forms that Nix takes.
+#[test]
+fn every_setting_of_nix_is_an_option_too() {
+    let world = World::new();
+    let words = [
+        "--show-trace",
+        "--sandbox",
+        "--no-sandbox",
+        "--relaxed-sandbox",
+        "--no-require-sigs",
+        "--no-fallback",
+        "--keep-going",
+        "--no-keep-going",
+        "--tarball-ttl",
+        "0",
+        "--max-build-log-size",
+        "0",
+        "--substituters",
+        "file:///nowhere",
+        "--extra-substituters",
+        "file:///nowhere",
+        "--gc-keep-outputs",
+        "--option",
+        "tarball-ttl",
+        "-1",
+    ];
+    world.run(world.copy().args(words).arg("localhost").arg(&world.other)).says(0, &["copying 1 paths..."]);
+}
+
+/// Otherwise paths would be looked for, or written, in another store than the one that is meant.
+#[test]
+fn the_setting_store_is_heard_wherever_it_stands() {
+    let world = World::new();
+    let from = world.from().display().to_string();
+    let copy = |arguments: &[&str], config: &str| {
+        let mut command = world.bare();
+        command.args(arguments).arg("--remote-store").arg(world.to()).args(["-n", "localhost", &world.other]);
+        command.env("NIX_REMOTE", "/nowhere");
+        world.run(command.env("NIX_CONFIG", config))
+    };
+    for (arguments, config) in [
+        (&["--option", "store", &from][..], "store = /nowhere"),
+        (&[], &format!("store = /nowhere\nstore = {from} # mine")),
+        (&["--store", &from, "--option", "store", "/nowhere"], ""),
+    ] {
+        let ran = copy(arguments, config);
+        ran.says(0, &[]);
+        assert!(ran.stdout.starts_with("would copy 1 path"), "{}", ran.transcript());
+    }
+    assert_ne!(copy(&[], "").code, 0);
+}
+
+#[test]
+fn the_daemons_store_is_the_one_on_this_disk() {
+    let world = World::new();
+    let mut command = world.bare();
+    command.env("NIX_REMOTE", "daemon").env("NIX_STATE_DIR", world.from().join("nix/var/nix"));
+    command.arg("--remote-store").arg(world.to()).args(["-n", "localhost", &world.other]);
+    let ran = world.run(&mut command);
+    assert!(ran.stdout.starts_with("would copy 1 path"), "{}", ran.transcript());
+}
+
+#[test]
+fn the_program_on_the_host_may_have_arguments() {
+    let world = World::new();
+    let mut command = world.copy();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.args(["--remote-program", &format!("env 'A=b c' {PROGRAM}"), "localhost"]).arg(&world.other);
+    world.run(&mut command).says(0, &["copying 1 paths..."]);
+    let ran = world.run(world.copy().args(["--remote-program", "it's", "localhost"]).arg(&world.other));
+    ran.says(1, &["the program 'it's' cannot be run"]);
+}
+
+#[test]
+fn json_is_one_report_however_it_ends() {
+    let world = World::new();
+    let report = |arguments: &[&str]| -> serde_json::Value {
+        let ran = world.run(world.copy().arg("--json").args(arguments));
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.transcript()))
+    };
+    let nothing = report(&["localhost"]);
+    assert_eq!((&nothing["action"], &nothing["success"]), (&"copy".into(), &true.into()));
+    let elsewhere = report(&["localhost", "/etc/passwd"]);
+    assert_eq!((&elsewhere["action"], &elsewhere["success"]), (&"copy".into(), &false.into()));
+    assert!(elsewhere["error"].as_str().unwrap().contains("not in the Nix store"), "{elsewhere}");
+    let unplanned = report(&["-n", "--remote-program", "/nowhere/nix-store", "localhost", &world.other]);
+    assert_eq!((&unplanned["action"], &unplanned["toSend"]["count"]), (&"plan".into(), &0.into()));
+    assert!(unplanned["error"].as_str().unwrap().contains("/nowhere/nix-store"), "{unplanned}");
+}
+
+#[test]
+fn a_host_that_was_forgotten_gets_a_hint() {
+    let world = World::new();
+    world.run(world.copy().arg(&world.top)).says(1, &["is no host", "hint: the host comes first"]);
+}
+
+/// It waits for the list, and a signal ends it all the same.
+#[test]
+fn signals_are_heard_while_paths_are_read() {
+    let world = World::new();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let running =
+            Running::start_with(world.copy().args(["--stdin", "-v", "localhost"]), Stdio::from(reader));
+        // Its handlers stand before anything is read.
+        std::thread::sleep(Duration::from_millis(300));
+        running.signal(signal);
+        assert_eq!(running.end(&world, Duration::from_secs(3)).code, code);
+        drop(writer);
+    }
 }

@@ -168,8 +168,14 @@ fn keep_going_reports_in_json_what_failed() {
 fn no_paths_are_copied_with_success() {
     let world = World::new();
     let before = snapshot(world.directory());
-    world.run(world.copy().arg("localhost")).is("exit 0");
-    world.run(world.copy().args(["--stdin", "localhost"])).is("exit 0");
+    world.run(world.copy().arg("localhost")).is("
+        2| no paths given, nothing to copy
+        exit 0
+    ");
+    world.run(world.copy().args(["--stdin", "localhost"])).is("
+        2| no paths given, nothing to copy
+        exit 0
+    ");
     crate::support::assert_unchanged(&before, &snapshot(world.directory()));
 }
 
