@@ -108,7 +108,13 @@ pub fn explain(target: &Target, exit: &Exit, stderr: &str) -> Option<Failure> {
             .find_map(|(_, part)| stderr.lines().find(|line| line.contains(part)))
             .unwrap_or(line),
     };
-    Some(Failure::new(kind, evidence.trim(), hint(kind, target)))
+    let mut hint = hint(kind, target);
+    // Some builds of ssh say exactly how: which file it is, and under which name.
+    let exactly = stderr.lines().map(str::trim).find(|line| line.starts_with("ssh-keygen -f "));
+    if let (FailureKind::HostKeyChanged, Some(exactly)) = (kind, exactly) {
+        hint = hint.replace(&format!("ssh-keygen -R {}", known_as(target)), exactly);
+    }
+    Some(Failure::new(kind, evidence.trim(), hint))
 }
 
 /// What the proxy said, before the ssh that lost it said the rest.

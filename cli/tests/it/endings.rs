@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     os::unix::net::UnixListener,
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread::JoinHandle,
     time::Duration,
@@ -67,6 +67,13 @@ fn signals_in_the_middle_end_at_once_and_leave_no_process_on_either_side(ssh: Ss
     }
 }
 
+/// Lock files, parts of paths and roots of processes that are gone, at the destination.
+fn leftovers(world: &World) -> Vec<PathBuf> {
+    let folders = ["nix/store", "nix/var/nix/temproots"].map(|folder| world.to().join(folder));
+    let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    entries.map(|entry| entry.unwrap().path()).filter(|path| !path.ends_with(".links")).collect()
+}
+
 fn ctrl_c_while_fetching_ends_at_once_and_leaves_no_process_on_either_side(ssh: Ssh) {
     let Some(sshd) = sshd(&[]) else { return };
     let world = World::new();
@@ -84,6 +91,8 @@ fn ctrl_c_while_fetching_ends_at_once_and_leaves_no_process_on_either_side(ssh: 
     assert_eq!(ran.code, 130, "{}", ran.transcript());
     world.expect_no_process(Duration::from_secs(10));
     assert_eq!(world.copied(&[&big]), [false]);
+    let left = leftovers(&world);
+    assert!(left.is_empty(), "{left:?}");
     world.run(world.fetch().arg("localhost").args([&big, &world.top])).says(0, &[]);
 }
 

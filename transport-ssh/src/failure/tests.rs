@@ -227,3 +227,10 @@ fn the_hint_can_be_typed() {
         explain(&target(r"DOM\alice@h:2200"), &SSH_FAILED, "Host key verification failed.").unwrap();
     assert!(failure.hint.ends_with(r"ssh -p 2200 -l 'DOM\alice' h"), "{}", failure.hint);
 }
+
+#[test]
+fn where_ssh_says_how_to_forget_the_key_the_hint_says_the_same() {
+    let exactly = "ssh-keygen -f \"/home/a/known\" -R \"[127.0.0.1]:42217\"";
+    let stderr = format!("{CHANGED}\n  remove with:\n  {exactly}\n");
+    assert!(explain(&target("h"), &SSH_FAILED, &stderr).unwrap().hint.ends_with(exactly));
+}
