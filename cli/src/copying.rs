@@ -236,7 +236,7 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// Where several paths failed, each gets its own line before the summary, and so does what needs them.
 fn explain(error: &CopyError, on_failure: OnFailure, store_dir: &StoreDir) -> Failure {
-    let failure = Failure::plain(error);
+    let mut failure = Failure::plain(error);
     let CopyError::Failed { report } = error else { return failure };
     for failed in &report.failed {
         let line = match &failed.error {
@@ -247,6 +247,10 @@ fn explain(error: &CopyError, on_failure: OnFailure, store_dir: &StoreDir) -> Fa
             ),
         };
         tell(Importance::Error, &format!("error: {line}"));
+        // A screen full of advice is none.
+        if let Some(error) = failed.error.as_ref().filter(|_| failure.advises_little()) {
+            failure = failure.hints_of(error);
+        }
     }
     match on_failure {
         OnFailure::Stop => failure.hint("'--keep-going' copies everything that does not need these paths"),

@@ -5,6 +5,7 @@ use std::{error::Error, fmt, process::ExitCode, sync::Arc};
 use ncc_copy::CopyError;
 use ncc_local_store::LocalStoreError;
 use ncc_remote_store::RemoteError;
+use ncc_store::StoreError;
 use ncc_transport::TransportError;
 
 use crate::{
@@ -60,6 +61,21 @@ impl Failure {
         self
     }
 
+    /// Whether there is room for more advice.
+    pub(crate) fn advises_little(&self) -> bool {
+        self.hints.len() < 3
+    }
+
+    /// With what a person can do about this cause too, unless it has been said.
+    pub(crate) fn hints_of(mut self, cause: &(dyn Error + 'static)) -> Self {
+        for hint in hints(cause) {
+            if !self.hints.contains(&hint) {
+                self.hints.push(hint);
+            }
+        }
+        self
+    }
+
     /// Says it on stderr and gives the exit code.
     pub(crate) fn report(self) -> ExitCode {
         if !self.message.is_empty() {
@@ -103,10 +119,19 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(TransportError::Connect { failure, .. }) = error.downcast_ref::<TransportError>() {
         return Some(failure.hint.clone()).filter(|hint| !hint.is_empty());
     }
-    if let Some(CopyError::Interrupted { report, .. }) = error.downcast_ref::<CopyError>() {
-        return (report.sent.paths > 0).then(|| {
+    if let Some(CopyError::Interrupted { report, source }) = error.downcast_ref::<CopyError>() {
+        let is_damaged = matches!(source, StoreError::HashMismatch { .. } | StoreError::SizeMismatch { .. });
+        return (report.sent.paths > 0 && !is_damaged).then(|| {
             "what was registered stays; running the same command again continues from there".to_owned()
         });
+    }
+    if let Some(StoreError::HashMismatch { path, .. } | StoreError::SizeMismatch { path, .. }) =
+        error.downcast_ref::<StoreError>()
+    {
+        return Some(format!(
+            "'{path}' is damaged where it comes from: 'nix-store --verify-path PATH' there tells more, and \
+             'nix-store --repair-path PATH' may mend it"
+        ));
     }
     error.downcast_ref::<LocalStoreError>().and_then(local_hint)
 }

@@ -44,6 +44,8 @@ pub enum Event<'a> {
     Registered(&'a StorePath),
     /// A path could not be copied.
     Failed(&'a StorePath, &'a StoreError),
+    /// A connection has ended over one path, and the rest is sent anew: what was on its way is not any more.
+    StartingAgain,
     /// The destination is asked whether all roots are valid.
     Checking,
 }

@@ -70,9 +70,9 @@ pub enum RemoteError {
     /// The metadata of a path has no size of its NAR, so that nobody knows where it ends.
     #[error("nothing says how large it is")]
     NoSize,
-    /// The connection has ended: it failed, it was closed, or somebody dropped what was under way.
-    #[error("the connection to it has ended before")]
-    Gone,
+    /// The store was closed.
+    #[error("the connection to it has been closed")]
+    Closed,
 }
 
 impl RemoteError {

@@ -14,7 +14,9 @@ use crate::{
 
 /// A Nix store on a host. Clones share one connection, which is made when it is first needed.
 ///
-/// A connection serves one question, one sequence of adds, or one sequence of NARs at a time: a second one waits.
+/// A connection serves one question, one sequence of adds, or one sequence of NARs at a time: a second one waits. One that
+/// has failed is replaced by a new one when it is next needed, which means another login, and that nothing is protected from
+/// the host's garbage collector until it is asked for again.
 #[derive(Clone)]
 pub struct RemoteStore {
     shared: Arc<Shared>,
@@ -33,8 +35,10 @@ pub(crate) enum State {
     #[default]
     Unopened,
     Open(Connection),
-    /// It failed, or was closed, or is away with a task that did not bring it back.
-    Gone,
+    /// It failed, or is away with a task that did not bring it back: the next use makes a new one.
+    Lost,
+    /// It was closed, for good.
+    Closed,
 }
 
 /// The connection, for as long as one piece of work lasts.
@@ -82,7 +86,7 @@ impl RemoteStore {
 
     /// Ends the connection, if there is one, and waits for the server to end: it lets go of its temporary roots.
     pub async fn close(&self) {
-        let state = std::mem::replace(&mut *self.connection.lock().await, State::Gone);
+        let state = std::mem::replace(&mut *self.connection.lock().await, State::Closed);
         if let State::Open(connection) = state {
             connection.close().await;
         }
@@ -95,12 +99,13 @@ impl RemoteStore {
     /// Takes the connection, and makes it first if need be. Unless it is given back, it counts as gone.
     pub(crate) async fn lease(&self) -> Result<Lease, RemoteError> {
         let mut place = Arc::clone(&self.connection).lock_owned().await;
-        if matches!(*place, State::Unopened) {
-            // Until this has succeeded nothing is lost: the next one may try again.
+        if matches!(*place, State::Unopened | State::Lost) {
+            // Until this has succeeded the next one may try again.
             *place = State::Open(self.shared.open(self.shared.options.command()).await?);
         }
-        let State::Open(connection) = std::mem::replace(&mut *place, State::Gone) else {
-            return Err(RemoteError::Gone);
+        let State::Open(connection) = std::mem::replace(&mut *place, State::Lost) else {
+            *place = State::Closed;
+            return Err(RemoteError::Closed);
         };
         Ok(Lease { connection, place: Place(place) })
     }

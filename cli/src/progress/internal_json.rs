@@ -117,9 +117,19 @@ impl InternalJson {
                 }
                 self.overall(state, &mut lines);
             }
+            Event::StartingAgain => {
+                lines.extend(self.stop_paths());
+                self.overall(state, &mut lines);
+            }
             _ => {}
         }
         lines
+    }
+
+    fn stop_paths(&mut self) -> impl Iterator<Item = String> + use<> {
+        let mut open: Vec<u64> = self.paths.drain().map(|(_, (id, _))| id).collect();
+        open.sort_unstable();
+        open.into_iter().map(stop)
     }
 
     /// Done, expected, running, failed: of whole paths.
@@ -140,11 +150,8 @@ impl InternalJson {
 
     /// Stops whatever is open.
     pub(crate) fn finish(&mut self) -> Vec<String> {
-        let mut open: Vec<u64> = self.paths.drain().map(|(_, (id, _))| id).collect();
-        open.sort_unstable();
-        open.extend(self.copy_paths.take());
-        open.extend(self.phase.take());
-        open.into_iter().map(stop).collect()
+        let others = [self.copy_paths.take(), self.phase.take()].into_iter().flatten().map(stop);
+        self.stop_paths().chain(others).collect()
     }
 }
 
@@ -220,6 +227,24 @@ mod tests {
         });
         lines.extend(json.finish());
         lines
+    }
+
+    #[test]
+    fn what_is_sent_again_is_stopped_first() {
+        let story = Story::new();
+        let mut state = story.state(Direction::To("localhost".to_owned()));
+        let mut json = InternalJson::new(0);
+        let mut lines = Vec::new();
+        let info = &story.plan.to_send[0];
+        for event in
+            [Event::Planned(&story.plan), Event::Started(info), Event::StartingAgain, Event::Started(info)]
+        {
+            state.apply(&event, seconds(1));
+            lines.extend(json.event(&state, &event, seconds(1)));
+        }
+        lines.extend(json.finish());
+        let count = |action: &str| lines.iter().filter(|line| line.contains(action)).count();
+        assert_eq!((count(r#""action":"start""#), count(r#""action":"stop""#)), (3, 3), "{lines:#?}");
     }
 
     #[test]

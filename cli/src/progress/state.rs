@@ -129,6 +129,16 @@ impl State {
                 self.waiting.retain(|waiting| waiting != *path);
                 self.failed += 1;
             }
+            Event::StartingAgain => {
+                for flying in self.in_flight.drain(..) {
+                    self.sent.bytes = self.sent.bytes.saturating_sub(flying.sent);
+                }
+                for path in self.waiting.drain(..) {
+                    let size = self.open.get(&path).copied().unwrap_or_default();
+                    self.sent.bytes = self.sent.bytes.saturating_sub(size);
+                    self.sent.paths = self.sent.paths.saturating_sub(1);
+                }
+            }
             Event::Checking => self.enter(Phase::Checking, now),
             _ => {}
         }
@@ -316,6 +326,29 @@ mod tests {
         state.apply(&Event::Registered(&info.path), now);
         assert_eq!(state.sent, Total { paths: 1, bytes: info.nar_size });
         assert_eq!(state.registered, state.sent);
+    }
+
+    #[test]
+    fn what_was_on_its_way_counts_once_though_it_is_sent_again() {
+        let story = Story::new();
+        let mut state = story.state(Direction::To("web1".to_owned()));
+        let now = seconds(1);
+        state.apply(&Event::Planned(&story.plan), now);
+        let (whole, half) = (&story.plan.to_send[0], &story.plan.to_send[1]);
+        for event in [
+            Event::Started(whole),
+            Event::Sent { path: &whole.path, bytes: whole.nar_size },
+            Event::Finished(whole),
+            Event::Started(half),
+            Event::Sent { path: &half.path, bytes: 10 },
+            Event::StartingAgain,
+        ] {
+            state.apply(&event, now);
+        }
+        assert_eq!((state.sent, state.running()), (Total::default(), 0));
+        // It had come after all, and nobody had heard of it.
+        state.apply(&Event::Registered(&whole.path), now);
+        assert_eq!(state.sent, Total { paths: 1, bytes: whole.nar_size });
     }
 
     #[test]

@@ -149,6 +149,21 @@ fn keep_going_fetches_all_others_too() {
     assert_eq!(world.copied(&world.all()), [true, false, false, true]);
 }
 
+/// Its NAR is cut in the middle, when it turns out to be wrong, and the connection with it.
+#[test]
+fn keep_going_goes_on_behind_a_large_damaged_path() {
+    let copy = World::copy as fn(&World) -> std::process::Command;
+    for from in [copy, World::fetch] {
+        let world = World::new();
+        let big = crate::transports::add_big(&world);
+        world.damage(&big, "file");
+        let ran = world.run(from(&world).args(["-k", "localhost", &big]).args([&world.top, &world.other]));
+        ran.says(4, &["-big'", "1 of 5 paths could not be copied", "hint:", "nix-store --verify-path"]);
+        assert_eq!(world.copied(&world.all()), [true; 4]);
+        assert_eq!(world.copied(&[&big]), [false]);
+    }
+}
+
 #[test]
 fn keep_going_reports_in_json_what_failed() {
     let world = World::new();

@@ -2,6 +2,7 @@
 
 mod failures;
 mod hostile;
+mod keep_going;
 mod pipelining;
 mod scripted;
 mod silence;
