@@ -269,8 +269,7 @@ fn signals_are_heard_while_paths_are_read() {
         let (reader, writer) = std::io::pipe().unwrap();
         let running =
             Running::start_with(world.copy().args(["--stdin", "-v", "localhost"]), Stdio::from(reader));
-        // Its handlers stand before anything is read.
-        std::thread::sleep(Duration::from_millis(300));
+        running.wait_for_handler(signal, Duration::from_secs(10));
         running.signal(signal);
         assert_eq!(running.end(&world, Duration::from_secs(3)).code, code);
         drop(writer);

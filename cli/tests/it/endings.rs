@@ -40,7 +40,7 @@ fn a_silent_host_is_told_of_and_ctrl_c_ends_at_once(ssh: Ssh) {
     let mut command = ssh.reach(&world, &sshd);
     command.arg("--remote-program").arg(silent).arg("127.0.0.1").arg(&world.top);
     let mut running = Running::start(&mut command);
-    running.wait_for("waiting 20 s for 127.0.0.1", Duration::from_secs(40));
+    running.wait_for("waiting 2", Duration::from_secs(40));
     running.signal(Signal::INT);
     let ran = running.end(&world, AT_ONCE);
     assert_eq!(ran.code, 130, "{}", ran.transcript());

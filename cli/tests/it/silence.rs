@@ -73,7 +73,7 @@ fn a_dry_run_says_what_it_waits_for() {
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.args(["--dry-run", "--stall-timeout", "0", "--remote-program"]).arg(server);
     let mut running = Running::start(command.arg("localhost").arg(&world.other));
-    running.wait_for("waiting 20 s for localhost", Duration::from_secs(40));
+    running.wait_for("waiting 2", Duration::from_secs(40));
     running.signal(rustix::process::Signal::INT);
     assert_eq!(running.end(&world, BOUND).code, 130);
 }

@@ -225,6 +225,23 @@ impl Running {
         }
     }
 
+    /// Waits until this signal does not simply end it any more.
+    #[track_caller]
+    pub(crate) fn wait_for_handler(&self, signal: Signal, within: Duration) {
+        let start = Instant::now();
+        let status = format!("/proc/{}/status", self.child.id());
+        let bit = 1_u64 << (signal.as_raw() - 1);
+        loop {
+            let text = fs::read_to_string(&status).expect("it is there");
+            let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask").trim();
+            if u64::from_str_radix(caught, 16).expect("hexadecimal") & bit != 0 {
+                return;
+            }
+            assert!(start.elapsed() < within, "no handler for {signal:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
         kill_process(pid, signal).expect("it is there");
