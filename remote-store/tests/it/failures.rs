@@ -1,6 +1,6 @@
 //! What goes wrong is named, and nothing that was answered is lost.
 
-use ncc_copy::{CopyError, NoObserver, OnFailure, Request, copy};
+use ncc_copy::{CopyError, NoObserver, OnFailure, Report, Request, copy};
 use ncc_remote_store::test_util::MemoryHost;
 use ncc_store::{
     StorePath,
@@ -37,18 +37,34 @@ fn request(paths: &[StorePath], on_failure: OnFailure) -> Request {
     request
 }
 
+/// To a host with this store.
+async fn send(
+    here: &MemoryStore,
+    there: &MemoryStore,
+    paths: &[StorePath],
+    on_failure: OnFailure,
+) -> Result<Report, CopyError> {
+    let remote = remote(&MemoryHost::new(there));
+    copy(here, &remote, &request(paths, on_failure), &NoObserver.shared()).await
+}
+
+/// From a host with this store.
+async fn fetch(
+    there: &MemoryStore,
+    here: &MemoryStore,
+    paths: &[StorePath],
+    on_failure: OnFailure,
+) -> Result<Report, CopyError> {
+    let remote = remote(&MemoryHost::new(there));
+    copy(&remote, here, &request(paths, on_failure), &NoObserver.shared()).await
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_corrupt_path_is_named_and_not_sent() {
     let (here, paths) = store();
     here.inject(Fault::CorruptContent(paths[1].clone()));
     let there = MemoryStore::new("there");
-    let result = copy(
-        &here,
-        &remote(&MemoryHost::new(&there)),
-        &request(&paths, OnFailure::Stop),
-        &NoObserver.shared(),
-    )
-    .await;
+    let result = send(&here, &there, &paths, OnFailure::Stop).await;
     let CopyError::Failed { report } = result.unwrap_err() else { panic!("another error") };
     assert_eq!(report.failed[0].path, paths[1]);
     let error = report.failed[0].error.as_ref().unwrap().to_string();
@@ -61,13 +77,7 @@ async fn all_that_can_be_copied_is_copied_if_wanted() {
     let (here, paths) = store();
     here.inject(Fault::CorruptContent(paths[1].clone()));
     let there = MemoryStore::new("there");
-    let result = copy(
-        &here,
-        &remote(&MemoryHost::new(&there)),
-        &request(&paths, OnFailure::Continue),
-        &NoObserver.shared(),
-    )
-    .await;
+    let result = send(&here, &there, &paths, OnFailure::Continue).await;
     let CopyError::Failed { report } = result.unwrap_err() else { panic!("another error") };
     assert_eq!(report.failed.len(), 2, "b, and d which refers to it");
     assert_eq!(report.sent.paths, 2);
@@ -83,13 +93,7 @@ async fn a_large_corrupt_path_is_cut_and_what_came_before_it_stays() {
     let bad = here.add("bad", vec![7; 1 << 20], std::slice::from_ref(&good));
     here.inject(Fault::CorruptContent(bad.clone()));
     let there = MemoryStore::new("there");
-    let result = copy(
-        &here,
-        &remote(&MemoryHost::new(&there)),
-        &request(std::slice::from_ref(&bad), OnFailure::Stop),
-        &NoObserver.shared(),
-    )
-    .await;
+    let result = send(&here, &there, std::slice::from_ref(&bad), OnFailure::Stop).await;
     let text = explained(&result.unwrap_err());
     assert!(text.contains(&format!("content of '{bad}' in here does not match")), "{text}");
     assert_eq!(there.paths(), [good]);
@@ -102,13 +106,7 @@ async fn content_longer_than_its_metadata_never_becomes_a_request() {
         let bad = here.add("bad", vec![7; 1 << 20], &[]);
         here.inject(fault(bad.clone(), 1000));
         let there = MemoryStore::new("there");
-        let result = copy(
-            &here,
-            &remote(&MemoryHost::new(&there)),
-            &request(&[bad], OnFailure::Stop),
-            &NoObserver.shared(),
-        )
-        .await;
+        let result = send(&here, &there, &[bad], OnFailure::Stop).await;
         let text = explained(&result.unwrap_err());
         assert!(text.contains("in here does not match its metadata"), "{text}");
         assert!(there.paths().is_empty());
@@ -120,13 +118,7 @@ async fn a_refusal_names_the_path_and_quotes_the_host() {
     let (here, paths) = store();
     let there = MemoryStore::new("there");
     there.inject(Fault::RefusePath(paths[2].clone()));
-    let result = copy(
-        &here,
-        &remote(&MemoryHost::new(&there)),
-        &request(&paths, OnFailure::Stop),
-        &NoObserver.shared(),
-    )
-    .await;
+    let result = send(&here, &there, &paths, OnFailure::Stop).await;
     let error = result.unwrap_err();
     let text = explained(&error);
     assert!(text.contains(&format!("host 'memory' could not add '{}'", paths[2])), "{text}");
@@ -171,13 +163,7 @@ async fn a_remote_path_that_is_corrupt_is_not_registered_here() {
     let (there, paths) = store();
     there.inject(Fault::CorruptContent(paths[1].clone()));
     let here = MemoryStore::new("here");
-    let result = copy(
-        &remote(&MemoryHost::new(&there)),
-        &here,
-        &request(&paths, OnFailure::Continue),
-        &NoObserver.shared(),
-    )
-    .await;
+    let result = fetch(&there, &here, &paths, OnFailure::Continue).await;
     let CopyError::Failed { report } = result.unwrap_err() else { panic!("another error") };
     assert!(report.failed[0].error.as_ref().unwrap().to_string().contains("in host 'memory' does not match"));
     assert_eq!(here.paths().len(), 2);
@@ -188,13 +174,7 @@ async fn a_root_that_the_host_does_not_have_is_an_error() {
     let (there, paths) = store();
     there.delete(&paths[3]);
     let here = MemoryStore::new("here");
-    let result = copy(
-        &remote(&MemoryHost::new(&there)),
-        &here,
-        &request(&paths, OnFailure::Stop),
-        &NoObserver.shared(),
-    )
-    .await;
+    let result = fetch(&there, &here, &paths, OnFailure::Stop).await;
     let text = explained(&result.unwrap_err());
     assert!(text.contains("is not valid"), "{text}");
     assert!(here.paths().is_empty());
