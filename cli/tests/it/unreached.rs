@@ -79,7 +79,7 @@ fn a_changed_host_key_is_exit_3_with_a_hint(ssh: Ssh) {
     let world = World::new();
     let known = known(&world, &format!("[127.0.0.1]:{} {}", sshd.port(), host_key(&other)));
     let ran = with_first(ssh, &world, &sshd, &format!("-o UserKnownHostsFile={}", known.display()));
-    ran.says(3, &["127.0.0.1", "hint:", "the host key has changed", "$DIR/known:1", "ssh-keygen -R"]);
+    ran.says(3, &["127.0.0.1", "hint:", "the host key has changed", "$DIR/known:1", "ssh-keygen -", " -R "]);
 }
 
 fn a_revoked_host_key_is_exit_3_with_a_hint(ssh: Ssh) {
