@@ -29,7 +29,7 @@ fn compressed(sshd: &Sshd) -> usize {
     let log = sshd.log();
     // The half of it that does the logins says the same of itself.
     let lines = log.lines().filter(|line| !line.contains("[preauth]"));
-    lines.filter(|line| line.contains("Enabling compression at level")).count()
+    lines.filter(|line| line.contains("Enabling compression")).count()
 }
 
 fn both_directions_over_ssh(ssh: Ssh) {
