@@ -100,7 +100,8 @@ pub(crate) fn prepare(options: &Options) -> Result<bool> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
             .args(["build", "--locked", "--profile", "fast", "--package", "nix-copy-closure"])
-            .args(options.transport.as_ref().map(|_| "--all-features"))
+            // Not all features: one of them builds an OpenSSL.
+            .args(options.transport.as_ref().map(|_| "--features=ssh2"))
             .current_dir(namespace::workspace())
             .status()
             .context("cannot start cargo")?;
