@@ -86,14 +86,20 @@ pub enum ProtocolError {
         source: ContentAddressError,
     },
     /// The greeting did not come; something else did, or nothing.
-    #[error("{}", no_greeting(noise))]
+    #[error("{}", no_greeting(protocol, noise))]
     NoGreeting {
+        /// The protocol whose greeting was expected.
+        protocol: &'static str,
         /// The text that came instead, in a form that is safe to show.
         noise: String,
     },
     /// A version that cannot be spoken with.
-    #[error("it speaks version {major}.{minor} of the serve protocol, 2.5 or a later 2.x is needed")]
+    #[error("it speaks version {major}.{minor} of the {protocol} protocol, {needed} is needed")]
     UnsupportedVersion {
+        /// The protocol.
+        protocol: &'static str,
+        /// What can be spoken with.
+        needed: &'static str,
         /// Its major version.
         major: u64,
         /// Its minor version.
@@ -144,10 +150,10 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     if text.is_empty() { String::new() } else { format!("{text:?}") }
 }
 
-fn no_greeting(noise: &str) -> String {
+fn no_greeting(protocol: &str, noise: &str) -> String {
     if noise.is_empty() {
-        "it ended without the greeting of the serve protocol".to_owned()
+        format!("it ended without the greeting of the {protocol} protocol")
     } else {
-        format!("the greeting of the serve protocol did not come, instead: {noise}")
+        format!("the greeting of the {protocol} protocol did not come, instead: {noise}")
     }
 }

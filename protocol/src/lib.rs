@@ -41,6 +41,7 @@
 )]
 
 mod error;
+mod path_info;
 pub mod serve;
 pub mod wire;
 

@@ -21,6 +21,9 @@ pub const TEXT_LIMIT: u64 = 1 << 10;
 /// How long a signature can be. The names of keys are free text, so generous.
 pub const SIGNATURE_LIMIT: u64 = 64 << 10;
 
+/// How much of a login shell's chatter before a greeting is passed over.
+pub(crate) const NOISE_LIMIT: usize = 64 << 10;
+
 /// Zero bytes behind a string of `length` bytes.
 pub(crate) const fn padding(length: u64) -> usize {
     // The low three bits of the negative: 8 - length % 8, and 0 for 8.

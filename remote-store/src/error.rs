@@ -157,7 +157,7 @@ impl Remains {
         let broken = matches!(source, ProtocolError::Io { .. } | ProtocolError::Write(_));
         let ended = broken
             || matches!(source, ProtocolError::UnexpectedEnd { .. })
-            || matches!(&source, ProtocolError::NoGreeting { noise } if noise.is_empty());
+            || matches!(&source, ProtocolError::NoGreeting { noise, .. } if noise.is_empty());
         if let Some(limit) = silence {
             // However its process ended was our doing.
             RemoteError::Silent { limit, greeted, stderr, source }

@@ -6,16 +6,13 @@ use tokio::io::AsyncRead;
 
 use crate::{
     ProtocolError,
-    wire::{WireReader, WireWrite as _},
+    wire::{NOISE_LIMIT, WireReader, WireWrite as _},
 };
 
 /// What a client begins with.
 pub const CLIENT_MAGIC: u64 = 0x390c_9deb;
 /// What a server begins with.
 pub const SERVER_MAGIC: u64 = 0x5452_eecb;
-
-/// How much of a login shell's chatter before the greeting is passed over.
-const NOISE_LIMIT: usize = 64 << 10;
 
 /// The oldest minor version with AddToStoreNar (Nix 2.1).
 const OLDEST_MINOR: u64 = 5;
@@ -65,11 +62,12 @@ fn greeting(magic: u64, version: Version) -> Vec<u8> {
 pub async fn read_server_greeting<R: AsyncRead + Unpin>(
     reader: &mut WireReader<R>,
 ) -> Result<Version, ProtocolError> {
-    reader.skip_to_magic(SERVER_MAGIC, NOISE_LIMIT).await?;
+    reader.skip_to_magic("serve", SERVER_MAGIC, NOISE_LIMIT).await?;
     let word = reader.u64("the server's version").await?;
     let (major, minor) = (word >> 8, word & 0xff);
     if major != 2 || minor < OLDEST_MINOR {
-        return Err(ProtocolError::UnsupportedVersion { major, minor });
+        let (protocol, needed) = ("serve", "2.5 or a later 2.x");
+        return Err(ProtocolError::UnsupportedVersion { protocol, needed, major, minor });
     }
     let minor = u8::try_from(minor).unwrap_or(u8::MAX);
     Ok(Version { minor }.min(Version::OURS))

@@ -1,14 +1,15 @@
-//! The replies that have a form of their own, and the pieces of metadata that requests share.
+//! The replies that have a form of their own.
 
 use std::collections::BTreeSet;
 
-use ncc_store::{NarHash, PathInfo, StoreDir, StorePath, StorePathSet};
+use ncc_store::{PathInfo, StoreDir, StorePath, StorePathSet};
 use tokio::io::AsyncRead;
 
 use super::Version;
 use crate::{
     ProtocolError,
-    wire::{SIGNATURE_LIMIT, WireReader, WireWrite as _},
+    path_info::{put_content_address, put_signatures, read_content_address, read_nar_hash, read_signatures},
+    wire::{WireReader, WireWrite as _},
 };
 
 /// The minor version that added NAR hash, content address and signatures to path infos.
@@ -108,55 +109,4 @@ pub async fn read_added<R: AsyncRead + Unpin>(reader: &mut WireReader<R>) -> Res
         1 => Ok(()),
         found => Err(ProtocolError::Unexpected { what: "the answer to an added path", expected: "1", found }),
     }
-}
-
-pub(super) fn put_signatures(info: &PathInfo, bytes: &mut Vec<u8>) {
-    bytes.put_u64(info.signatures.len() as u64);
-    for signature in &info.signatures {
-        bytes.put_bytes(signature.to_string().as_bytes());
-    }
-}
-
-pub(super) async fn read_nar_hash<R: AsyncRead + Unpin>(
-    reader: &mut WireReader<R>,
-) -> Result<NarHash, ProtocolError> {
-    let what = "the NAR hash";
-    let text = reader.text(what).await?;
-    NarHash::parse(&text)
-        .map_err(|source| ProtocolError::about(what, &text, || ProtocolError::Hash { what, source }))
-}
-
-/// Whatever is no signature is left out: see [`PathInfo::set_signatures`].
-pub(super) async fn read_signatures<R: AsyncRead + Unpin>(
-    reader: &mut WireReader<R>,
-    info: &mut PathInfo,
-) -> Result<(), ProtocolError> {
-    let count = reader.count("the signatures").await?;
-    let mut texts = Vec::new();
-    for _ in 0..count {
-        let bytes = reader.bytes("a signature", SIGNATURE_LIMIT).await?;
-        texts.extend(str::from_utf8(&bytes).map(str::to_owned));
-    }
-    info.set_signatures(texts.iter().map(String::as_str));
-    Ok(())
-}
-
-pub(super) fn put_content_address(info: &PathInfo, bytes: &mut Vec<u8>) {
-    match info.content_address {
-        Some(address) => bytes.put_bytes(address.to_string().as_bytes()),
-        None => bytes.put_u64(0),
-    }
-}
-
-pub(super) async fn read_content_address<R: AsyncRead + Unpin>(
-    reader: &mut WireReader<R>,
-) -> Result<Option<ncc_store::ContentAddress>, ProtocolError> {
-    let what = "the content address";
-    let text = reader.text(what).await?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|source| {
-        ProtocolError::about(what, &text, || ProtocolError::ContentAddress { what, source })
-    })
 }

@@ -3,9 +3,9 @@
 use ncc_store::{Outputs, PathInfo, StoreDir, StorePath, ValidityQuery};
 use tokio::io::AsyncRead;
 
-use super::reply::{read_content_address, read_nar_hash, read_signatures};
 use crate::{
     ProtocolError,
+    path_info::{put_registration, read_metadata},
     wire::{WireReader, WireWrite as _},
 };
 
@@ -91,15 +91,7 @@ impl Request {
     /// `ultimate` is written as false whatever it is: having been built on one machine says nothing on another.
     pub fn encode_add(info: &PathInfo, store_dir: &StoreDir, bytes: &mut Vec<u8>) {
         bytes.put_u64(ADD_TO_STORE_NAR);
-        bytes.put_path(store_dir, &info.path);
-        bytes.put_optional_path(store_dir, info.deriver.as_ref());
-        bytes.put_bytes(info.nar_hash.to_base16().as_bytes());
-        bytes.put_paths(store_dir, &info.references);
-        bytes.put_u64(u64::try_from(info.registration_time).unwrap_or(0));
-        bytes.put_u64(info.nar_size);
-        bytes.put_u64(0);
-        super::reply::put_signatures(info, bytes);
-        super::reply::put_content_address(info, bytes);
+        put_registration(info, store_dir, bytes);
     }
 
     /// Reads the next request; `None` where the client has ended.
@@ -133,37 +125,16 @@ impl Request {
                     paths: reader.paths("roots of a closure", store_dir).await?,
                 }
             }
-            ADD_TO_STORE_NAR => Self::AddToStoreNar { info: Box::new(read_add(reader, store_dir).await?) },
+            ADD_TO_STORE_NAR => {
+                let path = reader.path("the path to add", store_dir).await?;
+                let info = Box::new(read_metadata(reader, store_dir, path).await?);
+                if info.nar_size == 0 {
+                    let what = "the NAR size";
+                    return Err(ProtocolError::Unexpected { what, expected: "more", found: 0 });
+                }
+                Self::AddToStoreNar { info }
+            }
             command => Self::Other { command },
         }))
     }
-}
-
-async fn read_add<R: AsyncRead + Unpin>(
-    reader: &mut WireReader<R>,
-    store_dir: &StoreDir,
-) -> Result<PathInfo, ProtocolError> {
-    let path = reader.path("the path to add", store_dir).await?;
-    let deriver = reader.optional_path("the deriver", store_dir).await?;
-    let nar_hash = read_nar_hash(reader).await?;
-    let references = reader.paths("the references", store_dir).await?;
-    let time = reader.u64("the registration time").await?;
-    let limit = i64::MAX.unsigned_abs();
-    let registration_time = i64::try_from(time).map_err(|_| ProtocolError::TooLarge {
-        what: "the registration time",
-        announced: time,
-        limit,
-    })?;
-    let nar_size = reader.u64("the NAR size").await?;
-    if nar_size == 0 {
-        return Err(ProtocolError::Unexpected { what: "the NAR size", expected: "more", found: 0 });
-    }
-    let mut info = PathInfo::new(path, nar_hash, nar_size);
-    info.deriver = deriver;
-    info.references = references.into_iter().collect();
-    info.registration_time = registration_time;
-    info.ultimate = reader.u64("the ultimate flag").await? != 0;
-    read_signatures(reader, &mut info).await?;
-    info.content_address = read_content_address(reader).await?;
-    Ok(info)
 }

@@ -187,14 +187,19 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
         Ok(self.buffer.split_to(size).freeze())
     }
 
-    /// Skips everything before the eight bytes of `magic`, and those. Gives what was skipped.
+    /// Skips everything before the eight bytes of `magic`, which opens `protocol`, and those. Gives what was skipped.
     ///
     /// Login shells print greetings, quotas and warnings before the program starts. Up to `limit` bytes of that are
     /// passed over.
     ///
     /// # Errors
     /// [`ProtocolError::NoGreeting`] if the magic does not come within `limit` bytes or before the end.
-    pub async fn skip_to_magic(&mut self, magic: u64, limit: usize) -> Result<Vec<u8>, ProtocolError> {
+    pub async fn skip_to_magic(
+        &mut self,
+        protocol: &'static str,
+        magic: u64,
+        limit: usize,
+    ) -> Result<Vec<u8>, ProtocolError> {
         let magic = magic.to_le_bytes();
         loop {
             if let Some(start) = memchr::memmem::find(&self.buffer, &magic) {
@@ -218,7 +223,7 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
                 };
             if ended {
                 let shown = self.buffer.get(..limit.min(self.buffer.len())).unwrap_or_default();
-                return Err(ProtocolError::NoGreeting { noise: printable(shown) });
+                return Err(ProtocolError::NoGreeting { protocol, noise: printable(shown) });
             }
         }
     }
@@ -269,7 +274,7 @@ mod tests {
         for cut in 0..wire.len() {
             let (first, second) = wire.split_at(cut);
             let mut reader = WireReader::new(tokio::io::AsyncReadExt::chain(first, second));
-            assert_eq!(reader.skip_to_magic(0x5452_eecb, 100).await.unwrap(), b"Welcome!\r\n");
+            assert_eq!(reader.skip_to_magic("serve", 0x5452_eecb, 100).await.unwrap(), b"Welcome!\r\n");
             assert_eq!(reader.u64("rest").await.unwrap(), 0x0707_0707_0707_0707);
         }
     }
@@ -278,19 +283,19 @@ mod tests {
     async fn what_comes_behind_the_magic_is_no_noise_however_much_it_is() {
         let wire = [&0x5452_eecb_u64.to_le_bytes()[..], &vec![7; 100_000]].concat();
         let mut reader = WireReader::new(&wire[..]);
-        assert!(reader.skip_to_magic(0x5452_eecb, 1000).await.unwrap().is_empty());
+        assert!(reader.skip_to_magic("serve", 0x5452_eecb, 1000).await.unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn endless_noise_is_bounded() {
         let mut reader = WireReader::new(tokio::io::repeat(b'x'));
-        let error = reader.skip_to_magic(0x5452_eecb, 1000).await.unwrap_err();
+        let error = reader.skip_to_magic("serve", 0x5452_eecb, 1000).await.unwrap_err();
         assert!(error.to_string().len() < 3000, "{error}");
     }
 
     #[tokio::test]
     async fn escape_sequences_in_noise_are_made_harmless() {
-        let error = WireReader::new(&b"\x1b[2Jgone"[..]).skip_to_magic(1, 100).await.unwrap_err();
+        let error = WireReader::new(&b"\x1b[2Jgone"[..]).skip_to_magic("serve", 1, 100).await.unwrap_err();
         assert!(!error.to_string().contains('\x1b'), "{error}");
         assert!(error.to_string().contains("gone"), "{error}");
     }

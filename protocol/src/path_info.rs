@@ -1,0 +1,106 @@
+//! Path infos as both protocols write them.
+//!
+//! Whole, with its path in front, a path info opens the serve protocol's AddToStoreNar, the daemon's AddToStoreNar and each
+//! path of AddMultipleToStore; without the path it answers the daemon's QueryPathInfo. The serve protocol's QueryPathInfos
+//! has an order of its own, of the same fields.
+
+use ncc_store::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
+use tokio::io::AsyncRead;
+
+use crate::{
+    ProtocolError,
+    wire::{SIGNATURE_LIMIT, WireReader, WireWrite as _},
+};
+
+/// Appends a path and its metadata, for a store that is to register it.
+///
+/// `ultimate` is written as false whatever it is: having been built on one machine says nothing on another.
+pub(crate) fn put_registration(info: &PathInfo, store_dir: &StoreDir, bytes: &mut Vec<u8>) {
+    bytes.put_path(store_dir, &info.path);
+    bytes.put_optional_path(store_dir, info.deriver.as_ref());
+    bytes.put_bytes(info.nar_hash.to_base16().as_bytes());
+    bytes.put_paths(store_dir, &info.references);
+    bytes.put_u64(u64::try_from(info.registration_time).unwrap_or(0));
+    bytes.put_u64(info.nar_size);
+    bytes.put_u64(0);
+    put_signatures(info, bytes);
+    put_content_address(info, bytes);
+}
+
+/// Reads the metadata of `path`.
+pub(crate) async fn read_metadata<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+    store_dir: &StoreDir,
+    path: StorePath,
+) -> Result<PathInfo, ProtocolError> {
+    let deriver = reader.optional_path("the deriver", store_dir).await?;
+    let nar_hash = read_nar_hash(reader).await?;
+    let references = reader.paths("the references", store_dir).await?;
+    let time = reader.u64("the registration time").await?;
+    let limit = i64::MAX.unsigned_abs();
+    let registration_time = i64::try_from(time).map_err(|_| ProtocolError::TooLarge {
+        what: "the registration time",
+        announced: time,
+        limit,
+    })?;
+    let nar_size = reader.u64("the NAR size").await?;
+    let mut info = PathInfo::new(path, nar_hash, nar_size);
+    info.deriver = deriver;
+    info.references = references.into_iter().collect();
+    info.registration_time = registration_time;
+    info.ultimate = reader.u64("the ultimate flag").await? != 0;
+    read_signatures(reader, &mut info).await?;
+    info.content_address = read_content_address(reader).await?;
+    Ok(info)
+}
+
+pub(crate) fn put_signatures(info: &PathInfo, bytes: &mut Vec<u8>) {
+    bytes.put_u64(info.signatures.len() as u64);
+    for signature in &info.signatures {
+        bytes.put_bytes(signature.to_string().as_bytes());
+    }
+}
+
+pub(crate) async fn read_nar_hash<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+) -> Result<NarHash, ProtocolError> {
+    let what = "the NAR hash";
+    let text = reader.text(what).await?;
+    NarHash::parse(&text)
+        .map_err(|source| ProtocolError::about(what, &text, || ProtocolError::Hash { what, source }))
+}
+
+/// Whatever is no signature is left out: see [`PathInfo::set_signatures`].
+pub(crate) async fn read_signatures<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+    info: &mut PathInfo,
+) -> Result<(), ProtocolError> {
+    let count = reader.count("the signatures").await?;
+    let mut texts = Vec::new();
+    for _ in 0..count {
+        let bytes = reader.bytes("a signature", SIGNATURE_LIMIT).await?;
+        texts.extend(str::from_utf8(&bytes).map(str::to_owned));
+    }
+    info.set_signatures(texts.iter().map(String::as_str));
+    Ok(())
+}
+
+pub(crate) fn put_content_address(info: &PathInfo, bytes: &mut Vec<u8>) {
+    match info.content_address {
+        Some(address) => bytes.put_bytes(address.to_string().as_bytes()),
+        None => bytes.put_u64(0),
+    }
+}
+
+pub(crate) async fn read_content_address<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+) -> Result<Option<ContentAddress>, ProtocolError> {
+    let what = "the content address";
+    let text = reader.text(what).await?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|source| {
+        ProtocolError::about(what, &text, || ProtocolError::ContentAddress { what, source })
+    })
+}
