@@ -37,7 +37,7 @@
 //! | [`HostArgument`], [`Target`], [`TargetParams`] | what a user wrote: `ssh://alice@[2001:db8::1]:2200?compress=true`, and all older spellings |
 //! | [`RemoteCommand`] | a program and its arguments; quoting for the login shell on the other side; looking for a program in several places |
 //! | [`Transport`], [`Channel`], [`ChannelControl`], [`Exit`] | what a transport is |
-//! | [`parse_ssh_options`], [`Compression`], [`KeepAlive`] | what every SSH transport is told in the same words |
+//! | [`parse_ssh_options`], [`Compression`], [`KeepAlive`], [`PinnedHostKey`] | what every SSH transport is told in the same words |
 //! | [`Failure`], [`FailureKind`] | why a host was not reached, and what a person can do |
 //! | [`StderrTail`], [`sanitize_line`] | a peer's messages, bounded and made harmless |
 //! | [`LocalProcess`] | the transport of `localhost` |
@@ -60,6 +60,7 @@ mod command;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 mod error;
+mod host_key;
 mod local;
 mod process;
 mod ssh_options;
@@ -71,6 +72,7 @@ pub use command::RemoteCommand;
 pub use error::{Failure, FailureKind, TransportError};
 /// The future type of the object-safe traits here.
 pub use futures_core::future::BoxFuture;
+pub use host_key::{PinnedHostKey, PinnedHostKeyError};
 pub use local::LocalProcess;
 pub use ssh_options::{
     Compression, KeepAlive, SshOption, SshOptionsError, parse_ssh_options, ssh_options_in,
