@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // What is signed is the NAR, which `ncc-nar` makes; here some bytes stand in for it.
     let mut info = PathInfo::new(path, NarHash::of(&content), content.len() as u64);
     info.content_address = Some(address);
-    let secret = SecretKey::from_seed("example.org-1", &[7; 32]);
+    let secret = SecretKey::from_seed("example.org-1", &[7; 32])?;
     info.sign(&store_dir, &secret);
     let trusted: PublicKey = secret.public_key().to_string().parse()?;
     println!("signatures: {:?}", info.signatures);

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Hash, HashAlgorithm, HashError, StoreDir, StorePath, StorePathError, StorePathSet, hash::NarHash,
+    Escaped, Hash, HashAlgorithm, HashError, StoreDir, StorePath, StorePathError, StorePathSet, hash::NarHash,
 };
 
 /// What is hashed to address an object by its content.
@@ -34,13 +34,13 @@ pub struct ContentAddress {
 #[non_exhaustive]
 pub enum ContentAddressError {
     /// Neither `text:` nor `fixed:`.
-    #[error("'{text}' is no content address")]
+    #[error("'{}' is not a content address", Escaped::new(text))]
     Malformed {
         /// The text.
         text: String,
     },
     /// The hash in it cannot be read.
-    #[error("content address '{text}' has a bad hash")]
+    #[error("content address '{}' has a bad hash", Escaped::new(text))]
     Hash {
         /// The whole text.
         text: String,
@@ -49,7 +49,7 @@ pub enum ContentAddressError {
         source: HashError,
     },
     /// This kind of content address cannot have these references.
-    #[error("content address '{text}' allows no such references")]
+    #[error("content address '{}' allows no such references", Escaped::new(text))]
     References {
         /// The content address.
         text: String,

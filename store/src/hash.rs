@@ -3,10 +3,10 @@
 
 use std::{fmt, io, str::FromStr};
 
-use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
-use md5::Digest as _;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use sha2::Digest as _;
 
-use crate::nix32;
+use crate::{Escaped, base64, nix32};
 
 /// Which function made a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,19 +71,19 @@ impl fmt::Display for HashAlgorithm {
 #[non_exhaustive]
 pub enum HashError {
     /// The part before `:` or `-` names no algorithm.
-    #[error("'{text}' is no hash algorithm")]
+    #[error("'{}' is not a hash algorithm", Escaped::new(text))]
     UnknownAlgorithm {
         /// What stood there.
         text: String,
     },
     /// No `algorithm:` prefix where one is needed.
-    #[error("hash '{text}' does not say its algorithm")]
+    #[error("hash '{}' does not name its algorithm", Escaped::new(text))]
     MissingAlgorithm {
         /// The whole text.
         text: String,
     },
     /// The digits fit none of the bases, by count or by character.
-    #[error("'{text}' is no {algorithm} hash in base 16, 32 or 64")]
+    #[error("'{}' is not a {algorithm} hash in base 16, 32 or 64", Escaped::new(text))]
     BadDigits {
         /// The algorithm whose length was expected.
         algorithm: HashAlgorithm,
@@ -110,12 +110,14 @@ pub struct Hash {
 impl Hash {
     /// Takes raw bytes; `None` if their number is not the algorithm's.
     pub fn from_bytes(algorithm: HashAlgorithm, raw: &[u8]) -> Option<Self> {
-        if raw.len() != algorithm.size() {
-            return None;
-        }
+        (raw.len() == algorithm.size()).then(|| Self::of_digest(algorithm, raw))
+    }
+
+    /// Takes as many bytes as the algorithm has.
+    pub(crate) fn of_digest(algorithm: HashAlgorithm, digest: &[u8]) -> Self {
         let mut bytes = [0; 64];
-        bytes.get_mut(..raw.len())?.copy_from_slice(raw);
-        Some(Self { algorithm, bytes })
+        bytes.iter_mut().zip(digest).for_each(|(place, byte)| *place = *byte);
+        Self { algorithm, bytes }
     }
 
     /// The algorithm.
@@ -140,7 +142,7 @@ impl Hash {
 
     /// The SRI form, `sha256-<base64>`.
     pub fn to_sri(&self) -> String {
-        format!("{}-{}", self.algorithm, BASE64.encode(self.as_bytes()))
+        format!("{}-{}", self.algorithm, base64::encode(self.as_bytes()))
     }
 
     /// Reads digits whose algorithm is known; the base is told by their number, as Nix does.
@@ -148,27 +150,18 @@ impl Hash {
     /// # Errors
     /// [`HashError::BadDigits`].
     pub fn parse_digits(algorithm: HashAlgorithm, text: &str) -> Result<Self, HashError> {
-        let bad = || HashError::BadDigits { algorithm, text: text.to_owned() };
         let size = algorithm.size();
-        if text.len() == size * 2 {
-            let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| bad())?;
-            Self::from_bytes(algorithm, &bytes).ok_or_else(bad)
+        let bytes = if text.len() == size * 2 {
+            HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
         } else if text.len() == nix32::encoded_len(size) {
-            let hash = match size {
-                16 => nix32::decode::<16>(text).and_then(|b| Self::from_bytes(algorithm, &b)),
-                20 => nix32::decode::<20>(text).and_then(|b| Self::from_bytes(algorithm, &b)),
-                32 => nix32::decode::<32>(text).and_then(|b| Self::from_bytes(algorithm, &b)),
-                _ => nix32::decode::<64>(text).and_then(|b| Self::from_bytes(algorithm, &b)),
-            };
-            hash.ok_or_else(bad)
+            nix32::decode(text)
         } else {
-            decode_base64(text).and_then(|bytes| Self::from_bytes(algorithm, &bytes)).ok_or_else(bad)
-        }
+            base64::decode(text)
+        };
+        bytes
+            .and_then(|bytes| Self::from_bytes(algorithm, &bytes))
+            .ok_or_else(|| HashError::BadDigits { algorithm, text: text.to_owned() })
     }
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    BASE64_NOPAD.decode(text.trim_end_matches('=').as_bytes()).ok()
 }
 
 /// `algorithm:digits` in any base, or SRI.
@@ -183,7 +176,7 @@ impl FromStr for Hash {
             return Err(HashError::MissingAlgorithm { text: text.to_owned() });
         };
         let algorithm: HashAlgorithm = algorithm.parse()?;
-        decode_base64(digits)
+        base64::decode(digits)
             .and_then(|bytes| Self::from_bytes(algorithm, &bytes))
             .ok_or_else(|| HashError::BadDigits { algorithm, text: digits.to_owned() })
     }
@@ -259,10 +252,7 @@ impl TryFrom<Hash> for NarHash {
 
 impl From<NarHash> for Hash {
     fn from(hash: NarHash) -> Self {
-        let mut bytes = [0; 64];
-        let (front, _) = bytes.split_at_mut(32);
-        front.copy_from_slice(&hash.0);
-        Self { algorithm: HashAlgorithm::Sha256, bytes }
+        Self::of_digest(HashAlgorithm::Sha256, &hash.0)
     }
 }
 
@@ -284,76 +274,6 @@ impl fmt::Display for NarHash {
 impl fmt::Debug for NarHash {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "NarHash({})", self.to_nix32())
-    }
-}
-
-/// Hashes a stream of bytes; also a [`io::Write`], so that an encoder can write into it.
-#[derive(Clone)]
-pub struct Hasher(HasherState);
-
-#[derive(Clone)]
-enum HasherState {
-    Md5(md5::Md5),
-    Sha1(sha1::Sha1),
-    Sha256(sha2::Sha256),
-    Sha512(sha2::Sha512),
-}
-
-impl Hasher {
-    /// A hasher, or `None` for an algorithm that can only be carried (blake3).
-    pub fn new(algorithm: HashAlgorithm) -> Option<Self> {
-        Some(Self(match algorithm {
-            HashAlgorithm::Md5 => HasherState::Md5(md5::Md5::new()),
-            HashAlgorithm::Sha1 => HasherState::Sha1(sha1::Sha1::new()),
-            HashAlgorithm::Sha256 => HasherState::Sha256(sha2::Sha256::new()),
-            HashAlgorithm::Sha512 => HasherState::Sha512(sha2::Sha512::new()),
-            HashAlgorithm::Blake3 => return None,
-        }))
-    }
-
-    /// Takes more bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.0 {
-            HasherState::Md5(state) => state.update(bytes),
-            HasherState::Sha1(state) => state.update(bytes),
-            HasherState::Sha256(state) => state.update(bytes),
-            HasherState::Sha512(state) => state.update(bytes),
-        }
-    }
-
-    /// The hash of all bytes taken.
-    pub fn finish(self) -> Hash {
-        let mut bytes = [0; 64];
-        let algorithm = match self.0 {
-            HasherState::Md5(state) => fill(&mut bytes, &state.finalize(), HashAlgorithm::Md5),
-            HasherState::Sha1(state) => fill(&mut bytes, &state.finalize(), HashAlgorithm::Sha1),
-            HasherState::Sha256(state) => fill(&mut bytes, &state.finalize(), HashAlgorithm::Sha256),
-            HasherState::Sha512(state) => fill(&mut bytes, &state.finalize(), HashAlgorithm::Sha512),
-        };
-        Hash { algorithm, bytes }
-    }
-}
-
-fn fill(into: &mut [u8; 64], digest: &[u8], algorithm: HashAlgorithm) -> HashAlgorithm {
-    let (front, _) = into.split_at_mut(digest.len());
-    front.copy_from_slice(digest);
-    algorithm
-}
-
-impl fmt::Debug for Hasher {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Hasher")
-    }
-}
-
-impl io::Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -436,17 +356,5 @@ mod tests {
     #[case::not_ascii("sha256:ä")]
     fn anything_else_is_no_nar_hash(#[case] text: &str) {
         assert!(NarHash::parse(text).is_err());
-    }
-
-    #[test]
-    fn hashers_agree_with_known_digests() {
-        for (algorithm, expected) in [
-            (HashAlgorithm::Md5, "d41d8cd98f00b204e9800998ecf8427e"),
-            (HashAlgorithm::Sha1, "da39a3ee5e6b4b0d3255bfef95601890afd80709"),
-            (HashAlgorithm::Sha256, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
-        ] {
-            assert_eq!(Hasher::new(algorithm).unwrap().finish().to_base16(), expected);
-        }
-        assert_eq!(Hasher::new(HashAlgorithm::Sha512).unwrap().finish().to_base16().len(), 128);
     }
 }

@@ -26,11 +26,19 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod base64;
+#[cfg(feature = "traits")]
 mod capability;
 mod content_address;
+#[cfg(feature = "derivations")]
 mod derivation;
 mod error;
+mod escape;
 mod hash;
+#[cfg(feature = "hashing")]
+mod hasher;
+#[cfg(feature = "signing")]
+mod keys;
 pub mod nix32;
 mod path_info;
 mod path_set;
@@ -39,14 +47,21 @@ mod store_path;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 
+#[cfg(feature = "traits")]
 pub use capability::{Destination, Nar, NarBody, NarStream, Outcome, Outputs, Source, ValidityQuery};
 pub use content_address::{ContentAddress, ContentAddressError, ContentMethod, make_store_path};
+#[cfg(feature = "derivations")]
 pub use derivation::{
     Derivation, DerivationError, DerivationOutput, ModuloCache, OutputsError, WantedOutputs,
 };
 pub use error::{Cause, StoreError};
-pub use hash::{Hash, HashAlgorithm, HashError, Hasher, NarHash, NarHasher};
+pub use escape::Escaped;
+pub use hash::{Hash, HashAlgorithm, HashError, NarHash, NarHasher};
+#[cfg(feature = "hashing")]
+pub use hasher::Hasher;
+#[cfg(feature = "signing")]
+pub use keys::{PublicKey, SecretKey};
 pub use path_info::PathInfo;
 pub use path_set::StorePathSet;
-pub use signature::{PublicKey, SecretKey, Signature, SignatureError};
+pub use signature::{Signature, SignatureError};
 pub use store_path::{StoreDir, StorePath, StorePathError};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{ContentAddress, NarHash, PublicKey, SecretKey, Signature, StoreDir, StorePath, StorePathSet};
+use crate::{ContentAddress, NarHash, Signature, StoreDir, StorePath, StorePathSet};
 
 /// The metadata of one valid path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub struct PathInfo {
     pub ultimate: bool,
     /// Signatures over [`PathInfo::fingerprint`], sorted.
     pub signatures: Vec<Signature>,
+    /// How many texts stood where signatures belong without being any. They were left out when this was read, which
+    /// is worth a word if the path then lacks a signature.
+    pub malformed_signatures: u32,
     /// The claim that the path follows from its content.
     pub content_address: Option<ContentAddress>,
 }
@@ -40,6 +43,7 @@ impl PathInfo {
             registration_time: 0,
             ultimate: false,
             signatures: Vec::new(),
+            malformed_signatures: 0,
             content_address: None,
         }
     }
@@ -49,11 +53,25 @@ impl PathInfo {
         self.references.iter().filter(move |reference| **reference != self.path)
     }
 
-    /// Reads signature texts, leaving out those that no key can have made.
+    /// Takes signatures as text, leaving out those that no key can have made, and counts these in
+    /// [`PathInfo::malformed_signatures`].
     ///
-    /// Stores written by Nix up to 2.33 may hold such texts, and from 2.34 on a server ends the connection over one.
-    pub fn set_signatures<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) {
-        self.signatures = texts.into_iter().filter_map(|text| text.parse().ok()).collect();
+    /// Stores written by Nix up to 2.33 may hold such texts, and from 2.34 on Nix fails over each of them.
+    pub fn set_signatures<T: AsRef<[u8]>>(&mut self, texts: impl IntoIterator<Item = T>) {
+        let parsed = texts.into_iter().map(|text| str::from_utf8(text.as_ref()).ok()?.parse().ok());
+        self.take_signatures(parsed);
+    }
+
+    /// Takes signatures that have been parsed one by one, `None` for a text that is none.
+    pub fn take_signatures(&mut self, parsed: impl IntoIterator<Item = Option<Signature>>) {
+        self.malformed_signatures = 0;
+        self.signatures.clear();
+        for signature in parsed {
+            match signature {
+                Some(signature) => self.signatures.push(signature),
+                None => self.malformed_signatures = self.malformed_signatures.saturating_add(1),
+            }
+        }
         self.signatures.sort_unstable();
         self.signatures.dedup();
     }
@@ -69,20 +87,6 @@ impl PathInfo {
         text
     }
 
-    /// Adds a signature by `key`.
-    pub fn sign(&mut self, store_dir: &StoreDir, key: &SecretKey) {
-        let signature = key.sign(&self.fingerprint(store_dir));
-        if let Err(place) = self.signatures.binary_search(&signature) {
-            self.signatures.insert(place, signature);
-        }
-    }
-
-    /// Whether one of `keys` signed this path.
-    pub fn is_signed_by(&self, store_dir: &StoreDir, keys: &[PublicKey]) -> bool {
-        let fingerprint = self.fingerprint(store_dir);
-        self.signatures.iter().any(|signature| keys.iter().any(|key| key.verifies(&fingerprint, signature)))
-    }
-
     /// Whether the content address, if there is one, gives this very path. (Not whether the content does.)
     pub fn content_address_gives_path(&self, store_dir: &StoreDir) -> bool {
         self.content_address.is_none_or(|address| {
@@ -95,7 +99,26 @@ impl PathInfo {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// The form of the database: texts with blanks between them, which Nix takes apart at every blank.
+        #[test]
+        fn signatures_survive_the_database(texts in proptest::collection::vec("\\PC{0,9}|[ -~\n\t]{0,9}", 0..9)) {
+            let path = StorePath::from_base_name("z3pqd9sdvhirl23r5ialzjlvfdhczsyy-a").unwrap();
+            let mut sent = PathInfo::new(path, NarHash::new([0; 32]), 96);
+            sent.set_signatures(texts.iter().map(|name| format!("{name}:{}", "A".repeat(86))));
+            prop_assert_eq!(sent.signatures.is_empty(), sent.malformed_signatures as usize == texts.len());
+            let words: Vec<_> = sent.signatures.iter().map(ToString::to_string).collect();
+            let column = words.join(" ");
+            let mut read = sent.clone();
+            read.set_signatures(column.split_ascii_whitespace());
+            prop_assert_eq!(&read.signatures, &sent.signatures);
+            prop_assert_eq!(read.malformed_signatures, 0);
+        }
+    }
 
     #[test]
     fn the_fingerprint_is_the_one_that_nix_signs() {
@@ -110,19 +133,16 @@ mod tests {
              sha256:0vd294lg9dlsich4qhkd56jy8xylmyh5maj9hqcpv2cl7yn8qn4c;160;\
              /nix/store/01xbv2rln7hn9y2g2pkf9dsardfc9xxn-b,/nix/store/z3pqd9sdvhirl23r5ialzjlvfdhczsyy-a"
         );
-        let key = SecretKey::from_seed("k", &[1; 32]);
-        info.sign(&StoreDir::default(), &key);
-        assert!(info.is_signed_by(&StoreDir::default(), &[key.public_key()]));
-        info.nar_size = 168;
-        assert!(!info.is_signed_by(&StoreDir::default(), &[key.public_key()]));
     }
 
     #[test]
     fn texts_that_are_no_signatures_are_left_out() {
         let path = StorePath::from_base_name("z3pqd9sdvhirl23r5ialzjlvfdhczsyy-a").unwrap();
         let mut info = PathInfo::new(path, NarHash::new([0; 32]), 96);
-        let good = SecretKey::from_seed("k", &[1; 32]).sign("x").to_string();
+        let good = Signature::new("k", [1; 64]).unwrap().to_string();
         info.set_signatures(["corrupt", &good, "", &good]);
-        assert_eq!(info.signatures.len(), 1);
+        assert_eq!((info.signatures.len(), info.malformed_signatures), (1, 2));
+        info.set_signatures([&good]);
+        assert_eq!((info.signatures.len(), info.malformed_signatures), (1, 0));
     }
 }

@@ -1,22 +1,29 @@
-//! Ed25519 signatures over the fingerprint of a path, and the keys that make and check them.
+//! Signatures in their text form, `name:base64`.
 
 use std::{fmt, str::FromStr};
 
-use data_encoding::BASE64;
-use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+use crate::{Escaped, base64};
 
-/// Why a text is no key or signature.
+/// Why a text is not a signature or a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// No `name:` before the base 64.
+    /// No `name:` in front of the base 64.
     #[error("{what} has no key name before a colon")]
     MissingName {
         /// "signature", "public key" or "secret key".
         what: &'static str,
     },
+    /// The name of the key has a character outside of `!` to `~`, or a colon.
+    #[error("{what} has the key name '{}', which can only have visible ASCII characters", Escaped::new(name))]
+    BadName {
+        /// "signature", "public key" or "secret key".
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
     /// Not base 64, or not as many bytes as it must have.
-    #[error("{what} '{name}' is not {expected} bytes in base 64")]
+    #[error("{what} '{}' is not {expected} bytes in base 64", Escaped::new(name))]
     BadBytes {
         /// "signature", "public key" or "secret key".
         what: &'static str,
@@ -25,8 +32,8 @@ pub enum SignatureError {
         /// Bytes it must have.
         expected: usize,
     },
-    /// The bytes are no point of the curve, or the two halves of a secret key do not belong together.
-    #[error("{what} '{name}' is not a key of Ed25519")]
+    /// The bytes are not a point of the curve, or the two halves of a secret key do not belong together.
+    #[error("{what} '{}' is not an Ed25519 key", Escaped::new(name))]
     BadKey {
         /// "public key" or "secret key".
         what: &'static str,
@@ -35,20 +42,49 @@ pub enum SignatureError {
     },
 }
 
-fn split<const N: usize>(what: &'static str, text: &str) -> Result<(String, [u8; N]), SignatureError> {
-    let (name, encoded) = text
-        .split_once(':')
-        .filter(|(name, _)| !name.is_empty())
-        .ok_or(SignatureError::MissingName { what })?;
-    BASE64
-        .decode(encoded.as_bytes())
-        .ok()
+/// Checks the name of a key.
+///
+/// Nix checks nothing, but writes the signatures of a path into one column of its database with blanks between, and into
+/// one line each of other formats. From 2.34 on it refuses the whole path, and with it every garbage collection, if what it
+/// reads there is not a signature. So a name can only have characters that separate nothing.
+pub(crate) fn check_key_name(what: &'static str, name: &str) -> Result<(), SignatureError> {
+    if name.is_empty() {
+        Err(SignatureError::MissingName { what })
+    } else if name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') {
+        Ok(())
+    } else {
+        Err(SignatureError::BadName { what, name: name.to_owned() })
+    }
+}
+
+/// Takes `name:base64` apart.
+pub(crate) fn split<'a, const N: usize>(
+    what: &'static str,
+    text: &'a str,
+) -> Result<(&'a str, [u8; N]), SignatureError> {
+    let (name, encoded) = text.split_once(':').ok_or(SignatureError::MissingName { what })?;
+    check_key_name(what, name)?;
+    base64::decode(encoded)
         .and_then(|bytes| bytes.try_into().ok())
-        .map(|bytes| (name.to_owned(), bytes))
+        .map(|bytes| (name, bytes))
         .ok_or_else(|| SignatureError::BadBytes { what, name: name.to_owned(), expected: N })
 }
 
-/// A detached signature, `name:base64`.
+/// A detached Ed25519 signature, `name:base64`.
+///
+/// Read as leniently as Nix does (base 64 without padding), and always written in the one canonical form, which has no
+/// blank: so the signatures of a path can be joined by blanks, as in the database, and taken apart again.
+///
+/// ```
+/// use ncc_store::Signature;
+///
+/// let base64 = "A".repeat(86);
+/// let signature: Signature = format!("cache.example.org-1:{base64}").parse()?;
+/// assert_eq!(signature.key_name(), "cache.example.org-1");
+/// assert_eq!(signature.to_string(), format!("cache.example.org-1:{base64}=="));
+/// assert!(format!("two words:{base64}").parse::<Signature>().is_err());
+/// # Ok::<(), ncc_store::SignatureError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signature {
     key_name: Box<str>,
@@ -56,9 +92,29 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// The name of the key that made it.
+    /// Puts a signature together.
+    ///
+    /// # Errors
+    /// [`SignatureError::MissingName`], [`SignatureError::BadName`].
+    pub fn new(key_name: &str, bytes: [u8; 64]) -> Result<Self, SignatureError> {
+        check_key_name("signature", key_name)?;
+        Ok(Self { key_name: key_name.into(), bytes })
+    }
+
+    /// With the name of a key, which has been checked.
+    #[cfg(feature = "signing")]
+    pub(crate) const fn unchecked(key_name: Box<str>, bytes: [u8; 64]) -> Self {
+        Self { key_name, bytes }
+    }
+
+    /// The name of the key that made it: one or more characters from `!` to `~`, no colon.
     pub fn key_name(&self) -> &str {
         &self.key_name
+    }
+
+    /// The signature proper.
+    pub const fn as_bytes(&self) -> &[u8; 64] {
+        &self.bytes
     }
 }
 
@@ -73,7 +129,7 @@ impl FromStr for Signature {
 
 impl fmt::Display for Signature {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:{}", self.key_name, BASE64.encode(&self.bytes))
+        write!(formatter, "{}:{}", self.key_name, base64::encode(&self.bytes))
     }
 }
 
@@ -83,114 +139,73 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// A key that checks signatures, `name:base64` of 32 bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicKey {
-    name: String,
-    key: VerifyingKey,
-}
-
-impl PublicKey {
-    /// The name signatures refer to.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Whether `signature` was made over `fingerprint` by the secret half of this key.
-    pub fn verifies(&self, fingerprint: &str, signature: &Signature) -> bool {
-        let bytes = ed25519_dalek::Signature::from_bytes(&signature.bytes);
-        *self.name == *signature.key_name && self.key.verify_strict(fingerprint.as_bytes(), &bytes).is_ok()
-    }
-}
-
-impl FromStr for PublicKey {
-    type Err = SignatureError;
-
-    fn from_str(text: &str) -> Result<Self, SignatureError> {
-        let (name, bytes) = split::<32>("public key", text)?;
-        match VerifyingKey::from_bytes(&bytes) {
-            Ok(key) => Ok(Self { name, key }),
-            Err(_) => Err(SignatureError::BadKey { what: "public key", name }),
-        }
-    }
-}
-
-impl fmt::Display for PublicKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:{}", self.name, BASE64.encode(self.key.as_bytes()))
-    }
-}
-
-/// A key that makes signatures: seed and public key, 64 bytes.
-pub struct SecretKey {
-    name: String,
-    key: SigningKey,
-}
-
-impl SecretKey {
-    /// Makes a key from a seed of 32 random bytes.
-    pub fn from_seed(name: &str, seed: &[u8; 32]) -> Self {
-        Self { name: name.to_owned(), key: SigningKey::from_bytes(seed) }
-    }
-
-    /// The half that may be shown.
-    pub fn public_key(&self) -> PublicKey {
-        PublicKey { name: self.name.clone(), key: self.key.verifying_key() }
-    }
-
-    /// Signs a fingerprint.
-    pub fn sign(&self, fingerprint: &str) -> Signature {
-        Signature {
-            key_name: self.name.as_str().into(),
-            bytes: self.key.sign(fingerprint.as_bytes()).to_bytes(),
-        }
-    }
-}
-
-impl FromStr for SecretKey {
-    type Err = SignatureError;
-
-    fn from_str(text: &str) -> Result<Self, SignatureError> {
-        let (name, bytes) = split::<64>("secret key", text.trim_end())?;
-        match SigningKey::from_keypair_bytes(&bytes) {
-            Ok(key) => Ok(Self { name, key }),
-            Err(_) => Err(SignatureError::BadKey { what: "secret key", name }),
-        }
-    }
-}
-
-/// Shows the name only.
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("SecretKey").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
     use super::*;
 
-    #[test]
-    fn a_signature_is_checked_against_key_name_and_text() {
-        let secret = SecretKey::from_seed("cache-1", &[7; 32]);
-        let public: PublicKey = secret.public_key().to_string().parse().unwrap();
-        let signature: Signature = secret.sign("1;/nix/store/x").to_string().parse().unwrap();
-        assert!(public.verifies("1;/nix/store/x", &signature));
-        assert!(!public.verifies("1;/nix/store/y", &signature));
-        let other = SecretKey::from_seed("cache-2", &[7; 32]).public_key();
-        assert!(!other.verifies("1;/nix/store/x", &signature));
+    #[rstest]
+    #[case::empty("")]
+    #[case::no_colon("nocolon")]
+    #[case::no_name(":AAAA")]
+    #[case::short("name:AAAA")]
+    #[case::not_base64("name:!")]
+    fn other_texts_are_refused(#[case] text: &str) {
+        assert!(text.parse::<Signature>().is_err(), "{text}");
     }
 
-    #[test]
-    fn signatures_without_a_colon_or_with_other_lengths_are_refused() {
-        for text in ["", "nocolon", ":AAAA", "name:AAAA", "name:!"] {
-            assert!(text.parse::<Signature>().is_err(), "{text}");
+    // One such signature in the database of Nix 2.34 ends every garbage collection of that machine.
+    #[rstest]
+    #[case::blank("a b")]
+    #[case::leading_blank(" a")]
+    #[case::newline("a\nSig")]
+    #[case::tab("a\tb")]
+    #[case::escape("\x1b[2Jgone")]
+    #[case::delete("a\x7f")]
+    #[case::nul("a\0b")]
+    #[case::not_ascii("schl\u{fc}ssel")]
+    #[case::other_blank("a\u{a0}b")]
+    fn a_key_name_that_could_be_read_as_something_else_is_refused(#[case] name: &str) {
+        let text = format!("{name}:{}", "A".repeat(86));
+        let error = text.parse::<Signature>().unwrap_err();
+        assert!(matches!(error, SignatureError::BadName { .. }), "{error}");
+        assert!(!error.to_string().contains(char::is_control), "{error}");
+        assert!(Signature::new(name, [0; 64]).is_err());
+    }
+
+    #[rstest]
+    #[case::padded("==")]
+    #[case::unpadded("")]
+    #[case::half_padded("=")]
+    #[case::newline("\n")]
+    #[case::junk_behind_the_end("=x")]
+    fn base_64_is_read_as_nix_reads_it(#[case] end: &str) {
+        let signature: Signature = format!("k:{}{end}", "A".repeat(86)).parse().unwrap();
+        assert_eq!(signature, Signature::new("k", [0; 64]).unwrap());
+        // Bits that belong to no byte.
+        let digits = "A".repeat(85);
+        assert_eq!(format!("k:{digits}P{end}").parse::<Signature>().unwrap(), signature);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_is_written_as_one_word_that_reads_the_same(
+            name in "\\PC{0,20}|[!-~]{1,20}|[ -~\n\t]{1,9}",
+            bytes: Vec<u8>,
+            padding in "=?=?",
+        ) {
+            let bytes = bytes.iter().copied().cycle().chain([0; 64]).take(64).collect::<Vec<_>>();
+            let encoded = base64::encode(&bytes);
+            let text = format!("{name}:{}{padding}", encoded.trim_end_matches('='));
+            if let Ok(signature) = text.parse::<Signature>() {
+                let written = signature.to_string();
+                prop_assert_eq!(written.split([' ', '\t', '\n', '\r']).count(), 1);
+                prop_assert_eq!(written.parse::<Signature>().unwrap(), signature);
+            } else {
+                prop_assert!(check_key_name("signature", &name).is_err() || name.contains(':'));
+            }
         }
-    }
-
-    #[test]
-    fn debug_does_not_show_the_secret() {
-        let shown = format!("{:?}", SecretKey::from_seed("k", &[9; 32]));
-        assert_eq!(shown, "SecretKey { name: \"k\", .. }");
     }
 }

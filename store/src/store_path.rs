@@ -2,7 +2,7 @@
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
-use crate::nix32;
+use crate::{Escaped, nix32};
 
 /// Characters of the digest part.
 const DIGEST_LENGTH: usize = 32;
@@ -14,7 +14,7 @@ const NAME_LIMIT: usize = 211;
 #[non_exhaustive]
 pub enum StorePathError {
     /// Not below the store directory in question.
-    #[error("path '{path}' is not in the store directory '{store_dir}'")]
+    #[error("path '{}' is not in the store directory '{}'", Escaped::new(path), Escaped::new(store_dir))]
     NotInStore {
         /// The text.
         path: String,
@@ -22,25 +22,25 @@ pub enum StorePathError {
         store_dir: String,
     },
     /// Below a store path, where exactly a store path is needed.
-    #[error("path '{path}' lies below a store path, it is not one itself")]
+    #[error("path '{}' is inside a store path, not a store path itself", Escaped::new(path))]
     BelowStorePath {
         /// The text.
         path: String,
     },
     /// The first 32 characters are no digest followed by `-`.
-    #[error("'{name}' does not begin with a digest of 32 characters and a dash")]
+    #[error("'{}' does not begin with a digest of 32 characters and a dash", Escaped::new(name))]
     BadDigest {
         /// The base name.
         name: String,
     },
     /// Nothing stands behind the digest.
-    #[error("'{name}' has no name behind its digest")]
+    #[error("'{}' has no name behind its digest", Escaped::new(name))]
     EmptyName {
         /// The base name.
         name: String,
     },
     /// The name part is over 211 characters.
-    #[error("'{name}' has a name of {length} characters, the limit is 211")]
+    #[error("'{}' has a name of {length} characters, the limit is 211", Escaped::new(name))]
     NameTooLong {
         /// The base name.
         name: String,
@@ -48,7 +48,7 @@ pub enum StorePathError {
         length: usize,
     },
     /// A character that Nix does not allow in names.
-    #[error("'{name}' has the character {character:?} in its name, which Nix does not allow")]
+    #[error("'{}' has the character {character:?} in its name, which Nix does not allow", Escaped::new(name))]
     BadCharacter {
         /// The base name.
         name: String,
@@ -56,13 +56,16 @@ pub enum StorePathError {
         character: char,
     },
     /// `.` or `..`, alone or before a dash.
-    #[error("'{name}' has a name that begins with '.' or '..' alone, which Nix does not allow")]
+    #[error(
+        "'{}' has a name that begins with '.' or '..' alone, which Nix does not allow",
+        Escaped::new(name)
+    )]
     BadDots {
         /// The base name.
         name: String,
     },
     /// A store directory that is not absolute, or not in normal form.
-    #[error("store directory '{text}' is not an absolute path in normal form")]
+    #[error("store directory '{}' is not an absolute path in normal form", Escaped::new(text))]
     BadStoreDir {
         /// The text.
         text: String,
@@ -84,7 +87,7 @@ impl StorePath {
     pub fn from_base_name(text: &str) -> Result<Self, StorePathError> {
         let bad_digest = || StorePathError::BadDigest { name: text.to_owned() };
         let (digest, rest) = text.split_at_checked(DIGEST_LENGTH).ok_or_else(bad_digest)?;
-        if !digest.bytes().all(|c| nix32::digit(c).is_some()) {
+        if !digest.bytes().all(nix32::is_digit) {
             return Err(bad_digest());
         }
         let name = if rest.is_empty() { "" } else { rest.strip_prefix('-').ok_or_else(bad_digest)? };

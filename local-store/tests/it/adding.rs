@@ -26,7 +26,7 @@ async fn a_closure_goes_from_store_to_store_unchanged() {
     tree.deriver = Some(memory.add_text("tree.drv.txt", "x", &[]));
     tree.registration_time = 1234;
     for seed in [2, 1] {
-        let key = SecretKey::from_seed(&format!("key-{seed}"), &[seed; 32]);
+        let key = SecretKey::from_seed(&format!("key-{seed}"), &[seed; 32]).unwrap();
         tree.sign(&ncc_store::StoreDir::default(), &key);
     }
     memory.insert(tree.clone(), nar);
@@ -70,7 +70,7 @@ async fn rows_are_those_of_nix() {
     let mut info = output("x", &nar);
     info.references = [info.path.clone()].into_iter().collect();
     info.ultimate = true;
-    let (b, a) = (SecretKey::from_seed("b", &[1; 32]), SecretKey::from_seed("a", &[2; 32]));
+    let [b, a] = [("b", 1), ("a", 2)].map(|(name, seed)| SecretKey::from_seed(name, &[seed; 32]).unwrap());
     info.sign(store.store_dir(), &b);
     info.sign(store.store_dir(), &a);
     let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();

@@ -39,7 +39,7 @@ async fn nix_finds_nothing_wrong_and_goes_on_using_it() {
     let library = memory.add("library", "code", &[]);
     let text = memory.add_text("text", "see library", &[library.clone()]);
     let program = memory.add_self_referring("program", &[library.clone()]);
-    memory.sign(&program, &SecretKey::from_seed("key-1", &[1; 32]));
+    memory.sign(&program, &SecretKey::from_seed("key-1", &[1; 32]).unwrap());
     let nar = tree_nar(b"#!/bin/sh\n");
     let mut tree = output("tree", &nar);
     tree.references = [text.clone(), program.clone()].into_iter().collect();

@@ -1,6 +1,6 @@
 //! Why a file is no derivation, or has outputs that it cannot have.
 
-use crate::{Cause, ContentAddressError, HashError, StorePath, StorePathError};
+use crate::{Cause, ContentAddressError, Escaped, HashError, StorePath, StorePathError};
 
 /// Why a file is no derivation. Offsets are bytes from its beginning.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum DerivationError {
         expected: &'static str,
     },
     /// A version of the format that is not known.
-    #[error("format '{version}' at byte {offset} is not known")]
+    #[error("format '{}' at byte {offset} is not known", Escaped::new(version))]
     Version {
         /// Where.
         offset: usize,
@@ -83,7 +83,7 @@ pub enum OutputsError {
         problem: &'static str,
     },
     /// No store path can be named after this output.
-    #[error("derivation '{derivation}' has an output '{output}' that gives no store path")]
+    #[error("derivation '{derivation}' has an output '{}' that gives no store path", Escaped::new(output))]
     Name {
         /// The derivation.
         derivation: StorePath,
@@ -105,7 +105,8 @@ pub enum OutputsError {
     },
     /// The environment does not carry the path of an output under the output's name.
     #[error(
-        "derivation '{derivation}' has incorrect environment variable '{output}', should be '{expected}'"
+        "derivation '{derivation}' has incorrect environment variable '{}', should be '{expected}'",
+        Escaped::new(output)
     )]
     Environment {
         /// The derivation.
@@ -125,7 +126,10 @@ pub enum OutputsError {
         source: Cause,
     },
     /// An input derivation lacks an output that is wanted of it.
-    #[error("derivation '{derivation}' wants output '{output}' of '{input}', which has none of this name")]
+    #[error(
+        "derivation '{derivation}' wants output '{}' of '{input}', which has none of this name",
+        Escaped::new(output)
+    )]
     MissingOutput {
         /// The derivation.
         derivation: StorePath,

@@ -93,7 +93,7 @@ fn a_chain_of_thousands_is_read_once_each_and_without_recursion() {
     let last = input_addressed(1, &[&name(LENGTH)]);
     let mut read = |asked: &StorePath| {
         reads += 1;
-        let digest = crate::nix32::decode::<20>(asked.digest()).unwrap();
+        let digest: [u8; 20] = crate::nix32::decode(asked.digest()).unwrap().try_into().unwrap();
         let index = u32::from_le_bytes(digest[..4].try_into().unwrap());
         let inputs = [index.saturating_sub(1), index.saturating_sub(2)].map(name);
         let inputs = inputs.iter().take(if index < 2 { 0 } else { 2 }).collect::<Vec<_>>();

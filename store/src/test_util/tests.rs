@@ -52,7 +52,7 @@ fn everything_arrives_as_it_was() {
     let mut paths = from.add_chain(5);
     paths.push(from.add_self_referring("self", &paths[..2]));
     paths.push(from.add_output("output", "built", &paths[..1]));
-    from.sign(&paths[6], &SecretKey::from_seed("k", &[1; 32]));
+    from.sign(&paths[6], &SecretKey::from_seed("k", &[1; 32]).unwrap());
     let to = MemoryStore::new("b");
     let outcomes = copy(&from, &to, &paths);
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Outcome::Added(_)))), "{outcomes:?}");
