@@ -5,11 +5,11 @@ complete -c nix-copy-closure -l store -d 'The local store: a directory (its file
 complete -c nix-copy-closure -l remote-store -d 'The store on HOST, as \'nix-store --store\' takes it there: a directory, \'local?root=/mnt\'' -r
 complete -c nix-copy-closure -l remote-program -d 'The program to run on HOST in the place of \'nix-store\', which is else found in the usual places' -r
 complete -c nix-copy-closure -l log-format -d 'How progress is shown: a bar on a terminal, else a line per path' -r -f -a "raw\t'One line per path'
-raw-with-logs\t'As raw'
-bar\t'A bar on a terminal, as raw elsewhere'
-bar-with-logs\t'A bar, and above it one line per path'
-multiline\t'As bar'
-multiline-with-logs\t'As bar-with-logs'
+raw-with-logs\t'Same as raw'
+bar\t'A bar on a terminal, same as raw elsewhere'
+bar-with-logs\t'A bar, with one line per path above it'
+multiline\t'Same as bar'
+multiline-with-logs\t'Same as bar-with-logs'
 internal-json\t'For programs: lines of \'@nix\' and JSON'"
 complete -c nix-copy-closure -l graph -d 'Draw what is copied as a graph into FILE, which ends in .svg or .dot' -r -F
 complete -c nix-copy-closure -l completions -d 'Print the completions for a shell, and do nothing else' -r -f -a "bash\t''

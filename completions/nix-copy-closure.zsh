@@ -22,11 +22,11 @@ libssh2\:"The library libssh2, where there is no such program"))' \
 '(--serve)--remote-store=[The store on HOST, as '\''nix-store --store'\'' takes it there\: a directory, '\''local?root=/mnt'\'']:URI:_default' \
 '(--serve)--remote-program=[The program to run on HOST in the place of '\''nix-store'\'', which is else found in the usual places]:PROGRAM:_default' \
 '--log-format=[How progress is shown\: a bar on a terminal, else a line per path]:FORMAT:((raw\:"One line per path"
-raw-with-logs\:"As raw"
-bar\:"A bar on a terminal, as raw elsewhere"
-bar-with-logs\:"A bar, and above it one line per path"
-multiline\:"As bar"
-multiline-with-logs\:"As bar-with-logs"
+raw-with-logs\:"Same as raw"
+bar\:"A bar on a terminal, same as raw elsewhere"
+bar-with-logs\:"A bar, with one line per path above it"
+multiline\:"Same as bar"
+multiline-with-logs\:"Same as bar-with-logs"
 internal-json\:"For programs\: lines of '\''@nix'\'' and JSON"))' \
 '--graph=[Draw what is copied as a graph into FILE, which ends in .svg or .dot]:FILE:_files' \
 '--completions=[Print the completions for a shell, and do nothing else]:SHELL:(bash elvish fish powershell zsh)' \

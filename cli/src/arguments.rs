@@ -4,11 +4,16 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
+use clap::{
+    ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
+};
 use clap_complete::Shell;
+use ncc_progress::LogFormat;
 use ncc_remote_store::STALL_TIMEOUT;
 
-use crate::{exit, progress::LogFormat, settings};
+use crate::{exit, settings};
 
 /// `--transport`: whose SSH is spoken. Both names are known to every build, so that one manual fits all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -202,7 +207,7 @@ pub(crate) struct Output {
     pub(crate) debug: bool,
 
     /// How progress is shown: a bar on a terminal, else a line per path
-    #[arg(long, value_name = "FORMAT", value_enum)]
+    #[arg(long, value_name = "FORMAT", value_parser = log_formats())]
     pub(crate) log_format: Option<LogFormat>,
 
     /// Show a progress bar, which is the default on a terminal
@@ -228,6 +233,12 @@ pub(crate) struct Output {
     /// Print the version
     #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "About")]
     version: Option<bool>,
+}
+
+/// Nix's names for ways to show progress, with what each looks like.
+fn log_formats() -> impl TypedValueParser<Value = LogFormat> {
+    let values = LogFormat::ALL.map(|format| PossibleValue::new(format.name()).help(format.description()));
+    PossibleValuesParser::new(values).try_map(|name| LogFormat::named(&name).ok_or("no such format"))
 }
 
 /// Being the other side.

@@ -4,23 +4,16 @@ use std::sync::Arc;
 
 use ncc_copy::{CopyError, Observer, OnFailure, Plan, Purpose, Request};
 use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
+use ncc_picture::GraphFormat;
+use ncc_progress::{
+    Direction, Importance, LogFormat, Progress, ProgressOptions, Wire, aside, chain, nothing_json, plan_json,
+    tell,
+};
 use ncc_store::{Destination, Outputs, Source, StoreDir, StorePath};
 use ncc_transport::LineSink;
 
 use crate::{
-    arguments::Arguments,
-    chain::chain,
-    dry_run, exit,
-    failure::Failure,
-    nothing::Nothing,
-    output,
-    picture::GraphFormat,
-    pictures,
-    progress::{
-        Direction, Importance, LogFormat, Progress, ProgressOptions, Wire, aside, nothing_json, plan_json,
-        tell,
-    },
-    roots, stores,
+    arguments::Arguments, dry_run, exit, failure::Failure, nothing::Nothing, output, pictures, roots, stores,
     substituting::Substituting,
 };
 

@@ -3,12 +3,14 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use ncc_copy::Plan;
+use ncc_progress::{
+    Direction,
+    human::{bytes as human_bytes, paths as human_paths},
+    plan_json,
+};
 use ncc_store::{PathInfo, StoreDir};
 
-use crate::{
-    arguments::Arguments,
-    progress::{Direction, human_bytes, human_paths, plan_json},
-};
+use crate::arguments::Arguments;
 
 /// What a plan would do, in words or as JSON.
 pub(crate) fn describe(

@@ -4,15 +4,12 @@ use std::{error::Error, fmt, process::ExitCode, sync::Arc};
 
 use ncc_copy::CopyError;
 use ncc_local_store::LocalStoreError;
+use ncc_progress::{Importance, causes, chain, tell};
 use ncc_remote_store::RemoteError;
 use ncc_store::StoreError;
 use ncc_transport::TransportError;
 
-use crate::{
-    chain::{causes, chain},
-    exit,
-    progress::{Importance, tell},
-};
+use crate::exit;
 
 /// Why the program ends without success.
 pub(crate) struct Failure {

@@ -2,10 +2,9 @@
 
 use std::io;
 
+use ncc_progress::Importance;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter};
-
-use crate::progress::{self, Importance};
 
 /// Starts diagnostics: nothing but warnings, then info, debug, trace.
 pub(crate) fn start(verbosity: u8) {
@@ -71,7 +70,7 @@ impl Drop for Line {
             _ => "",
         };
         for line in String::from_utf8_lossy(&self.text).lines() {
-            progress::tell(self.importance, &format!("{prefix}{line}"));
+            ncc_progress::tell(self.importance, &format!("{prefix}{line}"));
         }
     }
 }

@@ -8,7 +8,6 @@ compile_error!(
 );
 
 mod arguments;
-mod chain;
 mod copying;
 mod documents;
 mod dry_run;
@@ -18,9 +17,7 @@ mod failure;
 mod logging;
 mod nothing;
 mod output;
-mod picture;
 mod pictures;
-mod progress;
 mod roots;
 mod serving;
 mod settings;

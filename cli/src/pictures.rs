@@ -6,15 +6,10 @@ use std::{
 };
 
 use ncc_copy::Plan;
+use ncc_picture::TreeOptions;
 use ncc_store::StoreDir;
 
-use crate::{
-    arguments::Arguments,
-    environment::variable,
-    failure::Failure,
-    output,
-    picture::{self, TreeOptions},
-};
+use crate::{arguments::Arguments, environment::variable, failure::Failure, output};
 
 /// How wide a tree is where nobody says how wide the terminal is.
 const DEFAULT_WIDTH: usize = 80;
@@ -22,13 +17,13 @@ const DEFAULT_WIDTH: usize = 80;
 /// Draws what was asked for. The tree goes to standard output, unless that is for JSON.
 pub(crate) fn draw(arguments: &Arguments, plan: &Plan, store_dir: &StoreDir) -> Result<(), Failure> {
     if let Some(file) = &arguments.show.graph {
-        picture::write_graph(file, plan, store_dir).map_err(|error| Failure::plain(&error))?;
+        ncc_picture::write_graph(file, plan, store_dir).map_err(|error| Failure::plain(&error))?;
     }
     if arguments.show.tree {
         if arguments.show.json {
-            eprint!("{}", picture::tree(plan, store_dir, &options(io::stderr().is_terminal())));
+            eprint!("{}", ncc_picture::tree(plan, &options(io::stderr().is_terminal())));
         } else {
-            let tree = picture::tree(plan, store_dir, &options(io::stdout().is_terminal()));
+            let tree = ncc_picture::tree(plan, &options(io::stdout().is_terminal()));
             output::print(&tree)
                 .map_err(|error| Failure::new("standard output cannot be written to", error))?;
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ncc_local_store::{Defaults, LocalStoreConfig};
+use ncc_progress::Progress;
 use ncc_remote_store::{Elevation, RemoteAccess, RemoteStore, ServeOptions, ServeProgram};
 use ncc_store::StoreDir;
 use ncc_transport::{HostArgument, LocalProcess, TargetParams, Transport};
@@ -15,7 +16,6 @@ use crate::{
     arguments::Arguments,
     environment::variable,
     failure::Failure,
-    progress::Progress,
     ssh::{self, HostKey},
     wire::{Counted, Counter},
 };

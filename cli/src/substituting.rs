@@ -61,7 +61,7 @@ impl Destination for Substituting {
             if query.substitute {
                 // What it says is valid was brought into this very store; the store itself is asked all the same.
                 if let Err(error) = self.nix.valid_paths(paths, query).await {
-                    tracing::warn!("nothing is substituted here: {}", crate::chain::chain(&error));
+                    tracing::warn!("nothing is substituted here: {}", ncc_progress::chain(&error));
                 }
             }
             self.store.valid_paths(paths, query.substituting(false)).await

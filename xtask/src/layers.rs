@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use crate::metadata::Metadata;
 
 /// Every crate of ours, and those of ours that it may depend on. The prefix `ncc-` is left out.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("store", &[]),
     ("nar", &[]),
     ("transport", &[]),
@@ -16,11 +16,15 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("local-store", &["nar", "store"]),
     ("remote-store", &["protocol", "transport", "nar", "store"]),
     ("copy", &["closure", "nar", "store"]),
+    ("progress", &["copy", "store"]),
+    // `progress` for sizes in words.
+    ("picture", &["closure", "copy", "progress", "store"]),
     (
         "nix-copy-closure",
         &[
             "copy",
-            "closure",
+            "picture",
+            "progress",
             "local-store",
             "remote-store",
             "transport",

@@ -1,23 +1,4 @@
-//! What a person, or a program that reads logs, sees of a copy while it happens. Everything goes to stderr.
-//!
-//! [`Progress::start`] gives one object per copy. The engine tells its observer what happens ([`State`] gathers it),
-//! and one of three forms is made of it: upstream's lines, a bar on a terminal, or `@nix` lines of JSON. A thread looks
-//! ten times a second whether there is something new to draw, and whether nothing has happened for too long.
-//!
-//! Two rules of the terminal: nothing is drawn before the host has answered, because until then ssh may be asking for a
-//! password on the same terminal; and whoever wants to say something while the bar is there goes through [`tell`], so
-//! that the bar is not torn.
-
-mod bar;
-mod human;
-mod internal_json;
-mod lines;
-mod report;
-mod state;
-mod terminal;
-#[cfg(test)]
-mod testing;
-mod watchdog;
+//! One copy on the screen: what happens goes in, and one of three forms comes out.
 
 use std::{
     io,
@@ -26,21 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::ValueEnum;
 use ncc_copy::{CopyError, Event, Observer, Report};
-use ncc_store::StoreDir;
-use ncc_transport::LineSink;
 
-use self::{
-    bar::Look,
-    internal_json::InternalJson,
+use crate::{
+    Direction, Importance, LogFormat, ProgressOptions,
+    bar::{self, Look},
+    human,
+    internal_json::{self, InternalJson},
+    lines,
+    report::{self, Wire},
     state::State,
-    terminal::{Screen, Surroundings, Terminal},
+    terminal::{self, Screen, Surroundings, Terminal},
     watchdog::Watchdog,
-};
-pub(crate) use self::{
-    human::{bytes as human_bytes, paths as human_paths},
-    report::{Wire, nothing_json, plan_json},
 };
 
 /// How often the bar is redrawn.
@@ -49,110 +27,11 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// How often silence is looked for where there is no bar.
 const LISTEN: Duration = Duration::from_secs(1);
 
-/// Which way a copy goes, and how the other side is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// To this host.
-    To(String),
-    /// From this host.
-    From(String),
-}
-
-impl Direction {
-    /// The host as the user wrote it.
-    pub(crate) fn host(&self) -> &str {
-        let (Self::To(host) | Self::From(host)) = self;
-        host
-    }
-
-    /// `to` or `from`.
-    pub(crate) const fn word(&self) -> &'static str {
-        match self {
-            Self::To(_) => "to",
-            Self::From(_) => "from",
-        }
-    }
-
-    /// As upstream calls the host's store.
-    fn uri(&self) -> String {
-        let host = self.host();
-        if host.contains("://") { host.to_owned() } else { format!("ssh://{host}") }
-    }
-
-    fn source_uri(&self, local: &str) -> String {
-        if matches!(self, Self::From(_)) { self.uri() } else { local.to_owned() }
-    }
-
-    fn destination_uri(&self, local: &str) -> String {
-        if matches!(self, Self::To(_)) { self.uri() } else { local.to_owned() }
-    }
-}
-
-/// `--log-format`, with Nix's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// One line per path
-    Raw,
-    /// As raw
-    RawWithLogs,
-    /// A bar on a terminal, as raw elsewhere
-    Bar,
-    /// A bar, and above it one line per path
-    BarWithLogs,
-    /// As bar
-    Multiline,
-    /// As bar-with-logs
-    MultilineWithLogs,
-    /// For programs: lines of '@nix' and JSON
-    InternalJson,
-}
-
-/// What is to be shown. Fields may be added.
-#[derive(Clone, Debug)]
-pub(crate) struct ProgressOptions {
-    /// `None`: a bar on a terminal, lines elsewhere.
-    pub(crate) format: Option<LogFormat>,
-    /// Which way, and with whom.
-    pub(crate) direction: Direction,
-    /// The store directory that paths are shown in.
-    pub(crate) store_dir: StoreDir,
-    /// How often `-v` was given.
-    pub(crate) verbosity: u8,
-    /// Errors only, which are not told here.
-    pub(crate) quiet: bool,
-    /// Nothing is copied: no line says so, though a bar may show what is waited for.
-    pub(crate) looking: bool,
-    /// ssh may ask for something on the terminal before the host answers. Not so for `localhost`.
-    pub(crate) may_ask: bool,
-}
-
-impl ProgressOptions {
-    /// With nothing special about it.
-    pub(crate) const fn new(direction: Direction, store_dir: StoreDir) -> Self {
-        Self { format: None, direction, store_dir, verbosity: 0, quiet: false, looking: false, may_ask: true }
-    }
-}
-
-/// How much a line matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Importance {
-    /// It went wrong.
-    Error,
-    /// It may go wrong.
-    Warning,
-    /// To be known without asking.
-    Notice,
-    /// For `-v`.
-    Info,
-    /// For `-vv` and more.
-    Debug,
-}
-
 /// The copy that goes on, for [`tell`].
 static CURRENT: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
 
 /// Says a line on stderr, above the bar and in the form that was asked for.
-pub(crate) fn tell(importance: Importance, line: &str) {
+pub fn tell(importance: Importance, line: &str) {
     let current = lock(&CURRENT).clone();
     match current {
         Some(shared) => shared.say(importance, line),
@@ -161,7 +40,7 @@ pub(crate) fn tell(importance: Importance, line: &str) {
 }
 
 /// Writes to standard output, which may be the same terminal, with the bar out of the way.
-pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
+pub fn aside<T>(work: impl FnOnce() -> T) -> T {
     let current = lock(&CURRENT).clone();
     match current.as_ref().map(|shared| lock(&shared.screen)).as_deref_mut() {
         Some(Screen::Terminal(terminal)) => terminal.aside(work),
@@ -174,13 +53,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What is shown of one copy, from its beginning to [`Progress::finish`] or until this is dropped.
-pub(crate) struct Progress {
+pub struct Progress {
     shared: Arc<Shared>,
 }
 
 impl Progress {
     /// Shows nothing yet. From now on [`tell`] respects this copy's form.
-    pub(crate) fn start(options: ProgressOptions) -> Self {
+    pub fn start(options: ProgressOptions) -> Self {
         let surroundings = Surroundings::detect();
         let form = Form::of(options.format, surroundings, options.quiet);
         let screen = match form {
@@ -198,25 +77,25 @@ impl Progress {
     }
 
     /// What the engine tells.
-    pub(crate) fn observer(&self) -> Arc<dyn Observer> {
+    pub fn observer(&self) -> Arc<dyn Observer> {
         Arc::clone(&self.shared) as Arc<dyn Observer>
     }
 
     /// What the transport hands the host's stderr to, line by line.
-    pub(crate) fn host_line(&self) -> LineSink {
+    pub fn host_line(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
         let shared = Arc::clone(&self.shared);
         let host = lock(&shared.core).state.direction.host().to_owned();
         Arc::new(move |line| shared.line_of(&host, line))
     }
 
     /// The same for a program of this machine.
-    pub(crate) fn own_line(&self) -> LineSink {
+    pub fn own_line(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
         let shared = Arc::clone(&self.shared);
         Arc::new(move |line| shared.line_of("this machine", line))
     }
 
     /// What is called when the host has greeted: ssh asks nothing any more.
-    pub(crate) fn greeted(&self) -> Arc<dyn Fn() + Send + Sync> {
+    pub fn greeted(&self) -> Arc<dyn Fn() + Send + Sync> {
         let shared = Arc::clone(&self.shared);
         Arc::new(move || {
             let now = shared.now();
@@ -227,12 +106,12 @@ impl Progress {
     }
 
     /// Takes the bar away and sums up what was done; says nothing of a failure, for which there is a message.
-    pub(crate) fn finish(&self, report: Option<&Report>) {
+    pub fn finish(&self, report: Option<&Report>) {
         self.shared.finish(report);
     }
 
     /// What was done, for `--json`.
-    pub(crate) fn report_json(&self, result: Result<&Report, &CopyError>, wire: Option<Wire>) -> String {
+    pub fn report_json(&self, result: Result<&Report, &CopyError>, wire: Option<Wire>) -> String {
         report::report_json(&lock(&self.shared.core).state, result, wire)
     }
 }

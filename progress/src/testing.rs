@@ -2,11 +2,10 @@
 
 use std::{
     io::{self, Write},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use indicatif::{InMemoryTerm, TermLike as _};
 use ncc_copy::{Event, Plan, Total};
 use ncc_store::{NarHash, PathInfo, StoreDir, StorePath};
 
@@ -93,27 +92,30 @@ impl Story {
 
 /// A terminal in memory, to write to and to look at.
 #[derive(Clone)]
-pub(crate) struct Memory(InMemoryTerm);
+pub(crate) struct Memory(Arc<Mutex<vt100::Parser>>);
 
 impl Memory {
     pub(crate) fn new(columns: u16) -> Self {
-        Self(InMemoryTerm::new(12, columns))
+        Self(Arc::new(Mutex::new(vt100::Parser::new(12, columns, 0))))
     }
 
     /// The lines that it shows, without blanks at the end.
     pub(crate) fn contents(&self) -> String {
-        self.0.contents()
+        let parser = self.0.lock().unwrap();
+        let (_, columns) = parser.screen().size();
+        let rows: Vec<_> = parser.screen().rows(0, columns).map(|row| row.trim_end().to_owned()).collect();
+        rows.join("\n").trim_end().to_owned()
     }
 
     /// What somebody else writes there.
     pub(crate) fn type_in(&self, text: &str) {
-        self.0.write_str(text).unwrap();
+        self.0.lock().unwrap().process(text.as_bytes());
     }
 }
 
 impl Write for Memory {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_str(std::str::from_utf8(bytes).unwrap())?;
+        self.0.lock().unwrap().process(bytes);
         Ok(bytes.len())
     }
 

@@ -6,11 +6,10 @@ use std::{
 };
 
 use ncc_copy::Total;
+use ncc_store::StoreDir;
 
-use super::{
-    testing::{Memory, Story, seconds},
-    *,
-};
+use super::*;
+use crate::testing::{Memory, Story, seconds};
 
 const PLAIN_BAR: Form = Form::Bar { look: Look { colours: false, unicode: false }, with_lines: false };
 
@@ -318,13 +317,11 @@ fn the_form_follows_the_option_and_the_terminal() {
 
 #[test]
 fn formats_have_the_names_of_nix() {
-    let names: Vec<_> = LogFormat::value_variants()
-        .iter()
-        .map(|format| format.to_possible_value().unwrap().get_name().to_owned())
-        .collect();
     let expected =
         ["raw", "raw-with-logs", "bar", "bar-with-logs", "multiline", "multiline-with-logs", "internal-json"];
-    assert_eq!(names, expected);
+    assert_eq!(LogFormat::ALL.map(LogFormat::name), expected);
+    assert!(LogFormat::ALL.into_iter().all(|format| LogFormat::named(format.name()) == Some(format)));
+    assert_eq!(LogFormat::named("Bar"), None);
 }
 
 #[test]

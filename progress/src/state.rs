@@ -296,7 +296,7 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::testing::{Story, seconds};
+    use crate::testing::{Story, seconds};
 
     #[test]
     fn totals_are_fixed_by_the_plan_and_reached_in_the_end() {

@@ -5,7 +5,7 @@ use super::{
     model::{Model, Sizes, State, cut_middle},
     outline::{Line, outline},
 };
-use crate::progress::human_bytes as human;
+use ncc_progress::human::bytes as human;
 
 /// Columns that a name has at least, however deep it stands.
 const NARROWEST_NAME: usize = 18;

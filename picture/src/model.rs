@@ -6,7 +6,7 @@ use ncc_closure::{Graph, GraphError};
 use ncc_copy::Plan;
 use ncc_store::{PathInfo, StorePath};
 
-use crate::progress::human_bytes as human;
+use ncc_progress::human::bytes as human;
 
 /// Fewest characters of a digest that are shown where names are ambiguous.
 const SHORTEST_DIGEST: usize = 4;

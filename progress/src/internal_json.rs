@@ -212,7 +212,7 @@ fn line(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::testing::{Story, seconds};
+    use crate::testing::{Story, seconds};
 
     const LIBRARY: &str = "/nix/store/040h2081040h2081040h2081040h2081-library-1.0";
 

@@ -63,7 +63,7 @@ mod tests {
     use ncc_copy::Event;
 
     use super::*;
-    use crate::progress::{
+    use crate::{
         Direction,
         testing::{Story, seconds},
     };

@@ -25,7 +25,7 @@ fn programs() -> PlanBuilder {
 }
 
 fn draw(plan: &PlanBuilder, options: &TreeOptions) -> String {
-    let text = tree(&plan.plan(), &StoreDir::default(), options);
+    let text = tree(&plan.plan(), options);
     for line in text.lines() {
         assert!(line.chars().count() <= options.width, "'{line}' is too wide");
     }
@@ -163,7 +163,7 @@ fn colours_change_nothing_but_colours() {
 }
 
 fn draw_without_check(plan: &PlanBuilder, colour: bool) -> String {
-    tree(&plan.plan(), &StoreDir::default(), &TreeOptions { colour, ..TreeOptions::default() })
+    tree(&plan.plan(), &TreeOptions { colour, ..TreeOptions::default() })
 }
 
 #[test]

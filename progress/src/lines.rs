@@ -28,7 +28,7 @@ pub(crate) fn copying(state: &State, path: &ncc_store::StorePath) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::testing::Story;
+    use crate::testing::Story;
 
     fn said(direction: Direction) -> Vec<String> {
         let story = Story::new();

@@ -1,6 +1,17 @@
-//! Pictures of a copy: a tree for the terminal, and a graph for a file.
+//! Pictures of a planned copy: a tree for the terminal, and a graph for a file.
 //!
-//! All of them are functions of a [`Plan`] alone: the same plan always gives the same text.
+//! Each picture is a function of a [`Plan`] and its options alone: the same plan always gives the same text. Nothing here
+//! looks at a terminal or at the environment; width, colours and letters are [`TreeOptions`].
+//!
+//! ```
+//! use ncc_copy::Plan;
+//! use ncc_picture::{GraphFormat, TreeOptions, graph, tree};
+//! use ncc_store::StoreDir;
+//!
+//! let plan = Plan::default(); // ncc_copy::plan makes a real one
+//! assert!(tree(&plan, &TreeOptions::default()).starts_with("closure: 0 paths"));
+//! assert!(graph(&plan, &StoreDir::default(), GraphFormat::Dot).starts_with("digraph"));
+//! ```
 
 mod dot;
 mod layered;
@@ -26,16 +37,16 @@ use model::Model;
 
 /// How a tree is drawn.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TreeOptions {
+pub struct TreeOptions {
     /// Columns of the terminal; no line is wider. (Below 20 columns it is drawn as for 20.)
-    pub(crate) width: usize,
+    pub width: usize,
     /// Lines that the whole picture may take, `None` for as many as it needs. (Nine have room for at
     /// least one path at any width.)
-    pub(crate) lines: Option<usize>,
+    pub lines: Option<usize>,
     /// Whether the terminal shows more than ASCII.
-    pub(crate) unicode: bool,
+    pub unicode: bool,
     /// Whether to use the terminal's colours.
-    pub(crate) colour: bool,
+    pub colour: bool,
 }
 
 impl Default for TreeOptions {
@@ -46,7 +57,7 @@ impl Default for TreeOptions {
 
 /// The kinds of files that a graph can be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GraphFormat {
+pub enum GraphFormat {
     /// A picture for browsers, laid out here.
     Svg,
     /// Input for Graphviz: everything, not laid out.
@@ -58,7 +69,7 @@ impl GraphFormat {
     ///
     /// # Errors
     /// [`PictureError::Format`].
-    pub(crate) fn of(path: &Path) -> Result<Self, PictureError> {
+    pub fn of(path: &Path) -> Result<Self, PictureError> {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         match extension.to_str() {
             Some("svg") => Ok(Self::Svg),
@@ -71,7 +82,7 @@ impl GraphFormat {
 /// Why a graph could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum PictureError {
+pub enum PictureError {
     /// The extension says no format.
     #[error("'{}' is to be a graph, and its name ends neither in .svg nor in .dot", path.display())]
     Format {
@@ -92,8 +103,7 @@ pub(crate) enum PictureError {
 ///
 /// Siblings come with the largest closure first. What several paths refer to is drawn once, below the first of them,
 /// and then only named. Ends with a newline.
-pub(crate) fn tree(plan: &Plan, store_dir: &StoreDir, options: &TreeOptions) -> String {
-    let _ = store_dir;
+pub fn tree(plan: &Plan, options: &TreeOptions) -> String {
     match Model::new(plan) {
         Ok(model) => tree::draw(&model, options),
         Err(error) => format!("no picture: {error}\n"),
@@ -101,7 +111,7 @@ pub(crate) fn tree(plan: &Plan, store_dir: &StoreDir, options: &TreeOptions) -> 
 }
 
 /// The whole closure with its references, as the text of a file.
-pub(crate) fn graph(plan: &Plan, store_dir: &StoreDir, format: GraphFormat) -> String {
+pub fn graph(plan: &Plan, store_dir: &StoreDir, format: GraphFormat) -> String {
     let model = Model::new(plan);
     match (format, model) {
         (GraphFormat::Svg, Ok(model)) => svg::draw(&model, store_dir),
@@ -116,7 +126,7 @@ pub(crate) fn graph(plan: &Plan, store_dir: &StoreDir, format: GraphFormat) -> S
 ///
 /// # Errors
 /// [`PictureError`]. Before anything is copied, [`GraphFormat::of`] finds the ones in the name.
-pub(crate) fn write_graph(path: &Path, plan: &Plan, store_dir: &StoreDir) -> Result<(), PictureError> {
+pub fn write_graph(path: &Path, plan: &Plan, store_dir: &StoreDir) -> Result<(), PictureError> {
     let text = graph(plan, store_dir, GraphFormat::of(path)?);
     replace(path, text.as_bytes()).map_err(|source| PictureError::Write { path: path.to_owned(), source })
 }

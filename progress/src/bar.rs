@@ -282,7 +282,7 @@ fn cells(done: u64, total: u64, width: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::testing::{Story, seconds};
+    use crate::testing::{Story, seconds};
 
     const PLAIN: Look = Look { colours: false, unicode: false };
 

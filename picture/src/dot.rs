@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ncc_store::StoreDir;
 
 use super::model::{Model, State};
-use crate::progress::human_bytes as human;
+use ncc_progress::human::bytes as human;
 
 /// Draws it.
 pub(crate) fn draw(model: &Model, store_dir: &StoreDir) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 /// `34.5 MiB`.
-pub(crate) fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     let unit = unit_of(count);
     format!("{} {}", in_unit(count, unit), UNITS[unit])
 }
@@ -36,7 +36,7 @@ fn in_unit(count: u64, unit: usize) -> String {
 }
 
 /// `0.3 s`, `16 s`, `2 min 05 s`, `1 h 04 min`.
-pub(crate) fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     if duration < Duration::from_secs(10) {
         return format!("{:.1} s", duration.as_secs_f64());
     }
@@ -54,7 +54,7 @@ pub(crate) fn whole_seconds(duration: Duration) -> String {
 }
 
 /// `1 path`, `2 paths`.
-pub(crate) fn paths(count: usize) -> String {
+pub fn paths(count: usize) -> String {
     if count == 1 { "1 path".to_owned() } else { format!("{count} paths") }
 }
 

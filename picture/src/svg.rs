@@ -12,7 +12,7 @@ use super::{
     model::{Count, Model, Sizes, State, cut_middle},
     sketch::Sketch,
 };
-use crate::progress::human_bytes as human;
+use ncc_progress::human::bytes as human;
 
 /// Around everything.
 const MARGIN: f64 = 28.0;

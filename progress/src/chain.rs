@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// The error and all its causes on one line. A cause whose words its effect has already used is left out.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     for cause in causes(error).skip(1) {
         let words = cause.to_string();
@@ -15,8 +15,6 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The error and what it was caused by.
-pub(crate) fn causes<'a>(
-    error: &'a (dyn Error + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }

@@ -5,18 +5,18 @@ use ncc_store::{PathInfo, StoreDir};
 use serde::Serialize;
 
 use super::{Direction, state::State};
-use crate::chain::chain;
+use crate::chain;
 
 /// Goes up when a field changes its meaning or vanishes, not when one is added.
 const VERSION: u8 = 1;
 
 /// Bytes on the wire, both ways, before and after any compression that ssh does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Wire {
+pub struct Wire {
     /// Written to the host.
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// Read from the host.
-    pub(crate) received: u64,
+    pub received: u64,
 }
 
 /// Some paths with their size.
@@ -77,7 +77,7 @@ struct Planned {
 }
 
 /// The report on a copy, however it ended.
-pub(super) fn report_json(state: &State, result: Result<&Report, &CopyError>, wire: Option<Wire>) -> String {
+pub(crate) fn report_json(state: &State, result: Result<&Report, &CopyError>, wire: Option<Wire>) -> String {
     let report = match result {
         Ok(report) => Some(report),
         Err(
@@ -91,7 +91,7 @@ pub(super) fn report_json(state: &State, result: Result<&Report, &CopyError>, wi
 }
 
 /// What ended before there was a plan.
-pub(crate) fn nothing_json(direction: Direction, store_dir: &StoreDir, error: Option<String>) -> String {
+pub fn nothing_json(direction: Direction, store_dir: &StoreDir, error: Option<String>) -> String {
     json(&done(&State::new(direction, store_dir.clone()), error, None, None))
 }
 
@@ -130,12 +130,7 @@ fn done(state: &State, error: Option<String>, report: Option<&Report>, wire: Opt
 }
 
 /// What a copy would do.
-pub(crate) fn plan_json(
-    plan: &Plan,
-    direction: &Direction,
-    store_dir: &StoreDir,
-    error: Option<String>,
-) -> String {
+pub fn plan_json(plan: &Plan, direction: &Direction, store_dir: &StoreDir, error: Option<String>) -> String {
     json(&Planned {
         version: VERSION,
         action: "plan",
@@ -174,7 +169,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::progress::testing::{Story, seconds};
+    use crate::testing::{Story, seconds};
 
     #[test]
     fn a_report_says_what_became_of_every_path() {
