@@ -117,6 +117,23 @@ pub enum ProtocolError {
         /// The full path.
         path: String,
     },
+    /// An archive that is not one.
+    #[error("{what} is malformed")]
+    Nar {
+        /// What was being read.
+        what: &'static str,
+        /// Why, and where.
+        #[source]
+        source: ncc_nar::Error,
+    },
+    /// A request that this daemon does not know; nothing was written.
+    #[error("the daemon does not know {operation}, which takes {needs}")]
+    NotSpoken {
+        /// The operation.
+        operation: &'static str,
+        /// The version or the feature that knows it.
+        needs: &'static str,
+    },
     /// A value that must not stand in this place.
     #[error("{what} is {found}, expected {expected}")]
     Unexpected {

@@ -1,7 +1,9 @@
-//! The Nix serve protocol (`nix-store --serve [--write]`): codecs, and a server, over any duplex byte stream.
+//! The protocols of Nix that copy closures, over any duplex byte stream.
 //!
-//! * [`wire`]: integers, strings, paths and sets as every Nix protocol writes them.
-//! * [`serve`]: the requests and replies, the greeting, and [`serve::Server`], which answers for any store.
+//! * [`wire`]: integers, strings, paths and sets as both protocols write them.
+//! * [`serve`], that of `nix-store --serve [--write]`: the greeting, requests and replies, and [`serve::Server`], which answers
+//!   for any store.
+//! * [`worker`], that of `nix-daemon`: the handshake, requests and answers, the client's half.
 //!
 //! One implementation of each format serves both ends. Writing is plain code on a `Vec<u8>`; reading is async over
 //! `tokio::io::AsyncRead`, which a slice of bytes implements too, so a capture in memory is read the same way:
@@ -44,5 +46,6 @@ mod error;
 mod path_info;
 pub mod serve;
 pub mod wire;
+pub mod worker;
 
 pub use error::ProtocolError;

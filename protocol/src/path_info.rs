@@ -4,7 +4,7 @@
 //! path of AddMultipleToStore; without the path it answers the daemon's QueryPathInfo. The serve protocol's QueryPathInfos
 //! has an order of its own, of the same fields.
 
-use ncc_store::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
+use ncc_store::{ContentAddress, NarHash, PathInfo, Signature, StoreDir, StorePath};
 use tokio::io::AsyncRead;
 
 use crate::{
@@ -23,7 +23,7 @@ pub(crate) fn put_registration(info: &PathInfo, store_dir: &StoreDir, bytes: &mu
     bytes.put_u64(u64::try_from(info.registration_time).unwrap_or(0));
     bytes.put_u64(info.nar_size);
     bytes.put_u64(0);
-    put_signatures(info, bytes);
+    put_signatures(&info.signatures, bytes);
     put_content_address(info, bytes);
 }
 
@@ -49,14 +49,14 @@ pub(crate) async fn read_metadata<R: AsyncRead + Unpin>(
     info.references = references.into_iter().collect();
     info.registration_time = registration_time;
     info.ultimate = reader.u64("the ultimate flag").await? != 0;
-    read_signatures(reader, &mut info).await?;
+    info.signatures = read_signatures(reader).await?;
     info.content_address = read_content_address(reader).await?;
     Ok(info)
 }
 
-pub(crate) fn put_signatures(info: &PathInfo, bytes: &mut Vec<u8>) {
-    bytes.put_u64(info.signatures.len() as u64);
-    for signature in &info.signatures {
+pub(crate) fn put_signatures(signatures: &[Signature], bytes: &mut Vec<u8>) {
+    bytes.put_u64(signatures.len() as u64);
+    for signature in signatures {
         bytes.put_bytes(signature.to_string().as_bytes());
     }
 }
@@ -70,19 +70,18 @@ pub(crate) async fn read_nar_hash<R: AsyncRead + Unpin>(
         .map_err(|source| ProtocolError::about(what, &text, || ProtocolError::Hash { what, source }))
 }
 
-/// Whatever is no signature is left out: see [`PathInfo::set_signatures`].
+/// Reads signatures, sorted. Whatever is none is left out at once: see [`PathInfo::set_signatures`].
 pub(crate) async fn read_signatures<R: AsyncRead + Unpin>(
     reader: &mut WireReader<R>,
-    info: &mut PathInfo,
-) -> Result<(), ProtocolError> {
-    let count = reader.count("the signatures").await?;
-    let mut texts = Vec::new();
-    for _ in 0..count {
+) -> Result<Vec<Signature>, ProtocolError> {
+    let mut signatures = Vec::new();
+    for _ in 0..reader.count("the signatures").await? {
         let bytes = reader.bytes("a signature", SIGNATURE_LIMIT).await?;
-        texts.extend(str::from_utf8(&bytes).map(str::to_owned));
+        signatures.extend(str::from_utf8(&bytes).ok().and_then(|text| text.parse::<Signature>().ok()));
     }
-    info.set_signatures(texts.iter().map(String::as_str));
-    Ok(())
+    signatures.sort_unstable();
+    signatures.dedup();
+    Ok(signatures)
 }
 
 pub(crate) fn put_content_address(info: &PathInfo, bytes: &mut Vec<u8>) {

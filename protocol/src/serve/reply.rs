@@ -25,7 +25,7 @@ pub fn put_path_info(info: &PathInfo, store_dir: &StoreDir, version: Version, by
     if version.minor() >= WITH_NAR_HASH {
         bytes.put_bytes(info.nar_hash.to_string().as_bytes());
         put_content_address(info, bytes);
-        put_signatures(info, bytes);
+        put_signatures(&info.signatures, bytes);
     }
 }
 
@@ -49,7 +49,7 @@ pub async fn read_path_info<R: AsyncRead + Unpin>(
     info.deriver = deriver;
     info.references = references.into_iter().collect();
     info.content_address = read_content_address(reader).await?;
-    read_signatures(reader, &mut info).await?;
+    info.signatures = read_signatures(reader).await?;
     Ok(Some(info))
 }
 

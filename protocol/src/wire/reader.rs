@@ -64,13 +64,17 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
     /// # Errors
     /// [`ProtocolError::TooLarge`] beyond 32 bits, as Nix has it.
     pub async fn bool32(&mut self, what: &'static str) -> Result<bool, ProtocolError> {
-        let value = self.u64(what).await?;
+        Ok(self.u32(what).await? != 0)
+    }
+
+    /// A scalar that must fit 32 bits.
+    ///
+    /// # Errors
+    /// [`ProtocolError::TooLarge`] beyond 32 bits, as Nix has it.
+    pub async fn u32(&mut self, what: &'static str) -> Result<u32, ProtocolError> {
+        let announced = self.u64(what).await?;
         let limit = u64::from(u32::MAX);
-        if value > limit {
-            Err(ProtocolError::TooLarge { what, announced: value, limit })
-        } else {
-            Ok(value != 0)
-        }
+        u32::try_from(announced).map_err(|_| ProtocolError::TooLarge { what, announced, limit })
     }
 
     /// A count of elements.
@@ -107,11 +111,18 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
         let length = usize::try_from(announced).map_err(|_| too_large())?;
         let padded = length.checked_add(padding(announced)).ok_or_else(too_large)?;
         self.fill(padded, what).await?;
-        let mut string = self.buffer.split_to(padded);
-        if string.split_off(length).iter().any(|&byte| byte != 0) {
+        let string = self.buffer.split_to(length);
+        self.padding(what, padding(announced)).await?;
+        Ok(string.freeze())
+    }
+
+    /// The zeros behind a string.
+    async fn padding(&mut self, what: &'static str, size: usize) -> Result<(), ProtocolError> {
+        self.fill(size, what).await?;
+        if self.buffer.split_to(size).iter().any(|&byte| byte != 0) {
             return Err(ProtocolError::Padding { what });
         }
-        Ok(string.freeze())
+        Ok(())
     }
 
     /// A short text: a hash, a content address.
@@ -119,7 +130,15 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
     /// # Errors
     /// [`ProtocolError::NotText`], and those of [`WireReader::bytes`].
     pub async fn text(&mut self, what: &'static str) -> Result<String, ProtocolError> {
-        let bytes = self.bytes(what, TEXT_LIMIT).await?;
+        self.string(what, TEXT_LIMIT).await
+    }
+
+    /// A text of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`ProtocolError::NotText`], and those of [`WireReader::bytes`].
+    pub async fn string(&mut self, what: &'static str, limit: u64) -> Result<String, ProtocolError> {
+        let bytes = self.bytes(what, limit).await?;
         // A copy, on purpose: it must not keep the whole block alive.
         String::from_utf8(bytes.to_vec()).map_err(|_| ProtocolError::NotText { what })
     }
@@ -185,6 +204,41 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
         }
         let size = usize::try_from(wanted).unwrap_or(usize::MAX).min(self.buffer.len());
         Ok(self.buffer.split_to(size).freeze())
+    }
+
+    /// The bytes that have arrived and are not consumed.
+    pub(crate) fn arrived(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Waits for more bytes than have arrived.
+    pub(crate) async fn wait_for_more(&mut self, what: &'static str) -> Result<(), ProtocolError> {
+        if self.read_more(what).await? == 0 { Err(ProtocolError::UnexpectedEnd { what }) } else { Ok(()) }
+    }
+
+    /// Consumes the first `size` bytes that have arrived, or all of them, without a copy.
+    pub(crate) fn take(&mut self, size: usize) -> Bytes {
+        self.buffer.split_to(size.min(self.buffer.len())).freeze()
+    }
+
+    /// A string of which only the first `kept` bytes matter; the others are read and dropped. Gives those, and how many
+    /// were dropped.
+    pub(crate) async fn beginning(
+        &mut self,
+        what: &'static str,
+        kept: usize,
+        limit: u64,
+    ) -> Result<(Vec<u8>, u64), ProtocolError> {
+        let length = self.count_up_to(what, limit).await?;
+        let (mut first, mut left) = (Vec::new(), length);
+        while left > 0 {
+            let block = self.block(what, left).await?;
+            left = left.saturating_sub(block.len() as u64);
+            let wanted = kept.saturating_sub(first.len()).min(block.len());
+            first.extend_from_slice(block.get(..wanted).unwrap_or_default());
+        }
+        self.padding(what, padding(length)).await?;
+        Ok((first, length.saturating_sub(kept as u64)))
     }
 
     /// Skips everything before the eight bytes of `magic`, which opens `protocol`, and those. Gives what was skipped.

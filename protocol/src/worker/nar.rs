@@ -1,0 +1,165 @@
+//! NARs in both directions.
+
+use bytes::Bytes;
+use ncc_nar::{Parser, Step};
+use ncc_store::{PathInfo, StoreDir};
+use tokio::io::AsyncRead;
+
+use super::{
+    AnswerError, Version,
+    log::{ERROR, read_error},
+};
+use crate::{
+    ProtocolError,
+    path_info::put_registration,
+    wire::{WireReader, WireWrite as _},
+};
+
+/// What a daemon of 1.21 or 1.22 asks for at once, and the longest string that it takes, in bytes.
+const PULLED_AT_ONCE: usize = 32 << 10;
+
+/// How the NAR of an addition is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NarForm {
+    /// From 1.23 on: in frames, of any size, and a frame of no bytes at the end. What the daemon refuses it drains.
+    Framed,
+    /// 1.21 and 1.22: in strings. The daemon asks for each ([`LogMessage::Wanted`](super::LogMessage::Wanted)), but takes what was
+    /// sent before it asked. So nobody has to wait, but then the conversation is lost
+    ///
+    /// * if the path is valid already: no string is read, and the first one is taken for an operation;
+    /// * if the path is refused before its NAR is read, which is what happens without a signature from a client that the
+    ///   daemon does not trust;
+    /// * if the NAR is malformed or the disk full before the last string.
+    Pushed,
+    /// 1.20: as it is. A newer daemon to which 1.20 is offered gathers the whole NAR in memory, twice.
+    Plain,
+}
+
+impl NarForm {
+    /// The form that a version has.
+    pub fn of(version: Version) -> Self {
+        if version >= Version::FRAMES {
+            Self::Framed
+        } else if version >= Version::PULLED_NAR {
+            Self::Pushed
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+/// Writes what follows an addition, block by block.
+///
+/// A framed sequence that was begun has to be finished, whatever happens, for the connection to be of any use: what is left
+/// of the NAR can be left out, the end cannot.
+#[derive(Debug)]
+pub struct NarWriter {
+    form: NarForm,
+}
+
+impl NarWriter {
+    /// For an addition to a daemon of this version.
+    pub fn new(version: Version) -> Self {
+        Self { form: NarForm::of(version) }
+    }
+
+    /// Appends a block.
+    pub fn put(&self, block: &[u8], bytes: &mut Vec<u8>) {
+        match self.form {
+            NarForm::Framed => {
+                for frame in block.chunks(u32::MAX as usize) {
+                    bytes.put_u64(frame.len() as u64);
+                    bytes.extend_from_slice(frame);
+                }
+            }
+            NarForm::Pushed => block.chunks(PULLED_AT_ONCE).for_each(|string| bytes.put_bytes(string)),
+            NarForm::Plain => bytes.extend_from_slice(block),
+        }
+    }
+
+    /// Appends the end.
+    pub fn finish(self, bytes: &mut Vec<u8>) {
+        if self.form == NarForm::Framed {
+            bytes.put_u64(0);
+        }
+    }
+}
+
+/// Appends how many paths an AddMultipleToStore is about: the first thing to go through its [`NarWriter`].
+pub fn put_count(paths: u64, bytes: &mut Vec<u8>) {
+    bytes.put_u64(paths);
+}
+
+/// Appends what goes in front of each NAR of an AddMultipleToStore, through its [`NarWriter`].
+pub fn put_path_info(info: &PathInfo, store_dir: &StoreDir, bytes: &mut Vec<u8>) {
+    put_registration(info, store_dir, bytes);
+}
+
+/// The NAR that answers a NarFromPath: it has no length in front, so its own grammar tells where it ends.
+#[derive(Debug)]
+pub struct NarReader {
+    parser: Parser,
+    version: Version,
+    ended: bool,
+}
+
+impl NarReader {
+    pub(super) fn new(version: Version) -> Self {
+        Self { parser: Parser::new(), version, ended: false }
+    }
+
+    /// The next block, in the very buffer in which it arrived; `None` at the end of the NAR.
+    ///
+    /// The blocks together are one well-formed NAR. Whether it is the right one only its hash tells.
+    ///
+    /// # Errors
+    /// [`AnswerError::Refused`] where the daemon says that it cannot go on; it says so in the place of a part of the NAR,
+    /// and ends the connection. [`ProtocolError::Nar`], and those of the stream.
+    pub async fn next<R: AsyncRead + Unpin>(
+        &mut self,
+        reader: &mut WireReader<R>,
+    ) -> Result<Option<Bytes>, AnswerError> {
+        let what = "a NAR";
+        let mut used = 0_usize;
+        while !self.ended {
+            let input = reader.arrived().get(used..).unwrap_or_default();
+            let position = self.parser.position();
+            match self.parser.step(input) {
+                Ok((consumed, step)) => {
+                    used = used.saturating_add(consumed);
+                    match step {
+                        Step::End => self.ended = true,
+                        Step::More { needed, .. } if input.len().saturating_sub(consumed) < needed => {
+                            if used > 0 {
+                                break;
+                            }
+                            reader.wait_for_more(what).await?;
+                        }
+                        _ => {}
+                    }
+                }
+                // What was right before the mistake goes out first; the parser finds the mistake again.
+                Err(_) if used > 0 => break,
+                Err(source) => {
+                    if let Some(before) = before_error(&source, position, input) {
+                        reader.take(before);
+                        return Err(read_error(reader, self.version).await?.into());
+                    }
+                    return Err(ProtocolError::Nar { what, source }.into());
+                }
+            }
+        }
+        Ok((used > 0).then(|| reader.take(used)))
+    }
+}
+
+/// Where in `input`, which begins at `position` of the NAR, the daemon said that it cannot go on: the tag of an error is too
+/// large for the length of any string that can stand there. Gives the bytes up to the end of the tag.
+fn before_error(error: &ncc_nar::Error, position: u64, input: &[u8]) -> Option<usize> {
+    let offset = match error {
+        ncc_nar::Error::Malformed { offset, .. } => usize::try_from(offset.checked_sub(position)?).ok()?,
+        _ => return None,
+    };
+    let end = offset.checked_add(8)?;
+    (input.get(offset..end)? == ERROR.to_le_bytes()).then_some(end)
+}
