@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ncc_store::StoreDir;
-use ncc_transport::{LineSink, RemoteCommand};
+use ncc_transport::{Account, Input, LineSink, Program, RemoteCommand, RemoteScript};
 
 /// Where a host may have its server, beside the `PATH` of a shell that is not a login shell: the profiles of the user,
 /// of the system, and of NixOS. This very program serves too, where there is no Nix at all.
@@ -47,17 +47,35 @@ impl ServeProgram {
         }
     }
 
-    /// Starts it; the candidates are for [`Search`](Self::Search).
-    fn command(&self, places: &[&str], arguments: Vec<&str>) -> RemoteCommand {
-        match self {
-            Self::Search => RemoteCommand::first_of(places, arguments),
-            Self::Named(program) => RemoteCommand::new(program).args(arguments),
-            Self::Words(words) => {
-                let (program, first) =
-                    words.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
-                RemoteCommand::new(program).args(first).args(arguments)
+    /// Starts it; the places are for [`Search`](Self::Search).
+    fn command(
+        &self,
+        places: &[&str],
+        arguments: Vec<&str>,
+        elevation: Elevation,
+        input: Input,
+    ) -> RemoteCommand {
+        let words = match self {
+            Self::Search => {
+                let account = match elevation {
+                    Elevation::None => Account::LoginUser,
+                    Elevation::Sudo => Account::Sudo,
+                };
+                return RemoteScript::new()
+                    .find(Program::new("nix-store").places(places).must_run())
+                    .run("nix-store", arguments)
+                    .account(account)
+                    .input(input)
+                    .command();
             }
-        }
+            Self::Named(program) => vec![program.as_str()],
+            Self::Words(words) => words.iter().map(String::as_str).collect(),
+        };
+        let sudo: &[&str] = if elevation == Elevation::Sudo { &["sudo", "-n"] } else { &[] };
+        let xargs: &[&str] = if input == Input::Arguments { &["xargs"] } else { &[] };
+        let words = [xargs, sudo, &words, &arguments].concat();
+        let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
+        RemoteCommand::new(program).args(arguments)
     }
 }
 
@@ -142,7 +160,7 @@ impl std::fmt::Debug for ServeOptions {
 impl ServeOptions {
     /// The command that is tried first.
     pub(crate) fn command(&self) -> RemoteCommand {
-        self.elevated(self.program.command(&PLACES, self.arguments()))
+        self.program.command(&PLACES, self.arguments(), self.elevation, Input::Stdin)
     }
 
     /// Says what the host would substitute of the paths that it is given on stdin, one per line. `None` for this very
@@ -153,15 +171,15 @@ impl ServeOptions {
             return None;
         }
         let nix: Vec<&str> = PLACES.into_iter().filter(|place| *place != OURS).collect();
-        let command = self.program.command(&nix, arguments);
-        // Thousands of paths do not fit into one command line. A rule of sudo's may be for nix-store alone.
-        Some(RemoteCommand::new("xargs").args(self.elevated(command).words()))
+        // Thousands of paths do not fit into one command line.
+        Some(self.program.command(&nix, arguments, self.elevation, Input::Arguments))
     }
 
     /// What is tried where the host did not let the first one pass; `None` where it would be the same.
     pub(crate) fn plain_command(&self) -> Option<RemoteCommand> {
+        let plain = ServeProgram::Named("nix-store".to_owned());
         (self.program == ServeProgram::Search)
-            .then(|| self.elevated(RemoteCommand::new("nix-store").args(self.arguments())))
+            .then(|| plain.command(&[], self.arguments(), self.elevation, Input::Stdin))
     }
 
     fn arguments(&self) -> Vec<&str> {
@@ -175,13 +193,6 @@ impl ServeOptions {
 
     fn store_arguments(&self) -> Vec<&str> {
         self.store.as_ref().map_or_else(Vec::new, |uri| vec!["--store", uri])
-    }
-
-    fn elevated(&self, command: RemoteCommand) -> RemoteCommand {
-        match self.elevation {
-            Elevation::None => command,
-            Elevation::Sudo => RemoteCommand::new("sudo").arg("-n").args(command.words()),
-        }
     }
 }
 

@@ -28,62 +28,15 @@ pub struct RemoteCommand {
     replace_shell: bool,
 }
 
-/// Looks for the first of `$1` candidates, which follow it, and becomes it, with the arguments after them.
-///
-/// No single quote, backslash, exclamation mark or newline may appear here: then one pair of single quotes carries it through
-/// sh, bash, zsh, ksh, fish, csh and tcsh alike.
-const FIRST_OF: &str = concat!(
-    r#"n=$1; shift; found=; tried=; "#,
-    r#"while [ "$n" -gt 0 ]; do "#,
-    r#"c=$1; shift; n=$((n-1)); "#,
-    r#"if [ -n "$found" ]; then continue; fi; "#,
-    r#"case $c in "~/"*) c=$HOME/${c#??};; esac; "#,
-    r#"case $c in *%u*) c=${c%%"%u"*}${USER:-$(id -un)}${c#*"%u"};; esac; "#,
-    r#"tried="$tried${tried:+, }$c"; "#,
-    r#"case $c in "#,
-    r#"*/*) if [ -f "$c" ] && [ -x "$c" ]; then found=$c; fi;; "#,
-    r#"*) found=$(command -v "$c");; "#,
-    r#"esac; "#,
-    r#"done; "#,
-    r#"if [ -n "$found" ]; then exec "$found" "$@"; fi; "#,
-    r#"echo "$0: command not found; looked for: $tried" >&2; exit 127"#,
-);
-
 impl RemoteCommand {
     /// A command without arguments yet. A name without a slash is looked up on the host's `PATH`.
     pub fn new(program: impl Into<OsString>) -> Self {
         Self { words: vec![program.into()], replace_shell: false }
     }
 
-    /// A command that becomes the first of `candidates` that exists on the host, with these arguments, all within the one start
-    /// of a command: no round trip is spent on looking.
-    ///
-    /// A candidate without a slash is looked up on the host's `PATH`. In one with a slash, a leading `~/` stands for the remote
-    /// user's home directory and the first `%u` for the remote user's name. If there is none of them, the command says so on
-    /// stderr in one line that lists all of them, and ends with status 127.
-    ///
-    /// It needs a POSIX `sh` on the host, whatever the login shell is.
-    ///
-    /// ```
-    /// # use ncc_transport::RemoteCommand;
-    /// let command = RemoteCommand::first_of(
-    ///     ["nix-store", "~/.nix-profile/bin/nix-store", "/etc/profiles/per-user/%u/bin/nix-store"],
-    ///     ["--serve", "--write"],
-    /// );
-    /// assert!(command.to_shell().to_string_lossy().starts_with("exec sh -c '"));
-    /// ```
-    pub fn first_of<C, A>(candidates: C, args: A) -> Self
-    where
-        C: IntoIterator<Item: Into<OsString>>,
-        A: IntoIterator<Item: Into<OsString>>,
-    {
-        let candidates: Vec<OsString> = candidates.into_iter().map(Into::into).collect();
-        // $0 of the script is what its message begins with.
-        let name = candidates.first().cloned().unwrap_or_else(|| "sh".into());
-        let mut command = Self::new("sh").arg("-c").arg(FIRST_OF).arg(name).arg(candidates.len().to_string());
-        command.words.extend(candidates);
-        command.replace_shell = true;
-        command.args(args)
+    /// The same, but the login shell becomes it rather than waiting for it.
+    pub(crate) fn in_place_of_the_shell(program: &str) -> Self {
+        Self { words: vec![program.into()], replace_shell: true }
     }
 
     /// Adds one argument.
@@ -100,7 +53,7 @@ impl RemoteCommand {
         self
     }
 
-    /// The program to start; `sh` for [`first_of`](Self::first_of).
+    /// The program to start; `sh` for a [script](crate::RemoteScript).
     pub fn program(&self) -> &OsStr {
         self.words.first().map_or(OsStr::new(""), OsString::as_os_str)
     }
@@ -174,21 +127,18 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::test_util::login_shells;
 
     /// What `shell` makes of the command, run there: stdout, stderr and status.
     fn run(shell: &str, command: &RemoteCommand) -> (Vec<u8>, String, Option<i32>) {
-        let output = Command::new(shell).arg("-c").arg(command.to_shell()).output().expect("the shell runs");
+        let mut words = shell.split(' ');
+        let output = Command::new(words.next().unwrap())
+            .args(words)
+            .arg("-c")
+            .arg(command.to_shell())
+            .output()
+            .expect("the shell runs");
         (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned(), output.status.code())
-    }
-
-    /// Shells that are there. sh is in every case, the others where they are installed.
-    fn shells() -> Vec<&'static str> {
-        ["sh", "dash", "bash", "zsh", "ksh", "mksh", "fish", "tcsh", "csh"]
-            .into_iter()
-            .filter(|shell| {
-                Command::new(shell).args(["-c", "true"]).output().is_ok_and(|output| output.status.success())
-            })
-            .collect()
     }
 
     #[rstest]
@@ -258,9 +208,7 @@ mod tests {
         ];
         let command = RemoteCommand::new("printf").arg("[%s]").args(words);
         let expected = format!("[{}]", words.join("]["));
-        let shells = shells();
-        assert!(shells.contains(&"sh"));
-        for shell in shells {
+        for shell in login_shells() {
             let (stdout, stderr, code) = run(shell, &command);
             assert_eq!(
                 (String::from_utf8_lossy(&stdout).as_ref(), stderr.as_str(), code),
@@ -273,7 +221,7 @@ mod tests {
     #[test]
     fn newlines_survive_all_but_csh() {
         let command = RemoteCommand::new("printf").args(["[%s]", "a\nb\r\n'c'\n"]);
-        for shell in shells().into_iter().filter(|shell| !shell.ends_with("csh")) {
+        for shell in login_shells().into_iter().filter(|shell| !shell.ends_with("csh")) {
             assert_eq!(run(shell, &command).0, b"[a\nb\r\n'c'\n]", "{shell}");
         }
     }
@@ -285,120 +233,6 @@ mod tests {
             let command = RemoteCommand::new("printf").arg("%s\\0").args(words.iter().map(|word| OsString::from_vec(word.clone())));
             let expected: Vec<u8> = words.iter().flat_map(|word| word.iter().copied().chain([0])).collect();
             prop_assert_eq!(run("sh", &command).0, expected);
-        }
-    }
-
-    #[test]
-    fn the_script_needs_one_pair_of_quotes_only() {
-        assert!(!FIRST_OF.contains(['\'', '\\', '!', '\n']), "{FIRST_OF}");
-    }
-
-    /// Makes a program. A process of its own writes it: had this one the file open, a child that another test forks at the same
-    /// time would inherit it for a moment, and the program would be "busy".
-    fn executable(path: &std::path::Path, text: &str) {
-        let script = "mkdir -p \"${1%/*}\" && printf %s \"$2\" >\"$1\" && chmod 755 \"$1\"";
-        let status = Command::new("sh").args(["-c", script, "sh"]).arg(path).arg(text).status().unwrap();
-        assert!(status.success());
-    }
-
-    /// Who runs the tests: fish sets USER itself.
-    fn user() -> String {
-        let output = Command::new("id").arg("-un").output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    /// Runs through a login shell, or directly where `shell` is empty, with a PATH and a home of its own.
-    fn run_in(home: &std::path::Path, shell: &str, command: &RemoteCommand) -> (String, String, Option<i32>) {
-        let mut process = if shell.is_empty() {
-            let mut process = Command::new(command.program());
-            process.args(command.words().skip(1));
-            process
-        } else {
-            let mut process = Command::new(shell);
-            process.arg("-c").arg(command.to_shell());
-            process
-        };
-        let path = format!("{}:{}", home.join("bin on path").display(), std::env::var("PATH").unwrap());
-        let output = process.env("HOME", home).env("USER", user()).env("PATH", path).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (text(&output.stdout), text(&output.stderr), output.status.code())
-    }
-
-    const SAY: &str = "#!/bin/sh\necho \"$0\"\nfor a; do echo \"[$a]\"; done\nexit 5\n";
-
-    #[test]
-    fn first_of_takes_the_first_that_exists() {
-        let home = tempfile::tempdir().unwrap();
-        let home = home.path();
-        executable(&home.join("bin on path/ncc-on-path"), SAY);
-        executable(&home.join(".nix-profile/bin/ncc-in-home"), SAY);
-        executable(&home.join(format!("per-user/{}/bin/ncc-mine", user())), SAY);
-        std::fs::write(home.join("not-executable"), SAY).unwrap();
-        let here = |name: &str| home.join(name).to_str().unwrap().to_owned();
-        let cases: [(Vec<String>, String); 5] = [
-            (vec!["ncc-on-path".into()], here("bin on path/ncc-on-path")),
-            (
-                vec!["ncc-missing".into(), "/nowhere/ncc".into(), "ncc-on-path".into()],
-                here("bin on path/ncc-on-path"),
-            ),
-            (
-                vec!["ncc-missing".into(), "~/.nix-profile/bin/ncc-in-home".into(), "ncc-on-path".into()],
-                here(".nix-profile/bin/ncc-in-home"),
-            ),
-            (vec![here("per-user/%u/bin/ncc-mine")], here(&format!("per-user/{}/bin/ncc-mine", user()))),
-            // Neither a directory nor a file that is no program will do.
-            (
-                vec![here("bin on path"), here("not-executable"), "ncc-on-path".into()],
-                here("bin on path/ncc-on-path"),
-            ),
-        ];
-        for shell in shells().into_iter().chain([""]) {
-            for (candidates, found) in &cases {
-                let command =
-                    RemoteCommand::first_of(candidates, ["--serve", "a b", "it's", "", "%u", "~/x"]);
-                let (stdout, stderr, code) = run_in(home, shell, &command);
-                assert_eq!(stderr, "", "{shell} {candidates:?}");
-                assert_eq!(
-                    stdout,
-                    format!("{found}\n[--serve]\n[a b]\n[it's]\n[]\n[%u]\n[~/x]\n"),
-                    "{shell} {candidates:?}"
-                );
-                assert_eq!(code, Some(5));
-            }
-        }
-    }
-
-    #[test]
-    fn first_of_lists_what_it_tried() {
-        let home = tempfile::tempdir().unwrap();
-        for shell in shells().into_iter().chain([""]) {
-            let command = RemoteCommand::first_of(
-                ["ncc-missing", "~/bin/ncc-missing", "/per/%u/ncc-missing"],
-                ["--serve"],
-            );
-            let (stdout, stderr, code) = run_in(home.path(), shell, &command);
-            let expected = format!(
-                "ncc-missing: command not found; looked for: ncc-missing, {}/bin/ncc-missing, /per/{}/ncc-missing\n",
-                home.path().display(),
-                user()
-            );
-            assert_eq!((stdout.as_str(), stderr, code), ("", expected, Some(127)), "{shell}");
-        }
-    }
-
-    #[test]
-    fn first_of_replaces_the_login_shell() {
-        let command = RemoteCommand::first_of(["sh"], ["-c", "echo $$"]);
-        for shell in ["sh", "bash"] {
-            let mut child = Command::new(shell);
-            let Ok(child) =
-                child.arg("-c").arg(command.to_shell()).stdout(std::process::Stdio::piped()).spawn()
-            else {
-                continue;
-            };
-            let id = child.id();
-            let output = child.wait_with_output().unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{id}\n"));
         }
     }
 }

@@ -30,7 +30,7 @@ use std::{
 use futures_core::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{Channel, Exit, RemoteCommand, StderrTail, Transport};
+use crate::{Channel, Exit, Fact, Findings, Program, RemoteCommand, RemoteScript, StderrTail, Transport};
 
 /// One case, given a transport.
 pub type Case = for<'a> fn(&'a dyn Transport) -> BoxFuture<'a, ()>;
@@ -50,7 +50,7 @@ macro_rules! conformance_tests {
             knows_no_program_of_that_name
             delivers_words_unharmed
             delivers_bytes_unharmed
-            finds_the_first_candidate
+            finds_a_program_and_says_where
             opens_channels_side_by_side
             ends_a_reader_when_dropped
             ends_a_writer_when_dropped
@@ -263,16 +263,26 @@ pub async fn delivers_bytes_unharmed(transport: &dyn Transport) {
     assert_eq!(exchange(&mut channel, &input).await, input);
 }
 
-/// [`RemoteCommand::first_of`] works on the host.
-pub async fn finds_the_first_candidate(transport: &dyn Transport) {
-    let found = RemoteCommand::first_of(["ncc-missing", "/nowhere/printf", "printf"], ["%s|", "a b", "it's"]);
-    let (stdout, stderr, exit) = run(transport, &found).await;
-    assert_eq!((stdout.as_slice(), stderr.as_str(), exit), (b"a b|it's|".as_slice(), "", Exit::Code(0)));
+/// A [`RemoteScript`] works on the host, and what it found can be told from what its program says.
+pub async fn finds_a_program_and_says_where(transport: &dyn Transport) {
+    let program = |places: &[&str]| Program::new("print").places(places).must_run();
+    let found = RemoteScript::new()
+        .find(program(&["ncc-missing", "/nowhere/printf", "printf"]))
+        .find(Program::new("ncc-missing"))
+        .measure(Fact::Processors)
+        .report();
+    let (stdout, stderr, exit) = run(transport, &found.run("print", ["%s|", "a b", "it's"]).command()).await;
+    let line = stdout.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let (report, output) = stdout.split_at(line);
+    assert_eq!((output, stderr.as_str(), exit), (b"a b|it's|".as_slice(), "", Exit::Code(0)));
+    let findings = Findings::parse(report).expect("a report");
+    assert!(findings.program("print").is_some_and(|file| file.ends_with("/printf")), "{findings:?}");
+    assert!(findings.processors().is_some() && findings.program("ncc-missing").is_none(), "{findings:?}");
 
-    let missing = RemoteCommand::first_of(["ncc-missing", "/nowhere/ncc-missing"], ["--serve"]);
-    let (stdout, stderr, exit) = run(transport, &missing).await;
+    let missing = RemoteScript::new().find(program(&["ncc-missing", "/nowhere/x"])).run("print", [""; 0]);
+    let (stdout, stderr, exit) = run(transport, &missing.command()).await;
     assert_eq!((stdout.as_slice(), exit), (b"".as_slice(), Exit::Code(127)));
-    assert_eq!(stderr, "ncc-missing: command not found; looked for: ncc-missing, /nowhere/ncc-missing\n");
+    assert_eq!(stderr, "print: command not found; looked for: ncc-missing, /nowhere/x\n");
 }
 
 /// Several channels at once: each has its own streams, none waits for another.

@@ -35,17 +35,18 @@
 //! | | |
 //! |---|---|
 //! | [`HostArgument`], [`Target`], [`TargetParams`] | what a user wrote: `ssh://alice@[2001:db8::1]:2200?compress=true`, and all older spellings |
-//! | [`RemoteCommand`] | a program and its arguments; quoting for the login shell on the other side; looking for a program in several places |
+//! | [`RemoteCommand`] | a program and its arguments; quoting for the login shell on the other side |
+//! | [`RemoteScript`], [`Program`], [`Findings`] | looking for programs on the host, and starting one, within one command |
 //! | [`Transport`], [`Channel`], [`ChannelControl`], [`Exit`] | what a transport is |
 //! | [`parse_ssh_options`], [`Compression`], [`KeepAlive`], [`PinnedHostKey`] | what every SSH transport is told in the same words |
 //! | [`Failure`], [`FailureKind`] | why a host was not reached, and what a person can do |
-//! | [`StderrTail`], [`sanitize_line`] | a peer's messages, bounded and made harmless |
+//! | [`StderrTail`], [`throttled`], [`sanitize_line`] | a peer's messages, bounded and made harmless |
 //! | [`LocalProcess`] | the transport of `localhost` |
 //! | [`TransportError`], [`TargetError`] | what goes wrong |
 //!
 //! # Features
 //!
-//! * `test-util`: the module `conformance`, a suite that each transport has to pass.
+//! * `test-util`: the module `conformance`, a suite that each transport has to pass, and `test_util` with what tests share.
 //!
 //! Filters over the streams (compression of one-way bulk data) will be adapters over [`Channel`]'s boxed streams; a transport does
 //! not know of them.
@@ -63,9 +64,12 @@ mod error;
 mod host_key;
 mod local;
 mod process;
+mod script;
 mod ssh_options;
 mod stderr;
 mod target;
+#[cfg(any(test, feature = "test-util"))]
+pub mod test_util;
 
 pub use channel::{Channel, ChannelControl, Exit, Reader, Transport, Writer};
 pub use command::RemoteCommand;
@@ -74,8 +78,9 @@ pub use error::{Failure, FailureKind, TransportError};
 pub use futures_core::future::BoxFuture;
 pub use host_key::{PinnedHostKey, PinnedHostKeyError};
 pub use local::LocalProcess;
+pub use script::{Account, Fact, Findings, Input, Program, RemoteScript};
 pub use ssh_options::{
     Compression, KeepAlive, SshOption, SshOptionsError, parse_ssh_options, ssh_options_in,
 };
-pub use stderr::{LineSink, StderrTail, sanitize_line};
+pub use stderr::{LineSink, StderrTail, sanitize_line, throttled};
 pub use target::{HostArgument, Scheme, Target, TargetError, TargetParams};

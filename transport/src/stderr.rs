@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -13,14 +13,23 @@ use tokio::{
     task::JoinHandle,
 };
 
+use crate::script::STARTED;
+
 /// How much of the beginning is kept: the first complaint is usually the cause.
 const HEAD: usize = 16 * 1024;
 
 /// How much of the end is kept: the last complaint is what the peer died of.
 const TAIL: usize = 48 * 1024;
 
-/// The longest line; more is broken into several, so that a peer that never ends its line costs no memory.
-const MAX_LINE: usize = 8 * 1024;
+/// The longest line. The rest of a longer one is only counted, so that a peer that never ends its line costs no memory and fills
+/// no terminal.
+const MAX_LINE: usize = 4 * 1024;
+
+/// How many lines of a peer a person is shown within a second. Nix's most talkative level writes less.
+const LINES_PER_SECOND: u32 = 1000;
+
+/// How many bytes of a peer a person is shown within a second: about what a slow terminal can draw.
+const BYTES_PER_SECOND: usize = 128 * 1024;
 
 /// How long [`StderrTail::finish`] waits for the end of stderr. The command has ended by then, but a process that it left behind
 /// may hold the pipe open for good: a master connection that OpenSSH keeps (ControlPersist) with `-v`, a proxy command.
@@ -32,7 +41,8 @@ pub type LineSink = Arc<dyn Fn(&str) + Send + Sync>;
 /// Reads a stderr to its end in a task of its own, so that the peer never blocks on it; hands each line on as it comes, and keeps
 /// the first 16 KiB and the last 48 KiB for error messages.
 ///
-/// Every line has passed [`sanitize_line`]. Dropping this stops the reading.
+/// Every line has passed [`sanitize_line`]. One of more than 4 KiB is cut, and says how much is missing. Dropping this stops the
+/// reading.
 #[must_use = "dropping it stops the reading of stderr"]
 pub struct StderrTail {
     kept: Arc<Mutex<Kept>>,
@@ -41,7 +51,8 @@ pub struct StderrTail {
 }
 
 impl StderrTail {
-    /// Starts to read. Each complete line also goes to `sink`, which must not block.
+    /// Starts to read. Each complete line also goes to `sink`, which must not block. Where the lines are for a person to read,
+    /// the sink should be a [`throttled`] one.
     ///
     /// # Panics
     ///
@@ -56,7 +67,24 @@ impl StderrTail {
     /// What has come so far, also the beginning of an unfinished line; each line with its newline. In place of what was not kept
     /// stands a line that says how much that was.
     pub fn text(&self) -> String {
-        lock(&self.kept).text()
+        lock(&self.kept).text(0)
+    }
+
+    /// The same, without what came before the program at the other end ran: notices of ssh, a banner of the server, and what
+    /// the start-up files of the login shell print. None of them is the reason for which that program ended.
+    ///
+    /// A [`RemoteScript`](crate::RemoteScript) marks the place by itself; for any other command,
+    /// [`note_start`](Self::note_start) does. Where nothing is known, this is all of the text.
+    pub fn since_start(&self) -> String {
+        let kept = lock(&self.kept);
+        kept.text(kept.started_at.unwrap_or(0))
+    }
+
+    /// Notes that the program at the other end runs, for instance since it has greeted. Does nothing if that is known already.
+    pub fn note_start(&self) {
+        let mut kept = lock(&self.kept);
+        let lines = kept.lines;
+        kept.started_at.get_or_insert(lines);
     }
 
     /// The last line with something on it, so far: what the peer is probably busy with, or was when it ended.
@@ -85,8 +113,8 @@ impl fmt::Debug for StderrTail {
     }
 }
 
-fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn read_lines(
@@ -115,44 +143,53 @@ async fn read_lines(
 
 #[derive(Default)]
 struct Kept {
-    head: String,
+    head: Vec<String>,
+    head_size: usize,
     /// Set once a line did not fit into the head: all later ones go to the tail.
     head_full: bool,
     tail: VecDeque<String>,
     tail_size: usize,
-    left_out: u64,
-    partial: Vec<u8>,
+    /// Bytes of whole lines.
+    left_out: usize,
+    /// How many lines have come.
+    lines: usize,
+    /// How many of them came before the program at the other end ran.
+    started_at: Option<usize>,
+    partial: Partial,
 }
 
 impl Kept {
     /// Takes bytes from the front of `input`, up to the end of a line if there is one, and returns that line.
     fn feed(&mut self, input: &mut &[u8]) -> Option<String> {
-        let room = MAX_LINE.saturating_sub(self.partial.len()).max(1).min(input.len());
-        let (window, _) = input.split_at(room);
-        let newline = window.iter().position(|&byte| byte == b'\n');
-        let (line, rest) = input.split_at(newline.unwrap_or(room));
-        self.partial.extend_from_slice(line);
-        *input = if newline.is_some() { rest.get(1..).unwrap_or_default() } else { rest };
-        if newline.is_some() || self.partial.len() >= MAX_LINE { Some(self.take_line()) } else { None }
+        let newline = input.iter().position(|&byte| byte == b'\n');
+        let (line, rest) = input.split_at(newline.unwrap_or(input.len()));
+        self.partial.extend(line);
+        *input = rest.get(1..).unwrap_or_default();
+        newline.and_then(|_| self.take_line())
     }
 
     /// The line that was not ended, at the end of all.
     fn end_line(&mut self) -> Option<String> {
-        if self.partial.is_empty() { None } else { Some(self.take_line()) }
+        if self.partial.is_empty() { None } else { self.take_line() }
     }
 
-    fn take_line(&mut self) -> String {
-        let line = sanitize_line(&self.partial);
-        self.partial.clear();
+    /// The line that has ended, but for the one that is the script's own.
+    fn take_line(&mut self) -> Option<String> {
+        let line = std::mem::take(&mut self.partial).text();
+        if self.started_at.is_none() && line == STARTED {
+            self.started_at = Some(self.lines);
+            return None;
+        }
+        self.lines += 1;
         self.keep(&line);
-        line
+        Some(line)
     }
 
     fn keep(&mut self, line: &str) {
         let size = line.len() + 1;
-        if !self.head_full && self.head.len() + size <= HEAD {
-            self.head.push_str(line);
-            self.head.push('\n');
+        if !self.head_full && self.head_size + size <= HEAD {
+            self.head_size += size;
+            self.head.push(line.to_owned());
             return;
         }
         self.head_full = true;
@@ -161,34 +198,145 @@ impl Kept {
         while self.tail_size > TAIL {
             let Some(oldest) = self.tail.pop_front() else { break };
             self.tail_size -= oldest.len() + 1;
-            self.left_out += oldest.len() as u64 + 1;
+            self.left_out += oldest.len() + 1;
         }
     }
 
-    fn text(&self) -> String {
-        let mut text = self.head.clone();
-        if self.left_out > 0 {
-            text.extend(["[", &self.left_out.to_string(), " bytes left out]\n"]);
+    /// All lines but the first `skipped`.
+    fn text(&self, skipped: usize) -> String {
+        let first_of_tail = self.lines - self.tail.len();
+        let mut text = String::new();
+        let mut add = |line: &str| text.extend([line, "\n"]);
+        self.head.iter().skip(skipped).for_each(|line| add(line));
+        if self.left_out > 0 && skipped < first_of_tail {
+            add(&format!("[{} bytes left out]", self.left_out));
         }
-        for line in &self.tail {
-            text.push_str(line);
-            text.push('\n');
-        }
-        let partial = sanitize_line(&self.partial);
+        self.tail.iter().skip(skipped.saturating_sub(first_of_tail)).for_each(|line| add(line));
+        let partial = self.partial.text();
         if !partial.is_empty() {
-            text.push_str(&partial);
-            text.push('\n');
+            add(&partial);
         }
         text
     }
 
     fn last_line(&self) -> Option<String> {
-        let partial = sanitize_line(&self.partial);
-        std::iter::once(partial.as_str())
-            .chain(self.tail.iter().rev().map(String::as_str))
-            .chain(self.head.lines().rev())
+        let partial = self.partial.text();
+        std::iter::once(&partial)
+            .chain(self.tail.iter().rev())
+            .chain(self.head.iter().rev())
             .find(|line| !line.trim().is_empty())
-            .map(str::to_owned)
+            .cloned()
+    }
+}
+
+/// A line that has not ended.
+#[derive(Default)]
+struct Partial {
+    bytes: Vec<u8>,
+    left_out: u64,
+    /// The cursor is at the beginning of the line: what comes next is written over it, as progress is.
+    returned: bool,
+}
+
+impl Partial {
+    fn extend(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\r' {
+                self.returned = true;
+                continue;
+            }
+            if self.returned {
+                *self = Self { bytes: std::mem::take(&mut self.bytes), ..Self::default() };
+                self.bytes.clear();
+            }
+            if self.bytes.len() < MAX_LINE {
+                self.bytes.push(byte);
+            } else {
+                self.left_out += 1;
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn text(&self) -> String {
+        let mut text = sanitize_line(&self.bytes);
+        if self.left_out > 0 {
+            text.extend([" [", &self.left_out.to_string(), " bytes left out]"]);
+        }
+        text
+    }
+}
+
+/// A sink that a flood does not get through: at most 1,000 lines and 128 KiB in a second. How many lines were left out is said in
+/// a line of its own, before the next one that passes, or when the sink is dropped.
+///
+/// For lines that are shown. [`StderrTail`] keeps what explains a failure in any case.
+pub fn throttled(sink: LineSink) -> LineSink {
+    let throttled = Throttled { sink, budget: Mutex::new(Budget::new(Instant::now())) };
+    Arc::new(move |line| throttled.take(line, Instant::now()))
+}
+
+struct Throttled {
+    sink: LineSink,
+    budget: Mutex<Budget>,
+}
+
+impl Throttled {
+    fn take(&self, line: &str, now: Instant) {
+        // Not locked while the sink is called.
+        let left_out = match lock(&self.budget).spend(line, now) {
+            Some(left_out) => left_out,
+            None => return,
+        };
+        self.say_left_out(left_out);
+        (self.sink)(line);
+    }
+
+    fn say_left_out(&self, lines: u64) {
+        if lines > 0 {
+            (self.sink)(&format!("[{lines} lines left out]"));
+        }
+    }
+}
+
+impl Drop for Throttled {
+    fn drop(&mut self) {
+        let left_out = lock(&self.budget).left_out;
+        self.say_left_out(left_out);
+    }
+}
+
+/// What may still pass within the second that began at `since`.
+struct Budget {
+    since: Instant,
+    lines: u32,
+    bytes: usize,
+    left_out: u64,
+}
+
+impl Budget {
+    fn new(since: Instant) -> Self {
+        Self { since, lines: LINES_PER_SECOND, bytes: BYTES_PER_SECOND, left_out: 0 }
+    }
+
+    /// `None` if this line is to be left out, else how many were before it.
+    fn spend(&mut self, line: &str, now: Instant) -> Option<u64> {
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Self { left_out: self.left_out, ..Self::new(now) };
+        }
+        let (Some(lines), Some(bytes)) = (self.lines.checked_sub(1), self.bytes.checked_sub(line.len()))
+        else {
+            // Nothing smaller passes either: what is shown has one gap, not many.
+            self.bytes = 0;
+            self.lines = 0;
+            self.left_out += 1;
+            return None;
+        };
+        (self.lines, self.bytes) = (lines, bytes);
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 
@@ -196,6 +344,7 @@ impl Kept {
 ///
 /// Escape sequences (colours, cursor movements, window titles) are removed whole; other control characters, and those that
 /// reorder text (bidirectional overrides), become spaces, and at the end of the line nothing; what is not UTF-8 becomes U+FFFD.
+/// Use it for any text that a peer has a say in, also where that is not a line of stderr.
 ///
 /// ```
 /// # use ncc_transport::sanitize_line;
@@ -298,7 +447,7 @@ mod tests {
         }
 
         #[test]
-        fn lines_do_not_depend_on_how_they_were_cut(text in "[ab\n]{0,200}", cut in 0usize..200) {
+        fn lines_do_not_depend_on_how_they_were_cut(text in "[ab\r\n]{0,200}", cut in 0usize..200) {
             let feed = |parts: &[&[u8]]| {
                 let mut kept = Kept::default();
                 let mut lines = Vec::new();
@@ -308,12 +457,14 @@ mod tests {
                     }
                 }
                 lines.extend(kept.end_line());
-                (lines, kept.text())
+                (lines, kept.text(0))
             };
             let bytes = text.as_bytes();
             let (front, back) = bytes.split_at(cut.min(bytes.len()));
             prop_assert_eq!(feed(&[front, back]), feed(&[bytes]));
-            prop_assert_eq!(feed(&[bytes]).0, text.lines().map(str::to_owned).collect::<Vec<_>>());
+            if !text.contains('\r') {
+                prop_assert_eq!(feed(&[bytes]).0, text.lines().map(str::to_owned).collect::<Vec<_>>());
+            }
         }
     }
 
@@ -353,8 +504,84 @@ mod tests {
             peer.write_all(&[b'x'; 10_000]).await.unwrap();
         }
         drop(peer);
-        assert!(tail.finish().await.len() < 2 * (HEAD + TAIL));
-        assert_eq!(*longest.lock().unwrap(), MAX_LINE);
+        let text = tail.finish().await;
+        assert_eq!(text, format!("{} [{} bytes left out]\n", "x".repeat(MAX_LINE), 1_000_000 - MAX_LINE));
+        assert_eq!(*longest.lock().unwrap(), text.len() - 1);
+    }
+
+    #[test]
+    fn a_flood_is_left_out_and_counted() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&seen);
+        let start = Instant::now();
+        let throttled = Throttled {
+            sink: Arc::new(move |line: &str| sink.lock().unwrap().push(line.to_owned())),
+            budget: Mutex::new(Budget::new(start)),
+        };
+        for number in 0..5000 {
+            throttled.take(&number.to_string(), start);
+        }
+        assert_eq!(seen.lock().unwrap().len(), 1000);
+        let later = start + Duration::from_secs(1);
+        throttled.take("later", later);
+        assert_eq!(seen.lock().unwrap()[999..], ["999", "[4000 lines left out]", "later"]);
+        // Few long ones are a flood as well.
+        for _ in 0..100 {
+            throttled.take(&"x".repeat(MAX_LINE), later);
+        }
+        throttled.take("short", later);
+        assert_eq!(seen.lock().unwrap().len(), 1002 + 31);
+        drop(throttled);
+        assert_eq!(seen.lock().unwrap().last().unwrap(), "[70 lines left out]");
+    }
+
+    #[tokio::test]
+    async fn what_came_before_the_program_is_kept_apart() {
+        let (mut peer, stderr) = tokio::io::duplex(64 * 1024);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&seen);
+        let mut tail = StderrTail::collect(
+            stderr,
+            Some(Arc::new(move |line: &str| sink.lock().unwrap().push(line.to_owned()))),
+        );
+        peer.write_all(b"banner\nncc-started\nerror\nncc-started\nlast").await.unwrap();
+        drop(peer);
+        assert_eq!(tail.finish().await, "banner\nerror\nncc-started\nlast\n");
+        // Once only: nobody hides a reason behind a second one.
+        assert_eq!(tail.since_start(), "error\nncc-started\nlast\n");
+        tail.note_start();
+        assert_eq!(tail.since_start(), "error\nncc-started\nlast\n");
+        assert_eq!(*seen.lock().unwrap(), ["banner", "error", "ncc-started", "last"]);
+    }
+
+    #[tokio::test]
+    async fn a_start_that_is_noted_parts_the_text_too() {
+        let (mut peer, stderr) = tokio::io::duplex(64 * 1024);
+        let mut tail = StderrTail::collect(stderr, None);
+        let line = "x".repeat(1023) + "\n";
+        peer.write_all(line.repeat(100).as_bytes()).await.unwrap();
+        peer.write_all(b"banner\n").await.unwrap();
+        while tail.last_line().as_deref() != Some("banner") {
+            tokio::task::yield_now().await;
+        }
+        assert!(tail.since_start().contains("banner"));
+        tail.note_start();
+        assert_eq!(tail.since_start(), "");
+        peer.write_all(b"the end\n").await.unwrap();
+        drop(peer);
+        assert!(tail.finish().await.contains(" bytes left out]\n"));
+        assert_eq!(tail.since_start(), "the end\n");
+    }
+
+    #[tokio::test]
+    async fn progress_that_writes_over_itself_is_its_last_state() {
+        let (mut peer, stderr) = tokio::io::duplex(64);
+        let mut tail = StderrTail::collect(stderr, None);
+        peer.write_all(b"10 %\r20 %\r30 %\r\nplain\r\r\n40 %\r").await.unwrap();
+        peer.write_all("x".repeat(2 * MAX_LINE).as_bytes()).await.unwrap();
+        peer.write_all(b"\r50 %").await.unwrap();
+        drop(peer);
+        assert_eq!(tail.finish().await, "30 %\nplain\n50 %\n");
     }
 
     #[tokio::test]

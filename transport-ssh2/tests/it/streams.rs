@@ -100,7 +100,7 @@ async fn an_output_that_is_dropped_does_not_stop_the_command() {
 async fn the_signal_is_named() {
     let Some(sshd) = start(&[]) else { return };
     let transport = Ssh2::new(sshd.target(), options(&sshd));
-    let (_, _, exit) = run(&transport, &RemoteCommand::first_of(["sh"], ["-c", "kill -KILL $$"])).await;
+    let (_, _, exit) = run(&transport, &RemoteCommand::new("exec").args(["sh", "-c", "kill -KILL $$"])).await;
     assert_eq!(exit, Exit::Signal("KILL".to_owned()));
     assert_eq!(transport.explain(&exit, ""), None);
 }

@@ -1,0 +1,328 @@
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use proptest::prelude::*;
+use rstest::rstest;
+use tempfile::TempDir;
+
+use super::*;
+use crate::test_util::{login_shells, posix_shells};
+
+/// Makes a program. A process of its own writes it: had this one the file open, a child that another test forks at the same
+/// time would inherit it for a moment, and the program would be "busy".
+fn executable(path: &Path, text: &str) {
+    let script = "mkdir -p \"${1%/*}\" && printf %s \"$2\" >\"$1\" && chmod 755 \"$1\"";
+    let status = Command::new("sh").args(["-c", script, "sh"]).arg(path).arg(text).status().unwrap();
+    assert!(status.success());
+}
+
+/// Who runs the tests: fish sets USER itself.
+fn user() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A home and a `PATH` with programs.
+struct Host(TempDir);
+
+impl Host {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.at(name).to_str().unwrap().to_owned()
+    }
+
+    fn with(self, name: &str, text: &str) -> Self {
+        executable(&self.at(name), text);
+        self
+    }
+
+    fn path(&self) -> String {
+        format!("{}:{}:{}", self.text("bin on path"), self.text("second bin"), std::env::var("PATH").unwrap())
+    }
+
+    /// Runs through a login shell, or directly where `shell` is empty: stdout, stderr and status.
+    fn run(&self, shell: &str, script: &RemoteScript, input: &str) -> (String, String, Option<i32>) {
+        let command = script.command();
+        let mut process = if shell.is_empty() {
+            let mut process = Command::new(command.program());
+            process.args(command.words().skip(1));
+            process
+        } else {
+            let mut words = shell.split(' ');
+            let mut process = Command::new(words.next().unwrap());
+            process.args(words).arg("-c").arg(command.to_shell());
+            process
+        };
+        self.finish(&mut process, input)
+    }
+
+    fn finish(&self, process: &mut Command, input: &str) -> (String, String, Option<i32>) {
+        process.env("HOME", self.0.path()).env("USER", user()).env("PATH", self.path());
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = process.spawn().unwrap();
+        // A script that ends without reading is fine.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let stderr = text(&output.stderr);
+        let stderr = stderr.strip_prefix("ncc-started\n").expect("the script has started").to_owned();
+        (text(&output.stdout), stderr, output.status.code())
+    }
+}
+
+/// All login shells, and none.
+fn ways() -> Vec<&'static str> {
+    login_shells().into_iter().chain([""]).collect()
+}
+
+const SAY: &str = "#!/bin/sh\n[ \"$1\" = --version ] && exec echo 'say  1.0'\necho \"$0\"\nfor a; do echo \"[$a]\"; done\nexit 5\n";
+
+fn look(places: &[&str]) -> RemoteScript {
+    RemoteScript::new().find(Program::new("say").places(places))
+}
+
+#[test]
+fn the_first_place_that_has_a_program_wins() {
+    let host = Host::new()
+        .with("bin on path/ncc-on-path", SAY)
+        .with(".nix-profile/bin/ncc-in-home", SAY)
+        .with(&format!("per-user/{}/bin/ncc-mine", user()), SAY);
+    std::fs::write(host.at("not-executable"), SAY).unwrap();
+    let (per_user, directory, no_program) =
+        (host.text("per-user/%u/bin/ncc-mine"), host.text("bin on path"), host.text("not-executable"));
+    let cases: [(&[&str], String); 5] = [
+        (&["ncc-on-path"], host.text("bin on path/ncc-on-path")),
+        (&["ncc-missing", "/nowhere/ncc", "ncc-on-path"], host.text("bin on path/ncc-on-path")),
+        (
+            &["ncc-missing", "~/.nix-profile/bin/ncc-in-home", "ncc-on-path"],
+            host.text(".nix-profile/bin/ncc-in-home"),
+        ),
+        (&[&per_user], host.text(&format!("per-user/{}/bin/ncc-mine", user()))),
+        // Neither a directory nor a file that is no program will do.
+        (&[&directory, &no_program, "ncc-on-path"], host.text("bin on path/ncc-on-path")),
+    ];
+    for shell in ways() {
+        for (places, found) in &cases {
+            let script = look(places).run("say", ["--serve", "a b", "it's", "", "%u", "~/x", "*"]);
+            assert_eq!(
+                host.run(shell, &script, ""),
+                (
+                    format!("{found}\n[--serve]\n[a b]\n[it's]\n[]\n[%u]\n[~/x]\n[*]\n"),
+                    String::new(),
+                    Some(5)
+                ),
+                "{shell} {places:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_was_tried_is_listed() {
+    let host = Host::new();
+    let script = look(&["ncc-missing", "~/bin/ncc-missing", "/per/%u/ncc-missing"]).run("say", [""; 0]);
+    for shell in ways() {
+        let expected = format!(
+            "say: command not found; looked for: ncc-missing, {}, /per/{}/ncc-missing\n",
+            host.text("bin/ncc-missing"),
+            user()
+        );
+        assert_eq!(host.run(shell, &script, ""), (String::new(), expected, Some(127)), "{shell}");
+    }
+}
+
+const LOADER: &str = "say: error while loading shared libraries: libx.so.1: cannot open shared object file";
+
+/// <https://github.com/NixOS/nix/issues/8608>
+#[test]
+fn nix_8608_a_program_that_cannot_run_hides_no_good_one() {
+    let broken = format!("#!/bin/sh\necho '{LOADER}' >&2\nexit 127\n");
+    let host = Host::new()
+        .with("bin on path/ncc-twice", &broken)
+        .with("second bin/ncc-twice", SAY)
+        .with("bin on path/ncc-broken", &broken)
+        .with("usual place/ncc-broken", SAY)
+        .with("foreign/ncc-broken", "\u{7f}ELF")
+        .with("knows no version/say", "#!/bin/sh\n[ \"$1\" = --version ] && exit 1\necho fine\n");
+    let (usual, foreign) = (host.text("usual place/ncc-broken"), host.text("foreign/ncc-broken"));
+    let must_run = |places: &[&str]| RemoteScript::new().find(Program::new("say").places(places).must_run());
+    for shell in posix_shells() {
+        let run = |script: &RemoteScript| {
+            let mut words = shell.split(' ');
+            let mut process = Command::new(words.next().unwrap());
+            process.args(words).args(script.command().words().skip(1));
+            host.finish(&mut process, "")
+        };
+        let found = |place: &str| (format!("{place}\n[x]\n"), String::new(), Some(5));
+        assert_eq!(
+            run(&must_run(&["ncc-twice"]).run("say", ["x"])),
+            found(&host.text("second bin/ncc-twice")),
+            "{shell}"
+        );
+        assert_eq!(
+            run(&must_run(&["ncc-broken", &foreign, &usual]).run("say", ["x"])),
+            found(&usual),
+            "{shell}"
+        );
+        let plain = must_run(&[&host.text("knows no version/say")]).run("say", [""; 0]);
+        assert_eq!(run(&plain), ("fine\n".to_owned(), String::new(), Some(0)), "{shell}");
+
+        let (stdout, stderr, code) = run(&must_run(&["ncc-broken", &foreign]).run("say", ["x"]));
+        let first = host.text("bin on path/ncc-broken");
+        assert_eq!((stdout.as_str(), code), ("", Some(126)), "{shell}");
+        let expected = format!(
+            "say: cannot be run: {first} ends with status 127: {LOADER}; {foreign} ends with status 12"
+        );
+        assert!(stderr.starts_with(&expected) && stderr.lines().count() == 1, "{shell}: {stderr}");
+    }
+}
+
+#[test]
+fn what_was_found_is_reported_and_leaves_stdin_alone() {
+    let host = Host::new().with("bin on path/ncc-say", SAY);
+    let script = RemoteScript::new()
+        .find(Program::new("say").places(["ncc-say"]).must_run())
+        .find(Program::new("cat"))
+        .find(Program::new("none").places(["ncc-none"]))
+        .measure(Fact::Processors)
+        .measure(Fact::System)
+        .measure(Fact::FreeSpace("/".into()))
+        .report()
+        .run("cat", [""; 0]);
+    for shell in ways() {
+        let (stdout, stderr, code) = host.run(shell, &script, "the protocol\nand more");
+        assert_eq!((stderr.as_str(), code), ("", Some(0)), "{shell}");
+        let (report, rest) = stdout.split_once('\n').unwrap();
+        assert_eq!(rest, "the protocol\nand more", "{shell}");
+        // A login shell may print without a newline at the end.
+        let noise = format!("Welcome to {shell}: ncc-found\t.\n> {report}\nnoise");
+        let findings = Findings::parse(noise.as_bytes()).unwrap();
+        assert_eq!(findings.program("say"), Some(host.text("bin on path/ncc-say").as_str()), "{shell}");
+        assert_eq!(findings.version("say"), Some("say 1.0"), "{shell}");
+        assert_eq!((findings.program("none"), findings.version("cat")), (None, None), "{shell}");
+        assert!(findings.processors().is_some() && findings.free_bytes().is_some(), "{shell} {findings:?}");
+        assert!(findings.system().is_some_and(|system| system.contains(' ')), "{shell} {findings:?}");
+    }
+}
+
+#[test]
+fn a_filter_stands_in_front() {
+    let host = Host::new();
+    let script =
+        RemoteScript::new().find(Program::new("tr")).filter("tr", ["a-c", "A-C"]).run("sed", ["s/$/|/"]);
+    for shell in ways() {
+        assert_eq!(
+            host.run(shell, &script, "abcd\nx\n"),
+            ("ABCd|\nx|\n".to_owned(), String::new(), Some(0)),
+            "{shell}"
+        );
+    }
+    // The status is the program's, and a filter that is not there is an error before anything starts.
+    let fails = RemoteScript::new().filter("cat", [""; 0]).run("sh", ["-c", "exit 7"]);
+    assert_eq!(host.run("", &fails, "").2, Some(7));
+    let missing = RemoteScript::new().find(Program::new("ncc-none")).filter("ncc-none", [""; 0]);
+    let (stdout, stderr, code) = host.run("", &missing.run("echo", ["started"]), "");
+    assert_eq!(
+        (stdout.as_str(), stderr.as_str(), code),
+        ("", "ncc-none: command not found; looked for: ncc-none\n", Some(127))
+    );
+}
+
+#[test]
+fn sudo_and_xargs_are_given_the_file_that_was_found() {
+    let host = Host::new()
+        .with("bin on path/sudo", "#!/bin/sh\necho sudo \"$@\"\n")
+        .with("bin on path/ncc-say", SAY);
+    let script = look(&["ncc-say"]).run("say", ["--realise", "a b"]).account(Account::Sudo);
+    let say = host.text("bin on path/ncc-say");
+    for shell in ways() {
+        let (stdout, stderr, _) = host.run(shell, &script, "");
+        assert_eq!((stdout, stderr), (format!("sudo -n {say} --realise a b\n"), String::new()), "{shell}");
+        let many = script.clone().input(Input::Arguments);
+        let (stdout, stderr, _) = host.run(shell, &many, "one\ntwo\n");
+        assert_eq!(
+            (stdout, stderr),
+            (format!("sudo -n {say} --realise a b one two\n"), String::new()),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn the_login_shell_is_replaced() {
+    let host = Host::new();
+    let script = RemoteScript::new().find(Program::new("sh")).run("sh", ["-c", "echo $$"]);
+    for shell in ["sh", "bash"] {
+        let mut process = Command::new(shell);
+        let child = process
+            .arg("-c")
+            .arg(script.command().to_shell())
+            .env("HOME", host.0.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let id = child.id();
+        assert_eq!(String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap(), format!("{id}\n"));
+    }
+}
+
+#[test]
+fn one_pair_of_quotes_carries_it() {
+    let script = RemoteScript::new()
+        .find(Program::new("it's!\\").places(["\n", "'"]).must_run())
+        .measure(Fact::Processors)
+        .measure(Fact::System)
+        .measure(Fact::FreeSpace("'".into()))
+        .report()
+        .filter("!", ["\\"])
+        .run("it's!\\", ["\n"])
+        .account(Account::Sudo)
+        .input(Input::Arguments);
+    let command = script.command();
+    let text = command.words().nth(2).unwrap().to_str().unwrap();
+    assert!(!text.contains(['\'', '\\', '!', '\n']), "{text}");
+}
+
+#[rstest]
+#[case::none(b"Welcome!\n", None)]
+#[case::empty(b"ncc-found\t.\n", None)]
+#[case::cut(b"ncc-found\ta=b", None)]
+#[case::no_end(b"ncc-found\ta=b\n", None)]
+#[case::last_one(b"ncc-found\ta=1\t.\nncc-found\ta=2\t.\n", Some("2"))]
+#[case::carriage_return(b"ncc-found\ta=b\t.\r\n", Some("b"))]
+#[case::escape(b"ncc-found\ta=\x1b[2J/bin/a\t.\n", Some("/bin/a"))]
+#[case::not_utf8(b"ncc-found\ta=\xff\t.\n", Some("\u{fffd}"))]
+#[case::first_value(b"ncc-found\ta=1\ta=2\t.\n", Some("1"))]
+fn reports(#[case] noise: &[u8], #[case] expected: Option<&str>) {
+    assert_eq!(Findings::parse(noise).unwrap_or_default().program("a"), expected);
+}
+
+#[test]
+fn a_report_without_an_end_is_none() {
+    let noise = [b"ncc-found\ta=".as_slice(), &vec![b'x'; LONGEST_LINE], b"\t.\n"].concat();
+    assert_eq!(Findings::parse(&noise), None);
+    assert_eq!(
+        Findings::parse(b"ncc-found\tcpus=0\tfree-kib=18446744073709551615\t.\n").unwrap().processors(),
+        None
+    );
+    assert_eq!(Findings::parse(b"ncc-found\tfree-kib=18446744073709551615\t.\n").unwrap().free_bytes(), None);
+}
+
+proptest! {
+    #[test]
+    fn any_noise_is_read(noise: Vec<u8>, inside in "[\t=.a\u{1b}\n-]{0,40}") {
+        let _ = Findings::parse(&noise);
+        let _ = Findings::parse(&[noise.as_slice(), b"ncc-found\t", inside.as_bytes(), b"\n"].concat());
+    }
+}
