@@ -8,7 +8,9 @@ use ncc_protocol::{
     serve::{client_greeting, read_server_greeting},
     wire::WireReader,
 };
-use ncc_transport::{ChannelControl, Exit, LineSink, Reader, RemoteCommand, StderrTail, Transport, Writer};
+use ncc_transport::{
+    ChannelControl, Exit, LineSink, Reader, RemoteCommand, StderrTail, Transport, Writer, throttled,
+};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
@@ -87,7 +89,7 @@ impl Connection {
                 channel.control,
                 pulse,
                 options,
-                options.stderr.clone(),
+                options.stderr.clone().map(throttled),
             ),
         })
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ncc_store::{StoreDir, StorePath};
-use ncc_transport::{LineSink, RemoteCommand, TransportError};
+use ncc_transport::{LineSink, RemoteCommand, TransportError, throttled};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{connection::ServerProcess, error::reason, silence::Pulse, store::Shared};
@@ -41,7 +41,7 @@ async fn ask(
     let pulse = Pulse::new(shared.options.stall_timeout);
     let mut stdin = pulse.note_requests(channel.stdin);
     let mut stdout = pulse.watch_answers(channel.stdout).take(MUCH);
-    let sink = listen(&listing, shared.options.stderr.clone());
+    let sink = listen(&listing, shared.options.stderr.clone().map(throttled));
     let server = ServerProcess::new(channel.stderr, channel.control, pulse, &shared.options, Some(sink));
     let question: String = paths.iter().map(|path| store_dir.full(path) + "\n").collect();
     let write = async {
