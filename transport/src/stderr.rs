@@ -287,10 +287,7 @@ struct Throttled {
 impl Throttled {
     fn take(&self, line: &str, now: Instant) {
         // Not locked while the sink is called.
-        let left_out = match lock(&self.budget).spend(line, now) {
-            Some(left_out) => left_out,
-            None => return,
-        };
+        let Some(left_out) = lock(&self.budget).spend(line, now) else { return };
         self.say_left_out(left_out);
         (self.sink)(line);
     }
