@@ -102,14 +102,19 @@ fn compare(object: &Path, what: &str, directory: &Path) -> io::Result<()> {
         }
         File::open(&nar)
     };
-    let known = DecodeOptions::new().nar_size(size);
+    let mut known = DecodeOptions::default();
+    known.nar_size = Some(size);
+    let unpack_options = |metadata, decode: &DecodeOptions| {
+        let mut options = UnpackOptions::default();
+        options.metadata = metadata;
+        options.decode = decode.clone();
+        options
+    };
+    let unknown = DecodeOptions::default();
     for (task, options) in [
-        ("unpack", UnpackOptions::new()),
-        ("unpack, size known", UnpackOptions::new().decode(known.clone())),
-        (
-            "unpack, size known, canonical",
-            UnpackOptions::new().decode(known.clone()).metadata(Metadata::Canonical),
-        ),
+        ("unpack", unpack_options(Metadata::Plain, &unknown)),
+        ("unpack, size known", unpack_options(Metadata::Plain, &known)),
+        ("unpack, size known, canonical", unpack_options(Metadata::Canonical, &known)),
     ] {
         measure(
             task,
@@ -121,7 +126,7 @@ fn compare(object: &Path, what: &str, directory: &Path) -> io::Result<()> {
             }),
         )?;
     }
-    for (task, options) in [("decode only", DecodeOptions::new()), ("decode only, size known", known)] {
+    for (task, options) in [("decode only", unknown), ("decode only, size known", known)] {
         let decode = |input: File| -> Result<(), Error> {
             let mut decoder = Decoder::with_options(input, &options);
             while decoder.next_event()?.is_some() {}

@@ -11,7 +11,9 @@ use std::{
     process::ExitCode,
 };
 
-use ncc_nar::{ListNode, Metadata, PackOptions, UnpackOptions, list, pack, remove, size_of, unpack};
+use ncc_nar::{
+    Executable, ListNode, Metadata, PackOptions, UnpackOptions, list, pack, remove, size_of, unpack,
+};
 
 fn main() -> ExitCode {
     match run() {
@@ -42,7 +44,8 @@ fn run() -> Result<(), Box<dyn Error>> {
             unpack(&mut input()?, target, &UnpackOptions::default())?;
         }
         ("unpack-canonical", Some(target)) => {
-            let options = UnpackOptions::new().metadata(Metadata::Canonical);
+            let mut options = UnpackOptions::default();
+            options.metadata = Metadata::Canonical;
             unpack(&mut input()?, target, &options)?;
         }
         ("size", Some(path)) => println!("{}", size_of(path, &PackOptions::default())?),
@@ -54,7 +57,7 @@ fn run() -> Result<(), Box<dyn Error>> {
                 match entry.node {
                     ListNode::Directory => writeln!(output, "d {:>12} {}", "", entry.path)?,
                     ListNode::Regular { executable, size, offset } => {
-                        let kind = if executable { 'x' } else { '-' };
+                        let kind = if executable == Executable::Yes { 'x' } else { '-' };
                         writeln!(output, "{kind} {size:>12} {} @{offset}", entry.path)?;
                     }
                     ListNode::Symlink { target } => {

@@ -30,29 +30,30 @@ pub(crate) fn without_suffix(name: &[u8]) -> &[u8] {
     name.get(..start.unwrap_or(name.len())).unwrap_or_default()
 }
 
-/// The names of one directory on disk so far, in lower case, and how many had each.
+/// The names of one directory on disk so far. By their lower case: each name, and how many more in
+/// the archive differ from it in case only.
 #[derive(Debug, Default)]
-pub(crate) struct NamesOnDisk(HashMap<Vec<u8>, u64>);
+pub(crate) struct NamesOnDisk(HashMap<Vec<u8>, (Vec<u8>, u64)>);
 
 impl NamesOnDisk {
-    /// The name on disk for `name`, or `None` if it, or what it would be called, is taken because
-    /// one of the two looks like a suffixed name.
-    pub(crate) fn add(&mut self, name: &[u8]) -> Option<Vec<u8>> {
-        let Some(count) = self.0.get_mut(&name.to_ascii_lowercase()) else {
-            self.0.insert(name.to_ascii_lowercase(), 0);
-            return Some(name.to_vec());
+    /// The name on disk for `name`. If that is taken, because one of the two looks like a suffixed
+    /// name, the name that takes it.
+    pub(crate) fn add(&mut self, name: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
+        let Some((taken, count)) = self.0.get_mut(&name.to_ascii_lowercase()) else {
+            self.0.insert(name.to_ascii_lowercase(), (name.into(), 0));
+            return Ok(name.into());
         };
         // Taken by a name that was suffixed here, or packing could not tell the two apart.
         if without_suffix(name) != name {
-            return None;
+            return Err(taken.clone());
         }
         *count = count.saturating_add(1);
         let mut suffixed = name.to_vec();
         suffixed.extend_from_slice(SUFFIX);
         suffixed.extend_from_slice(count.to_string().as_bytes());
-        match self.0.insert(suffixed.to_ascii_lowercase(), 0) {
-            None => Some(suffixed),
-            Some(_) => None,
+        match self.0.insert(suffixed.to_ascii_lowercase(), (suffixed.clone(), 0)) {
+            None => Ok(suffixed),
+            Some((taken, _)) => Err(taken),
         }
     }
 }
@@ -78,14 +79,14 @@ mod tests {
     #[test]
     fn a_name_that_looks_suffixed_cannot_be_taken_twice() {
         let mut names = NamesOnDisk::default();
-        assert!(names.add(b"A").is_some());
-        assert!(names.add(b"A~nix~case~hack~1").is_some());
-        assert!(names.add(b"a").is_none());
+        assert!(names.add(b"A").is_ok());
+        assert!(names.add(b"A~nix~case~hack~1").is_ok());
+        assert_eq!(names.add(b"a"), Err(b"A~nix~case~hack~1".into()));
 
         let mut names = NamesOnDisk::default();
-        assert!(names.add(b"A").is_some());
-        assert!(names.add(b"a").is_some());
-        assert!(names.add(b"a~nix~case~hack~1").is_none());
+        assert!(names.add(b"A").is_ok());
+        assert!(names.add(b"a").is_ok());
+        assert_eq!(names.add(b"a~nix~case~hack~1"), Err(b"a~nix~case~hack~1".into()));
     }
 
     #[test]

@@ -1,9 +1,9 @@
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek};
 
 use crate::{
-    error::{Error, Malformation},
+    error::Error,
     name::EntryNameRef,
-    parser::{LONGEST_STEP, Parser, RawStep},
+    parser::{LONGEST_STEP, Parser, Step},
     path::NarPath,
 };
 
@@ -12,7 +12,8 @@ use crate::{
 pub const DEFAULT_MAX_DEPTH: usize = 4096;
 
 /// The deepest node that current versions of Nix read and write (2.28.7, 2.34.7 and everything from
-/// 2.35 on); the root is at depth 0. Deeper trees cannot be copied to such a host.
+/// 2.35 on); the root is at depth 0. Deeper trees cannot be copied to such a host: set `max_depth` to
+/// this to refuse them.
 pub const NIX_MAX_DEPTH: usize = 63;
 
 /// Default of [`DecodeOptions::buffer_size`]. Larger blocks gained nothing (`BENCHMARKS.md`).
@@ -25,11 +26,12 @@ pub struct DecodeOptions {
     /// The deepest node that is accepted; the root is at depth 0. [`DEFAULT_MAX_DEPTH`] unless set;
     /// see also [`NIX_MAX_DEPTH`].
     pub max_depth: usize,
-    /// Size of the archive in bytes, if it is known beforehand. Allows the decoder to read whole
-    /// blocks up to that size instead of as far as the grammar lets it be certain; an archive of
-    /// another size is an error.
+    /// Size of the archive in bytes, if it is known beforehand. It lets the decoder read whole blocks
+    /// up to that size instead of as far as the grammar lets it be certain; an archive of another
+    /// size is an error.
     pub nar_size: Option<u64>,
-    /// Size of the decoder's only buffer in bytes. At least 8 KiB are used.
+    /// Size in bytes of the only buffer between a reader and the decoder. At least 9 KiB are used, and
+    /// never more than the announced size needs.
     pub buffer_size: usize,
 }
 
@@ -40,30 +42,25 @@ impl Default for DecodeOptions {
 }
 
 impl DecodeOptions {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
+    pub(crate) fn buffer(&self) -> Box<[u8]> {
+        let enough = self.nar_size.map_or(usize::MAX, |size| usize::try_from(size).unwrap_or(usize::MAX));
+        // Two steps, so that there is always room behind an incomplete one.
+        vec![0; self.buffer_size.min(enough).max(2 * LONGEST_STEP)].into_boxed_slice()
     }
+}
 
-    /// Sets [`max_depth`](Self::max_depth).
-    #[must_use]
-    pub fn max_depth(mut self, depth: usize) -> Self {
-        self.max_depth = depth;
-        self
-    }
+/// Whether the owner of a file may execute it: all that an archive knows of permissions.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Executable {
+    /// An ordinary file.
+    No,
+    /// A program or script.
+    Yes,
+}
 
-    /// Sets [`nar_size`](Self::nar_size).
-    #[must_use]
-    pub fn nar_size(mut self, bytes: u64) -> Self {
-        self.nar_size = Some(bytes);
-        self
-    }
-
-    /// Sets [`buffer_size`](Self::buffer_size).
-    #[must_use]
-    pub fn buffer_size(mut self, bytes: usize) -> Self {
-        self.buffer_size = bytes;
-        self
+impl From<bool> for Executable {
+    fn from(executable: bool) -> Self {
+        if executable { Self::Yes } else { Self::No }
     }
 }
 
@@ -78,7 +75,7 @@ pub enum Event<'a> {
     /// A regular file; its contents follow.
     Regular {
         /// Whether its owner may execute it.
-        executable: bool,
+        executable: Executable,
         /// Size of its contents in bytes.
         size: u64,
     },
@@ -105,19 +102,19 @@ pub enum Event<'a> {
 ///
 /// ```
 /// use std::io::Read;
-/// use ncc_nar::{Decoder, Encoder, Event};
+/// use ncc_nar::{Decoder, Encoder, Event, Executable};
 ///
 /// let mut encoder = Encoder::new(Vec::new());
 /// encoder.directory()?;
 /// encoder.entry("hello")?;
-/// encoder.file(false, b"hi")?;
+/// encoder.file(Executable::No, b"hi")?;
 /// encoder.directory_end()?;
 /// let nar = encoder.finish()?;
 ///
 /// let mut decoder = Decoder::new(&nar[..]);
 /// assert_eq!(decoder.next_event()?, Some(Event::Directory));
 /// assert!(matches!(decoder.next_event()?, Some(Event::Entry(name)) if name.as_bytes() == b"hello"));
-/// assert_eq!(decoder.next_event()?, Some(Event::Regular { executable: false, size: 2 }));
+/// assert_eq!(decoder.next_event()?, Some(Event::Regular { executable: Executable::No, size: 2 }));
 /// let mut text = String::new();
 /// decoder.contents().read_to_string(&mut text)?;
 /// assert_eq!(text, "hi");
@@ -132,7 +129,6 @@ pub struct Decoder<R> {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    nar_size: Option<u64>,
 }
 
 impl<R: Read> Decoder<R> {
@@ -143,50 +139,45 @@ impl<R: Read> Decoder<R> {
 
     /// Decodes what `reader` yields.
     pub fn with_options(reader: R, options: &DecodeOptions) -> Self {
-        // Two steps, so that there is always room behind an incomplete one.
-        let mut size = options.buffer_size.max(2 * LONGEST_STEP);
-        if let Some(nar_size) = options.nar_size {
-            let enough = usize::try_from(nar_size).unwrap_or(usize::MAX);
-            size = size.min(enough.max(2 * LONGEST_STEP));
-        }
-        Self {
-            reader,
-            parser: Parser::with_options(options),
-            buffer: vec![0; size].into_boxed_slice(),
-            start: 0,
-            end: 0,
-            nar_size: options.nar_size,
-        }
+        Self { reader, parser: Parser::with_options(options), buffer: options.buffer(), start: 0, end: 0 }
     }
 
     /// The next piece of structure, or `None` after the last one. Contents that were not read are
     /// skipped, and checked to be there.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, Error> {
-        let (before, step) = loop {
-            let input = self.buffer.get(self.start..self.end).unwrap_or_default();
+        let (before, step) = self.next_step()?;
+        Ok(self.event(before, step))
+    }
+
+    /// The next step that is an event, and where its input starts in the buffer.
+    fn next_step(&mut self) -> Result<(usize, Step), Error> {
+        loop {
             let before = self.start;
-            let (consumed, step) = self.parser.advance(input)?;
-            self.consume_buffer(consumed);
+            let input = self.buffer.get(before..self.end).unwrap_or_default();
+            let (consumed, step) = self.parser.step(input)?;
+            self.start = before.saturating_add(consumed).min(self.end);
             match step {
-                RawStep::More { needed, certain } => self.fill(needed, certain)?,
-                RawStep::Contents { .. } => {}
-                step => break (before, step),
+                Step::More { needed, certain } => self.fill(needed, certain)?,
+                Step::Contents => {}
+                step => return Ok((before, step)),
             }
-        };
-        Ok(Some(match step {
-            RawStep::Directory => Event::Directory,
-            RawStep::Entry => Event::Entry(self.parser.entry_name()),
-            RawStep::Regular { executable, size } => Event::Regular { executable, size },
-            RawStep::Symlink { start, end } => {
-                let target = before.saturating_add(start)..before.saturating_add(end);
-                Event::Symlink { target: self.buffer.get(target).unwrap_or_default() }
+        }
+    }
+
+    fn event(&self, before: usize, step: Step) -> Option<Event<'_>> {
+        let input = self.buffer.get(before..).unwrap_or_default();
+        match step {
+            Step::Directory => Some(Event::Directory),
+            Step::Entry { name } => {
+                Some(Event::Entry(EntryNameRef::known_valid(input.get(name).unwrap_or_default())))
             }
-            RawStep::DirectoryEnd => Event::DirectoryEnd,
-            RawStep::End | RawStep::More { .. } | RawStep::Contents { .. } => {
-                self.check_announced_size()?;
-                return Ok(None);
+            Step::Regular { executable, size } => Some(Event::Regular { executable, size }),
+            Step::Symlink { target } => {
+                Some(Event::Symlink { target: input.get(target).unwrap_or_default() })
             }
-        }))
+            Step::DirectoryEnd => Some(Event::DirectoryEnd),
+            Step::End | Step::More { .. } | Step::Contents => None,
+        }
     }
 
     /// The rest of the contents of the file that the last event announced; nothing after any other.
@@ -194,32 +185,21 @@ impl<R: Read> Decoder<R> {
         Contents { decoder: self }
     }
 
-    /// A block of the current file's contents, empty at their end. At least `wanted` bytes, unless
-    /// the contents end or the buffer is full before.
-    pub(crate) fn contents_block(&mut self, wanted: usize) -> Result<&[u8], Error> {
+    /// A block of the current file's contents, empty at their end.
+    fn contents_block(&mut self) -> Result<&[u8], Error> {
         let remaining = usize::try_from(self.parser.remaining_contents()).unwrap_or(usize::MAX);
-        let wanted = wanted.min(remaining).min(self.buffer.len());
-        while self.available() < wanted {
-            // At the end of the buffer: shifting a piece of a small file to the front costs less
-            // than writing the file in two pieces.
-            if self.available() > 0 && self.end >= self.buffer.len() && wanted > SMALL_FILE {
-                break;
-            }
+        if remaining > 0 && self.available() == 0 {
             // As far as the grammar is certain: rest of the file and everything that closes it.
-            let certain = self.parser.least_remaining_in_contents();
-            let needed = self.available().saturating_add(1);
-            self.fill(needed, certain)?;
+            let certain = self.parser.certain(1, self.parser.least_remaining_in_contents())?;
+            self.fill(1, certain)?;
         }
         let block = self.start..self.end.min(self.start.saturating_add(remaining));
         Ok(self.buffer.get(block).unwrap_or_default())
     }
 
-    /// Marks the first `count` bytes of the last block as used.
-    pub(crate) fn consume_contents(&mut self, count: usize) {
-        let available = self.available().min(count);
-        let end = self.start.saturating_add(available);
-        let count = self.parser.consume_contents(available as u64);
-        self.start = end.min(self.start.saturating_add(count));
+    fn consume_contents(&mut self, count: usize) {
+        let count = self.parser.consume_contents(self.available().min(count));
+        self.start = self.start.saturating_add(count).min(self.end);
     }
 
     /// Reads contents into `target`, past the buffer where that saves a copy.
@@ -232,18 +212,17 @@ impl<R: Read> Decoder<R> {
         // A nearly full request is served directly; a small rest goes through the buffer, where
         // the read takes along what follows it.
         if self.available() == 0 && wanted >= self.buffer.len().min(DIRECT_READ) {
-            let certain = self.parser.least_remaining_in_contents();
-            let certain = self.check_announced(1, certain)?;
+            let certain = self.parser.certain(1, self.parser.least_remaining_in_contents())?;
             let wanted = wanted.min(usize::try_from(certain).unwrap_or(usize::MAX));
             let target = target.get_mut(..wanted).unwrap_or_default();
             let count = read_some(&mut self.reader, target).map_err(|source| self.read_error(source))?;
             if count == 0 {
                 return Err(self.parser.unexpected_end(0));
             }
-            self.parser.consume_contents(count as u64);
+            self.parser.consume_contents(count);
             return Ok(count);
         }
-        let block = self.contents_block(1)?;
+        let block = self.contents_block()?;
         let count = block.len().min(wanted);
         if let (Some(target), Some(block)) = (target.get_mut(..count), block.get(..count)) {
             target.copy_from_slice(block);
@@ -258,7 +237,6 @@ impl<R: Read> Decoder<R> {
         if self.available() >= needed {
             return Ok(());
         }
-        let certain = self.check_announced(needed, certain)?;
         if self.available() == 0 {
             (self.start, self.end) = (0, 0);
         } else if self.buffer.len().saturating_sub(self.start) < needed {
@@ -278,30 +256,6 @@ impl<R: Read> Decoder<R> {
         Ok(())
     }
 
-    /// How far to read at most, given what the grammar is certain of and what was announced.
-    fn check_announced(&self, needed: usize, certain: u64) -> Result<u64, Error> {
-        let Some(announced) = self.nar_size else {
-            return Ok(certain);
-        };
-        match announced.checked_sub(self.parser.position()) {
-            Some(left) if left >= needed as u64 => Ok(left),
-            left => {
-                let kind = Malformation::LongerThanAnnounced { announced };
-                Err(self.parser.malformed(left.unwrap_or(0), false, kind))
-            }
-        }
-    }
-
-    fn check_announced_size(&self) -> Result<(), Error> {
-        match self.nar_size {
-            Some(announced) if announced > self.parser.position() => {
-                let kind = Malformation::ShorterThanAnnounced { announced };
-                Err(self.parser.malformed(0, false, kind))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn read_error(&self, source: io::Error) -> Error {
         Error::ReadArchive {
             offset: self.parser.position().saturating_add(self.available() as u64),
@@ -314,8 +268,60 @@ impl<R: Read> Decoder<R> {
 /// Requests of this size go past the decoder's buffer, whatever its size.
 const DIRECT_READ: usize = 32 * 1024;
 
-/// Files up to this size are given out in one block even if the buffer must be shifted for that.
-const SMALL_FILE: usize = 16 * 1024;
+impl<R: Read + Seek> Decoder<R> {
+    /// Skips the rest of the current file's contents without reading them.
+    ///
+    /// Should the reader end before the contents do, the next event is an error.
+    pub fn skip_contents(&mut self) -> Result<(), Error> {
+        self.consume_contents(usize::MAX);
+        while self.parser.remaining_contents() > 0 {
+            let distance = i64::try_from(self.parser.remaining_contents()).unwrap_or(i64::MAX);
+            self.reader.seek_relative(distance).map_err(|source| self.read_error(source))?;
+            self.parser.consume_contents(usize::try_from(distance).unwrap_or(usize::MAX));
+        }
+        Ok(())
+    }
+
+    /// Goes on to the node at `path` without reading the contents of files on the way, and returns its
+    /// event; `None` if there is no such node. If it is a file, [`contents`](Self::contents) are next.
+    ///
+    /// ```
+    /// use std::io::{Cursor, Read};
+    /// use ncc_nar::{Decoder, Event, NarPath};
+    ///
+    /// fn read_file(nar: &[u8], path: &NarPath) -> std::io::Result<Option<Vec<u8>>> {
+    ///     let mut decoder = Decoder::new(Cursor::new(nar));
+    ///     let Some(Event::Regular { .. }) = decoder.seek_to(path)? else { return Ok(None) };
+    ///     let mut contents = Vec::new();
+    ///     decoder.contents().read_to_end(&mut contents)?;
+    ///     Ok(Some(contents))
+    /// }
+    /// # use ncc_nar::{Encoder, Executable};
+    /// # let mut encoder = Encoder::new(Vec::new());
+    /// # encoder.directory().unwrap();
+    /// # encoder.entry("a").unwrap();
+    /// # encoder.file(Executable::No, b"first").unwrap();
+    /// # encoder.entry("b").unwrap();
+    /// # encoder.file(Executable::No, b"second").unwrap();
+    /// # encoder.directory_end().unwrap();
+    /// # let nar = encoder.finish().unwrap();
+    /// # assert_eq!(read_file(&nar, &NarPath::new("b").unwrap()).unwrap().unwrap(), b"second");
+    /// # assert_eq!(read_file(&nar, &NarPath::new("c").unwrap()).unwrap(), None);
+    /// ```
+    pub fn seek_to(&mut self, path: &NarPath) -> Result<Option<Event<'_>>, Error> {
+        loop {
+            self.skip_contents()?;
+            let (before, step) = self.next_step()?;
+            match step {
+                Step::Directory | Step::Regular { .. } | Step::Symlink { .. } if self.parser.is_at(path) => {
+                    return Ok(self.event(before, step));
+                }
+                Step::End => return Ok(None),
+                _ => {}
+            }
+        }
+    }
+}
 
 impl<R> Decoder<R> {
     /// How many bytes of the archive have been decoded.
@@ -351,13 +357,9 @@ impl<R> Decoder<R> {
     fn available(&self) -> usize {
         self.end.saturating_sub(self.start)
     }
-
-    fn consume_buffer(&mut self, count: usize) {
-        self.start = self.start.saturating_add(count).min(self.end);
-    }
 }
 
-fn read_some(reader: &mut impl Read, target: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_some(reader: &mut impl Read, target: &mut [u8]) -> io::Result<usize> {
     loop {
         match reader.read(target) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -388,7 +390,7 @@ impl<R: Read> Read for Contents<'_, R> {
 
 impl<R: Read> BufRead for Contents<'_, R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        Ok(self.decoder.contents_block(1)?)
+        Ok(self.decoder.contents_block()?)
     }
 
     fn consume(&mut self, count: usize) {

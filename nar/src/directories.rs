@@ -1,20 +1,23 @@
 //! Directory handles: the way from the parent of an object down to where work is going on.
 
 use std::{
-    ffi::{CStr, CString, OsStr},
+    ffi::{CStr, CString, OsStr, OsString},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, Stat, fstat, openat, statat},
     io::Errno,
 };
 
-use crate::error::{Error, Operation};
+use crate::{
+    error::{Error, Operation},
+    name::check_name,
+};
 
 /// At most so many directories are open at once in one pack, unpack or remove; of a deeper tree the
 /// outer ones are closed and found again through `..`. Small enough that a dozen of threads stay
@@ -34,9 +37,10 @@ const PARENT: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLO
 /// A stack of open directories. No path is ever given to the system after the first one has been
 /// opened, so neither a link swapped in nor `PATH_MAX` can matter.
 #[derive(Debug)]
-pub(crate) struct Directories {
+pub(crate) struct Directories<D = OwnedFd> {
+    /// For messages; empty if only a handle is known.
     base_path: PathBuf,
-    base: OwnedFd,
+    base: D,
     below: Vec<Below>,
     /// The names of `below`, one after the other.
     names: Vec<u8>,
@@ -58,12 +62,10 @@ enum Handle {
 
 type Identity = (u64, u64);
 
-fn identity(fd: BorrowedFd<'_>) -> Result<Identity, Errno> {
-    let stat = fstat(fd)?;
+fn identity(stat: &Stat) -> Identity {
     // The types of these fields differ between systems; none is wider than 64 bits.
     #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast, clippy::useless_conversion)]
-    let identity = (stat.st_dev as u64, stat.st_ino as u64);
-    Ok(identity)
+    (stat.st_dev as u64, stat.st_ino as u64)
 }
 
 impl Directories {
@@ -82,8 +84,29 @@ impl Directories {
             .map(|name| CString::new(name.as_bytes()))
             .transpose()
             .map_err(|_| failed(Operation::Open, path.into(), Errno::INVAL))?;
-        let base_path = directory.into();
-        Ok((Self { base_path, base, below: Vec::new(), names: Vec::new() }, name))
+        Ok((Self::new(directory.into(), base), name))
+    }
+
+    /// Opens the parent of `path` and returns the name in it.
+    pub(crate) fn around(path: &Path) -> Result<(Self, CString), Error> {
+        match Self::of(path)? {
+            (directories, Some(name)) => Ok((directories, name)),
+            _ => Err(Error::NoFileName { path: path.into() }),
+        }
+    }
+}
+
+impl<D: AsFd> Directories<D> {
+    fn new(base_path: PathBuf, base: D) -> Self {
+        Self { base_path, base, below: Vec::new(), names: Vec::new() }
+    }
+
+    /// Starts in `directory`; `name` must be a single name.
+    pub(crate) fn at(directory: D, name: &OsStr) -> Result<(Self, CString), Error> {
+        match (check_name(name.as_bytes()), CString::new(name.as_bytes())) {
+            (Ok(()), Ok(c_name)) => Ok((Self::new(PathBuf::new(), directory), c_name)),
+            _ => Err(Error::NoFileName { path: name.into() }),
+        }
     }
 
     /// The innermost directory.
@@ -99,7 +122,9 @@ impl Directories {
     pub(crate) fn push(&mut self, fd: OwnedFd, name: &CStr) {
         if let Some(outer) = self.below.len().checked_sub(MAX_OPEN.saturating_sub(1)) {
             let closed = match self.below.get(outer) {
-                Some(Below { handle: Handle::Open(fd), .. }) => identity(fd.as_fd()),
+                Some(Below { handle: Handle::Open(fd), .. }) => {
+                    fstat(fd).as_ref().map(identity).map_err(|errno| *errno)
+                }
                 _ => Err(Errno::BADF),
             };
             // One that cannot be examined stays open.
@@ -123,7 +148,7 @@ impl Directories {
         {
             let expected = *expected;
             let parent = openat(fd, c"..", DIRECTORY, Mode::empty())
-                .and_then(|parent| Ok((identity(parent.as_fd())?, parent)))
+                .and_then(|parent| Ok((identity(&fstat(&parent)?), parent)))
                 .map_err(|errno| failed(Operation::Open, self.path(), errno))?;
             if parent.0 != expected {
                 let path = self.path();
@@ -170,6 +195,22 @@ impl Directories {
         let stat = statat(self.current(), name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| self.failed(Operation::Examine, name, errno))?;
         Ok(FileType::from_raw_mode(stat.st_mode))
+    }
+
+    /// Another name of the object `name` of the current directory.
+    pub(crate) fn other_name_of(&self, name: &CStr) -> Option<OsString> {
+        let identity_of =
+            |name: &CStr| statat(self.current(), name, AtFlags::SYMLINK_NOFOLLOW).as_ref().map(identity).ok();
+        let wanted = identity_of(name)?;
+        self.find(|other| *other != *name && identity_of(other) == Some(wanted))
+    }
+
+    /// For messages: an entry of the current directory, which may have been listed before.
+    pub(crate) fn find(&self, wanted: impl Fn(&CStr) -> bool) -> Option<OsString> {
+        rustix::fs::seek(self.current(), SeekFrom::Start(0)).ok()?;
+        let mut entries = self.list(&mut Vec::new()).ok()?.into_iter();
+        let found = entries.find(|entry| wanted(&entry.name))?;
+        Some(OsString::from_vec(found.name.into_bytes()))
     }
 
     /// Everything in the current directory but `.` and `..`, in no order.
@@ -226,8 +267,7 @@ mod tests {
     use super::*;
 
     fn go_down(base: &Path, levels: usize) -> Directories {
-        let (mut directories, name) = Directories::of(&base.join("0")).unwrap();
-        let mut name = name.unwrap();
+        let (mut directories, mut name) = Directories::around(&base.join("0")).unwrap();
         for level in 1..=levels {
             let fd = openat(directories.current(), &name, DIRECTORY, Mode::empty()).unwrap();
             directories.push(fd, &name);
@@ -249,8 +289,8 @@ mod tests {
         assert_eq!(open, MAX_OPEN - 1, "and the base");
         for level in (1..=50).rev() {
             assert_eq!(directories.path(), base.path().join(path(level)));
-            let expected = identity(fs::File::open(directories.path()).unwrap().as_fd()).unwrap();
-            assert_eq!(identity(directories.current()).unwrap(), expected);
+            let expected = identity(&fstat(fs::File::open(directories.path()).unwrap()).unwrap());
+            assert_eq!(identity(&fstat(directories.current()).unwrap()), expected);
             assert_eq!(directories.pop().unwrap().to_str().unwrap(), (level - 1).to_string());
         }
         assert_eq!((directories.depth(), directories.path()), (0, base.path().into()));

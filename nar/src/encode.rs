@@ -1,21 +1,69 @@
-use std::{
-    cmp::Ordering,
-    io::{self, Read, Write},
-};
+use std::io::{self, Read, Write};
 
 use crate::{
-    decode::Event,
+    decode::{Event, Executable},
     error::{Error, NotCanonical},
     name::{check_name, check_target},
     parser::{MAGIC, padding},
-    path::PathStack,
+    path::{NarPath, PathStack},
 };
 
-/// Default size of the encoder's buffer, which is also the size of its writes.
-const DEFAULT_BUFFER_SIZE: usize = 128 * 1024;
+/// Default size of the encoder's blocks.
+const DEFAULT_BLOCK_SIZE: usize = 128 * 1024;
 
-/// Structure that always fits at once: no event has more than this, a longest target included.
-const MAX_EVENT: usize = 4096 + 512;
+/// A piece of contents smaller than this is not worth a read of its own: the block goes out first.
+const SMALL_READ: usize = 4096;
+
+/// Where an [`Encoder`] puts its blocks. Every [`Write`] is one; [`OwnedBlocks`] gives them away.
+pub trait BlockSink {
+    /// Takes a block and returns an empty vector for the next one, if possible with capacity.
+    fn put(&mut self, block: Vec<u8>) -> io::Result<Vec<u8>>;
+
+    /// Called once, after the last block.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<W: Write> BlockSink for W {
+    fn put(&mut self, mut block: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.write_all(&block)?;
+        block.clear();
+        Ok(block)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Write::flush(self)
+    }
+}
+
+/// A [`BlockSink`] that hands each block to a closure without copying it, for example to send it to
+/// another thread. The closure returns the vector to fill next: an old one, or `Vec::new()`.
+///
+/// ```
+/// use ncc_nar::{Encoder, Executable, OwnedBlocks};
+///
+/// let mut blocks = Vec::new();
+/// let mut encoder = Encoder::with_block_size(
+///     OwnedBlocks(|block| {
+///         blocks.push(block);
+///         Ok(Vec::new())
+///     }),
+///     64,
+/// );
+/// encoder.file(Executable::No, [b'x'; 100])?;
+/// encoder.finish()?;
+/// assert_eq!(blocks.concat().len(), 216);
+/// # Ok::<(), ncc_nar::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct OwnedBlocks<F>(pub F);
+
+impl<F: FnMut(Vec<u8>) -> io::Result<Vec<u8>>> BlockSink for OwnedBlocks<F> {
+    fn put(&mut self, block: Vec<u8>) -> io::Result<Vec<u8>> {
+        (self.0)(block)
+    }
+}
 
 /// A streaming encoder that writes the canonical form and refuses everything else.
 ///
@@ -25,7 +73,7 @@ const MAX_EVENT: usize = 4096 + 512;
 /// ascending order, then [`directory_end`](Self::directory_end). Close with
 /// [`finish`](Self::finish).
 ///
-/// Writes are collected in one buffer; nothing is certain to have been written before
+/// The archive goes out in blocks (see [`BlockSink`]); the last one goes with
 /// [`finish`](Self::finish).
 ///
 /// ```
@@ -46,11 +94,11 @@ const MAX_EVENT: usize = 4096 + 512;
 /// # Ok::<(), ncc_nar::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Encoder<W> {
-    writer: W,
-    buffer: Box<[u8]>,
-    filled: usize,
-    /// Bytes that the writer took, or that were left out when only measuring.
+pub struct Encoder<S> {
+    sink: S,
+    block: Vec<u8>,
+    block_size: usize,
+    /// Bytes in earlier blocks, and bytes that were left out when only measuring.
     written: u64,
     expect: Expect,
     path: PathStack,
@@ -84,28 +132,36 @@ pub(crate) enum FillError {
     Encode(Error),
 }
 
-impl<W: Write> Encoder<W> {
-    /// Writes an archive to `writer`, in blocks.
-    pub fn new(writer: W) -> Self {
-        Self::with_buffer_size(writer, DEFAULT_BUFFER_SIZE)
+impl<S: BlockSink> Encoder<S> {
+    /// Writes an archive to `sink` in blocks of 128 KiB.
+    pub fn new(sink: S) -> Self {
+        Self::with_block_size(sink, DEFAULT_BLOCK_SIZE)
     }
 
-    /// The same with blocks of `size` bytes; at least 8 KiB are used.
-    pub fn with_buffer_size(writer: W, size: usize) -> Self {
-        Self {
-            writer,
-            buffer: vec![0; size.max(2 * MAX_EVENT)].into_boxed_slice(),
-            filled: 0,
-            written: 0,
-            expect: Expect::Root,
-            path: PathStack::default(),
-        }
+    /// Writes an archive to `sink` in blocks of `block_size` bytes. Blocks may be a little shorter, and
+    /// longer only if they cannot hold a single entry. If it is the size of the archive, there is one
+    /// block.
+    pub fn with_block_size(sink: S, block_size: usize) -> Self {
+        Self::with_block(sink, block_size, Vec::new())
+    }
+
+    /// The same with a vector to start with.
+    pub(crate) fn with_block(sink: S, block_size: usize, block: Vec<u8>) -> Self {
+        let block_size = block_size.max(1);
+        let mut encoder =
+            Self { sink, block, block_size, written: 0, expect: Expect::Root, path: PathStack::default() };
+        encoder.prepare_block();
+        encoder
+    }
+
+    fn prepare_block(&mut self) {
+        self.block.clear();
+        self.block.reserve_exact(self.block_size);
     }
 
     /// Starts a directory.
     pub fn directory(&mut self) -> Result<(), Error> {
-        self.start_node("a directory")?;
-        self.strings(&[b"directory"]);
+        self.start_node("a directory", &[b"directory"])?;
         self.path.enter_directory();
         self.expect = Expect::Entry;
         Ok(())
@@ -117,18 +173,11 @@ impl<W: Write> Encoder<W> {
         if self.expect != Expect::Entry {
             return Err(self.out_of_place("an entry"));
         }
-        let checked = check_name(name).map_err(NotCanonical::from);
-        let ordered = checked.and_then(|()| match self.path.compare_to_previous(name) {
-            None | Some((Ordering::Greater, _)) => Ok(()),
-            Some((Ordering::Equal, _)) => Err(NotCanonical::Duplicate { name: name.into() }),
-            Some((Ordering::Less, previous)) => {
-                let (previous, name) = (previous.into(), name.into());
-                Err(NotCanonical::OutOfOrder { previous, name })
-            }
-        });
-        ordered.map_err(|kind| self.refuse_in_directory(kind))?;
-        self.reserve()?;
-        self.strings(&[b"entry", b"(", b"name", name, b"node"]);
+        check_name(name)
+            .map_err(NotCanonical::from)
+            .and_then(|()| Ok(self.path.check_order(name)?))
+            .map_err(|kind| self.refuse_in_directory(kind))?;
+        self.strings(&[b"entry", b"(", b"name", name, b"node"])?;
         self.path.set_entry(name);
         self.expect = Expect::Node;
         Ok(())
@@ -139,24 +188,20 @@ impl<W: Write> Encoder<W> {
         if self.expect != Expect::Entry {
             return Err(self.out_of_place("the end of a directory"));
         }
-        self.reserve()?;
         self.path.leave_directory();
-        self.end_node();
-        Ok(())
+        self.end_node()
     }
 
     /// Writes a symlink.
     pub fn symlink(&mut self, target: impl AsRef<[u8]>) -> Result<(), Error> {
         let target = target.as_ref();
         check_target(target).map_err(|error| self.refuse(error.into()))?;
-        self.start_node("a symlink")?;
-        self.strings(&[b"symlink", b"target", target]);
-        self.end_node();
-        Ok(())
+        self.start_node("a symlink", &[b"symlink", b"target", target])?;
+        self.end_node()
     }
 
     /// Writes a regular file whose contents are in memory.
-    pub fn file(&mut self, executable: bool, contents: impl AsRef<[u8]>) -> Result<(), Error> {
+    pub fn file(&mut self, executable: Executable, contents: impl AsRef<[u8]>) -> Result<(), Error> {
         let contents = contents.as_ref();
         self.regular(executable, contents.len() as u64)?;
         self.contents(contents)
@@ -164,19 +209,17 @@ impl<W: Write> Encoder<W> {
 
     /// Starts a regular file of `size` bytes. Exactly as many must follow through
     /// [`contents`](Self::contents) or [`contents_from`](Self::contents_from).
-    pub fn regular(&mut self, executable: bool, size: u64) -> Result<(), Error> {
-        self.start_node("a file")?;
-        if executable {
-            self.strings(&[b"regular", b"executable", b"", b"contents"]);
-        } else {
-            self.strings(&[b"regular", b"contents"]);
-        }
+    pub fn regular(&mut self, executable: Executable, size: u64) -> Result<(), Error> {
+        self.start_node(
+            "a file",
+            match executable {
+                Executable::No => &[b"regular", b"contents"],
+                Executable::Yes => &[b"regular", b"executable", b"", b"contents"],
+            },
+        )?;
         self.put(&size.to_le_bytes());
         self.expect = Expect::Contents { announced: size, remaining: size };
-        if size == 0 {
-            self.end_contents(0);
-        }
-        Ok(())
+        if size == 0 { self.end_contents(0) } else { Ok(()) }
     }
 
     /// Writes some of the contents of the current file.
@@ -191,31 +234,32 @@ impl<W: Write> Encoder<W> {
             return Err(self.refuse(NotCanonical::TooMuchContents { announced }));
         };
         while !bytes.is_empty() {
-            if self.filled == self.buffer.len() {
-                self.flush_buffer()?;
+            if self.room() == 0 {
+                self.put_block()?;
             }
-            if self.filled == 0 && bytes.len() >= self.buffer.len() {
-                self.write(bytes)?;
-                break;
-            }
-            let room = self.buffer.len().saturating_sub(self.filled);
-            let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+            let (now, later) = bytes.split_at_checked(self.room()).unwrap_or((bytes, &[]));
             self.put(now);
             bytes = later;
         }
         self.expect = Expect::Contents { announced, remaining };
-        if remaining == 0 {
-            self.reserve()?;
-            self.end_contents(announced);
-        }
-        Ok(())
+        if remaining == 0 { self.end_contents(announced) } else { Ok(()) }
     }
 
-    /// Copies the rest of the contents of the current file from `reader`, which may have more, by way
-    /// of the encoder's own buffer. An error of `reader`, the end of its bytes included, leaves the
+    /// Copies the rest of the contents of the current file from `reader`, which may have more, straight
+    /// into the encoder's blocks. An error of `reader`, the end of its bytes included, leaves the
     /// archive incomplete.
     pub fn contents_from(&mut self, reader: &mut (impl Read + ?Sized)) -> io::Result<()> {
-        match self.fill_contents(|buffer| reader.read(buffer), false) {
+        // A read is preceded by zeroing as many bytes, so this should be about as much as it gives.
+        const LARGEST_READ: usize = 32 * 1024;
+        let read = |block: &mut Vec<u8>, wanted: usize| {
+            let start = block.len();
+            let end = start.saturating_add(wanted.min(LARGEST_READ));
+            block.resize(end, 0);
+            let count = reader.read(block.get_mut(start..).unwrap_or_default());
+            block.truncate(start.saturating_add(*count.as_ref().unwrap_or(&0)).min(end));
+            count.map(drop)
+        };
+        match self.fill_contents(read, false) {
             Ok(Filled::Exactly | Filled::TooMany { .. }) => Ok(()),
             Ok(Filled::TooFew { .. }) => Err(io::ErrorKind::UnexpectedEof.into()),
             Err(FillError::Read(error)) => Err(error),
@@ -239,7 +283,7 @@ impl<W: Write> Encoder<W> {
     ///     Ok(())
     /// }
     /// # let mut encoder = Encoder::new(Vec::new());
-    /// # encoder.file(true, b"hi").unwrap();
+    /// # encoder.file(ncc_nar::Executable::Yes, b"hi").unwrap();
     /// # let nar = encoder.finish().unwrap();
     /// # let mut copied = Vec::new();
     /// # copy(&nar[..], &mut copied).unwrap();
@@ -255,9 +299,13 @@ impl<W: Write> Encoder<W> {
         }
     }
 
-    /// Writes what is still in the buffer, flushes and returns the writer. An error if the archive is
-    /// not complete.
-    pub fn finish(mut self) -> Result<W, Error> {
+    /// Puts the last block, flushes and returns the sink. An error if the archive is not complete.
+    pub fn finish(self) -> Result<S, Error> {
+        self.finish_reusably().map(|(sink, _)| sink)
+    }
+
+    /// The same; returns the last vector too.
+    pub(crate) fn finish_reusably(mut self) -> Result<(S, Vec<u8>), Error> {
         match self.expect {
             Expect::End => {}
             Expect::Contents { announced, remaining } => {
@@ -266,157 +314,139 @@ impl<W: Write> Encoder<W> {
             }
             _ => return Err(self.out_of_place("the end of the archive")),
         }
-        self.flush_buffer()?;
-        match self.writer.flush() {
-            Ok(()) => Ok(self.writer),
+        self.put_block()?;
+        match self.sink.flush() {
+            Ok(()) => Ok((self.sink, self.block)),
             Err(source) => Err(Error::WriteArchive { offset: self.written, source }),
         }
     }
 
-    /// How many bytes the archive has so far, what is in the buffer included.
+    /// How many bytes the archive has so far, what is in the current block included.
     pub fn position(&self) -> u64 {
-        self.written.saturating_add(self.filled as u64)
+        self.written.saturating_add(self.block.len() as u64)
     }
 
-    /// Lets `read` fill the buffer until the contents of the current file are complete. With `probe`
-    /// it is asked for one byte more than that, to find out for free whether there is one.
+    /// Lets `read` append to the block until the contents of the current file are complete; it is told
+    /// how many bytes are wanted and may give more if the vector has room. With `probe` one byte more
+    /// than the rest of the file is wanted, to find out for free whether there is one.
     pub(crate) fn fill_contents(
         &mut self,
-        mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
+        mut read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<()>,
         probe: bool,
     ) -> Result<Filled, FillError> {
-        let probe = usize::from(probe);
         let (announced, mut remaining) = match self.expect {
             Expect::Contents { announced, remaining } => (announced, remaining),
             _ => (0, 0),
         };
-        loop {
-            if remaining == 0 && probe == 0 {
-                break;
+        while remaining > 0 || probe {
+            let wanted = usize::try_from(remaining).unwrap_or(usize::MAX).saturating_add(usize::from(probe));
+            if self.room() < wanted.min(SMALL_READ) {
+                self.put_block().map_err(FillError::Encode)?;
             }
-            if self.buffer.len().saturating_sub(self.filled) < MAX_EVENT {
-                self.flush_buffer().map_err(FillError::Encode)?;
-            }
-            let room = self.buffer.len().saturating_sub(self.filled);
-            let wanted = usize::try_from(remaining).unwrap_or(usize::MAX).saturating_add(probe).min(room);
-            let end = self.filled.saturating_add(wanted);
-            let count = match read(self.buffer.get_mut(self.filled..end).unwrap_or_default()) {
-                Ok(count) => count.min(wanted),
+            let wanted = wanted.min(self.room().max(1));
+            let start = self.block.len();
+            match read(&mut self.block, wanted) {
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(FillError::Read(error)),
-            };
+            }
+            let count = self.block.len().saturating_sub(start);
             let Some(left) = remaining.checked_sub(count as u64) else {
+                self.block.truncate(start);
                 return Ok(Filled::TooMany { found: announced.saturating_add(1) });
             };
-            self.filled = self.filled.saturating_add(count);
             remaining = left;
             if let Expect::Contents { remaining: counted, .. } = &mut self.expect {
                 *counted = left;
-            }
-            if count == 0 {
-                if remaining == 0 {
-                    break;
-                }
-                let found = announced.saturating_sub(remaining);
-                return Ok(Filled::TooFew { found });
             }
             // A short read of a file that ends where it should: it was asked for more.
             if remaining == 0 && count < wanted {
                 break;
             }
+            if count == 0 {
+                return Ok(Filled::TooFew { found: announced.saturating_sub(remaining) });
+            }
         }
         if matches!(self.expect, Expect::Contents { .. }) {
-            self.reserve().map_err(FillError::Encode)?;
-            self.end_contents(announced);
+            self.end_contents(announced).map_err(FillError::Encode)?;
         }
         Ok(Filled::Exactly)
     }
 
     /// Counts the contents of the current file as written without writing them.
     #[cfg(unix)]
-    pub(crate) fn pretend_contents(&mut self) {
-        if let Expect::Contents { announced, remaining } = self.expect {
-            self.written = self.written.saturating_add(remaining);
-            self.end_contents(announced);
+    pub(crate) fn pretend_contents(&mut self) -> Result<(), Error> {
+        match self.expect {
+            Expect::Contents { announced, remaining } => {
+                self.written = self.written.saturating_add(remaining);
+                self.end_contents(announced)
+            }
+            _ => Ok(()),
         }
     }
 
-    fn start_node(&mut self, call: &'static str) -> Result<(), Error> {
+    fn start_node(&mut self, call: &'static str, strings: &[&[u8]]) -> Result<(), Error> {
         match self.expect {
-            Expect::Root => {
-                self.reserve()?;
-                self.strings(&[MAGIC, b"(", b"type"]);
-            }
-            Expect::Node => {
-                self.reserve()?;
-                self.strings(&[b"(", b"type"]);
-            }
+            Expect::Root => self.strings(&[MAGIC, b"(", b"type"])?,
+            Expect::Node => self.strings(&[b"(", b"type"])?,
             _ => return Err(self.out_of_place(call)),
         }
-        Ok(())
+        self.strings(strings)
     }
 
-    fn end_contents(&mut self, size: u64) {
-        let zeroes = [0; 8];
-        self.put(zeroes.get(..usize::from(padding(size))).unwrap_or_default());
-        self.end_node();
+    fn end_contents(&mut self, size: u64) -> Result<(), Error> {
+        self.put_padding(size);
+        self.end_node()
     }
 
-    fn end_node(&mut self) {
-        self.strings(&[b")"]);
+    fn end_node(&mut self) -> Result<(), Error> {
         if self.path.depth() == 0 {
             self.expect = Expect::End;
+            self.strings(&[b")"])
         } else {
-            self.strings(&[b")"]);
             self.expect = Expect::Entry;
+            self.strings(&[b")", b")"])
         }
     }
 
-    /// Makes room for any event, so that the parts of it can be put without asking again.
-    fn reserve(&mut self) -> Result<(), Error> {
-        if self.buffer.len().saturating_sub(self.filled) < MAX_EVENT {
-            self.flush_buffer()?;
+    fn strings(&mut self, strings: &[&[u8]]) -> Result<(), Error> {
+        let size = strings.iter().fold(0_usize, |size, string| size.saturating_add(encoded_size(string)));
+        if self.room() < size {
+            self.put_block()?;
         }
-        Ok(())
-    }
-
-    fn strings(&mut self, strings: &[&[u8]]) {
-        let zeroes = [0; 8];
         for string in strings {
             let length = string.len() as u64;
             self.put(&length.to_le_bytes());
             self.put(string);
-            self.put(zeroes.get(..usize::from(padding(length))).unwrap_or_default());
+            self.put_padding(length);
         }
+        Ok(())
     }
 
-    /// Appends to the buffer, where there is room: `reserve` came before.
     fn put(&mut self, bytes: &[u8]) {
-        let end = self.filled.saturating_add(bytes.len());
-        if let Some(target) = self.buffer.get_mut(self.filled..end) {
-            target.copy_from_slice(bytes);
-            self.filled = end;
-        } else {
-            debug_assert!(false, "no room was reserved");
-        }
+        self.block.extend_from_slice(bytes);
     }
 
-    fn flush_buffer(&mut self) -> Result<(), Error> {
-        let bytes = self.buffer.get(..self.filled).unwrap_or_default();
-        match self.writer.write_all(bytes) {
-            Ok(()) => {
-                self.written = self.written.saturating_add(self.filled as u64);
-                self.filled = 0;
-                Ok(())
-            }
-            Err(source) => Err(Error::WriteArchive { offset: self.written, source }),
-        }
+    fn put_padding(&mut self, length: u64) {
+        let zeroes = [0; 8];
+        self.put(zeroes.get(..usize::from(padding(length))).unwrap_or_default());
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        match self.writer.write_all(bytes) {
-            Ok(()) => {
-                self.written = self.written.saturating_add(bytes.len() as u64);
+    /// How many bytes the block may still grow by.
+    fn room(&self) -> usize {
+        self.block_size.saturating_sub(self.block.len())
+    }
+
+    fn put_block(&mut self) -> Result<(), Error> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let size = self.block.len() as u64;
+        match self.sink.put(std::mem::take(&mut self.block)) {
+            Ok(next) => {
+                self.block = next;
+                self.prepare_block();
+                self.written = self.written.saturating_add(size);
                 Ok(())
             }
             Err(source) => Err(Error::WriteArchive { offset: self.written, source }),
@@ -424,11 +454,11 @@ impl<W: Write> Encoder<W> {
     }
 
     fn refuse(&self, kind: NotCanonical) -> Error {
-        Error::NotCanonical { path: self.path.node().into(), kind }
+        Error::NotCanonical { path: NarPath::known_valid(self.path.node()), kind }
     }
 
     fn refuse_in_directory(&self, kind: NotCanonical) -> Error {
-        Error::NotCanonical { path: self.path.directory().into(), kind }
+        Error::NotCanonical { path: NarPath::known_valid(self.path.directory()), kind }
     }
 
     fn out_of_place(&self, call: &'static str) -> Error {
@@ -441,4 +471,10 @@ impl<W: Write> Encoder<W> {
         };
         self.refuse(NotCanonical::OutOfPlace { call, expected })
     }
+}
+
+/// Length, bytes and padding.
+fn encoded_size(string: &[u8]) -> usize {
+    let padding = padding(string.len() as u64);
+    string.len().saturating_add(usize::from(padding)).saturating_add(8)
 }

@@ -1,8 +1,12 @@
-use std::{fmt, io, path::PathBuf};
+use std::{ffi::OsString, fmt, io, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::{escape::Escaped, name::NameError, name::TargetError, path::NarPath};
+use crate::{
+    escape::{Escaped, shown},
+    name::{NameError, TargetError},
+    path::NarPath,
+};
 
 /// Everything that can go wrong in this crate.
 ///
@@ -48,7 +52,7 @@ pub enum Error {
         kind: NotCanonical,
     },
     /// A system call failed.
-    #[error("cannot {operation} '{}'", Escaped(path.as_os_str().as_encoded_bytes()))]
+    #[error("cannot {operation} '{}'", shown(path))]
     FileSystem {
         /// What was tried.
         operation: Operation,
@@ -57,8 +61,19 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// An extended attribute that could not be removed. If it does no harm, name it in
+    /// [`UnpackOptions::ignored_acls`](crate::UnpackOptions).
+    #[error("cannot remove the extended attribute '{}' of '{}'", Escaped(attribute.as_bytes()), shown(path))]
+    Attribute {
+        /// Name of the attribute.
+        attribute: String,
+        /// The object that has it.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Something that is neither a regular file, nor a directory, nor a symlink.
-    #[error("'{}' is {file_type}, which an archive cannot hold", Escaped(path.as_os_str().as_encoded_bytes()))]
+    #[error("'{}' is {file_type}, which an archive cannot hold", shown(path))]
     Unsupported {
         /// Where it lies.
         path: PathBuf,
@@ -68,7 +83,7 @@ pub enum Error {
     /// A file grew or shrank while it was packed.
     #[error(
         "'{}' changed its size while it was read: expected {expected} bytes, found {}{found}",
-        Escaped(path.as_os_str().as_encoded_bytes()), if found > expected { "at least " } else { "" }
+        shown(path), if found > expected { "at least " } else { "" }
     )]
     SizeChanged {
         /// The file.
@@ -79,7 +94,7 @@ pub enum Error {
         found: u64,
     },
     /// An object on disk lies deeper than [`PackOptions::max_depth`](crate::PackOptions).
-    #[error("'{}' is nested deeper than {limit} directories", Escaped(path.as_os_str().as_encoded_bytes()))]
+    #[error("'{}' is nested deeper than {limit} directories", shown(path))]
     TooDeep {
         /// The object.
         path: PathBuf,
@@ -87,19 +102,34 @@ pub enum Error {
         limit: usize,
     },
     /// A directory is not where it was when it was entered.
-    #[error("directory '{}' was moved while it was in use", Escaped(path.as_os_str().as_encoded_bytes()))]
+    #[error("directory '{}' was moved while it was in use", shown(path))]
     Moved {
         /// Where it was.
         path: PathBuf,
     },
-    /// Two entries of a directory have one name under the case hack.
-    #[error("'{}' collides with another entry under the case hack", Escaped(path.as_os_str().as_encoded_bytes()))]
+    /// Two entries of a directory have one name under the [case hack](crate::CaseHack), or one of them
+    /// looks like the suffixed name of the other.
+    #[error("'{}' collides with '{}' under the case hack", shown(path), Escaped(other.as_encoded_bytes()))]
     CaseHackCollision {
         /// The second one, as it lies or would lie on disk.
         path: PathBuf,
+        /// The first one, as it lies on disk in the same directory.
+        other: OsString,
     },
+    /// Two names that differ in the archive are one name to the file system, which ignores case or
+    /// normalises Unicode. For case, [`CaseHack::On`](crate::CaseHack) helps.
+    #[error("'{}' and '{}' are the same name to this file system", shown(path), Escaped(other.as_encoded_bytes()))]
+    SameName {
+        /// The second one, which could not be created.
+        path: PathBuf,
+        /// The first one, as it lies on disk in the same directory.
+        other: OsString,
+    },
+    /// An [`Unpacker`](crate::Unpacker) was used after it had failed.
+    #[error("unpacking has failed before")]
+    FailedBefore,
     /// A path that does not end in a name (such as `/` or `..`) where one must be created or removed.
-    #[error("'{}' does not end in a file name", Escaped(path.as_os_str().as_encoded_bytes()))]
+    #[error("'{}' does not end in a file name", shown(path))]
     NoFileName {
         /// The path.
         path: PathBuf,
@@ -113,7 +143,9 @@ impl Error {
         match self {
             Self::ReadArchive { source, .. }
             | Self::WriteArchive { source, .. }
-            | Self::FileSystem { source, .. } => Some(source.kind()),
+            | Self::FileSystem { source, .. }
+            | Self::Attribute { source, .. } => Some(source.kind()),
+            Self::SameName { .. } => Some(io::ErrorKind::AlreadyExists),
             Self::Malformed { kind: Malformation::UnexpectedEof, .. } => Some(io::ErrorKind::UnexpectedEof),
             _ => None,
         }
@@ -175,20 +207,9 @@ pub enum Malformation {
     /// An entry name that is not one.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// An entry that sorts before its predecessor.
-    #[error("entry '{}' after '{}' is out of order", Escaped(name), Escaped(previous))]
-    OutOfOrder {
-        /// The predecessor.
-        previous: Vec<u8>,
-        /// The entry.
-        name: Vec<u8>,
-    },
-    /// Two entries of one name.
-    #[error("entry '{}' appears twice", Escaped(name))]
-    Duplicate {
-        /// The name.
-        name: Vec<u8>,
-    },
+    /// An entry that may not come after its predecessor.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// A symlink target that is not one.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -212,13 +233,9 @@ pub enum Malformation {
     },
 }
 
-/// What a caller asked of the encoder that no canonical archive contains.
+/// Entries of a directory that do not ascend by the bytes of their names.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum NotCanonical {
-    /// An entry name that is not one.
-    #[error(transparent)]
-    Name(#[from] NameError),
+pub enum OrderError {
     /// An entry that sorts before its predecessor.
     #[error("entry '{}' after '{}' is out of order", Escaped(name), Escaped(previous))]
     OutOfOrder {
@@ -233,6 +250,18 @@ pub enum NotCanonical {
         /// The name.
         name: Vec<u8>,
     },
+}
+
+/// What a caller asked of the encoder that no canonical archive contains.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum NotCanonical {
+    /// An entry name that is not one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// An entry that may not come after its predecessor.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// A symlink target that is not one.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -286,8 +315,8 @@ pub enum Operation {
     SetMode,
     /// Change the modification time.
     SetTime,
-    /// Remove extended attributes.
-    RemoveAttribute,
+    /// List extended attributes.
+    ListAttributes,
     /// Remove a file or directory.
     Remove,
 }
@@ -306,7 +335,7 @@ impl fmt::Display for Operation {
             Self::Write => "write",
             Self::SetMode => "set the mode of",
             Self::SetTime => "set the modification time of",
-            Self::RemoveAttribute => "remove an extended attribute of",
+            Self::ListAttributes => "list the extended attributes of",
             Self::Remove => "remove",
         })
     }
@@ -331,13 +360,16 @@ mod tests {
 
         let error = Error::Malformed {
             offset: 96,
-            path: NarPath::from(&b"bin/\xff"[..]),
+            path: NarPath::new(b"bin/\xff").unwrap(),
             kind: NameError::Slash.into(),
         };
         assert_eq!(
             error.to_string(),
             "malformed archive at byte 96, in 'bin/\\xff': an entry name contains a slash"
         );
+
+        let long: PathBuf = vec!["x".repeat(255); 4096].iter().collect();
+        assert!(Error::TooDeep { path: long, limit: 1 }.to_string().len() < 1100);
 
         let grown = Error::SizeChanged { path: "f".into(), expected: 1, found: 2 };
         assert_eq!(

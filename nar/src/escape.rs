@@ -1,4 +1,7 @@
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    path::Path,
+};
 
 /// Shows bytes on one line: printable UTF-8 as it is, everything else as an escape.
 pub(crate) struct Escaped<'a>(pub(crate) &'a [u8]);
@@ -19,6 +22,25 @@ impl fmt::Display for Escaped<'_> {
         }
         Ok(())
     }
+}
+
+/// The same with no more than the last 1,024 bytes: a hostile archive can make a path megabytes long,
+/// and messages are for people.
+pub(crate) struct EscapedEnd<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for EscapedEnd<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 1024;
+        match self.0.len().checked_sub(SHOWN).filter(|left_out| *left_out > 0) {
+            Some(left_out) => write!(f, "...{}", Escaped(self.0.get(left_out..).unwrap_or_default())),
+            None => Escaped(self.0).fmt(f),
+        }
+    }
+}
+
+/// A path on disk.
+pub(crate) fn shown(path: &Path) -> EscapedEnd<'_> {
+    EscapedEnd(path.as_os_str().as_encoded_bytes())
 }
 
 #[cfg(test)]

@@ -40,8 +40,9 @@
 //! assert_eq!(paths, [".", "greeting", "link"]);
 //!
 //! let target = directory.path().join("target");
-//! let options = UnpackOptions::new().metadata(Metadata::Canonical);
-//! unpack(&mut &nar[..], &target, &options)?;
+//! let mut options = UnpackOptions::default();
+//! options.metadata = Metadata::Canonical;
+//! unpack(&nar[..], &target, &options)?;
 //! assert_eq!(std::fs::read(target.join("link"))?, b"hello");
 //! // Its directories are read-only now.
 //! remove(&target)?;
@@ -85,10 +86,11 @@ mod remove;
 mod unpack;
 
 pub use decode::{
-    Contents, DEFAULT_BUFFER_SIZE, DEFAULT_MAX_DEPTH, DecodeOptions, Decoder, Event, NIX_MAX_DEPTH,
+    Contents, DEFAULT_BUFFER_SIZE, DEFAULT_MAX_DEPTH, DecodeOptions, Decoder, Event, Executable,
+    NIX_MAX_DEPTH,
 };
-pub use encode::Encoder;
-pub use error::{Error, Malformation, NotCanonical, Operation};
+pub use encode::{BlockSink, Encoder, OwnedBlocks};
+pub use error::{Error, Malformation, NotCanonical, Operation, OrderError};
 pub use list::{List, ListEntry, ListNode, list, list_with_options};
 pub use name::{EntryName, EntryNameRef, MAX_NAME, MAX_TARGET, NameError, TargetError};
 pub use parser::{Parser, Step};
@@ -97,8 +99,8 @@ pub use path::NarPath;
 #[cfg(unix)]
 pub use case_hack::CaseHack;
 #[cfg(unix)]
-pub use pack::{PackOptions, pack, size_of};
+pub use pack::{PackOptions, Packer, pack, size_of};
 #[cfg(unix)]
-pub use remove::remove;
+pub use remove::{remove, remove_at};
 #[cfg(unix)]
-pub use unpack::{Metadata, UnpackOptions, Zeroes, unpack};
+pub use unpack::{DEFAULT_IGNORED_ACLS, Metadata, UnpackOptions, Unpacker, unpack, unpack_at};

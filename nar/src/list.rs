@@ -1,7 +1,7 @@
 use std::io::Read;
 
 use crate::{
-    decode::{DecodeOptions, Decoder, Event},
+    decode::{DecodeOptions, Decoder, Event, Executable},
     error::Error,
     path::NarPath,
 };
@@ -23,7 +23,7 @@ pub enum ListNode {
     /// A regular file.
     Regular {
         /// Whether its owner may execute it.
-        executable: bool,
+        executable: Executable,
         /// Size of its contents in bytes.
         size: u64,
         /// Where its contents start, in bytes from the start of the archive.
@@ -41,14 +41,14 @@ pub enum ListNode {
 /// [`Decoder`] does.
 ///
 /// ```
-/// use ncc_nar::{Encoder, ListNode, list};
+/// use ncc_nar::{Encoder, Executable, ListNode, list};
 ///
 /// let mut encoder = Encoder::new(Vec::new());
-/// encoder.file(true, b"hi")?;
+/// encoder.file(Executable::Yes, b"hi")?;
 /// let nar = encoder.finish()?;
 /// let entries = list(&nar[..]).collect::<Result<Vec<_>, _>>()?;
 /// assert!(entries[0].path.is_root());
-/// assert_eq!(entries[0].node, ListNode::Regular { executable: true, size: 2, offset: 128 });
+/// assert_eq!(entries[0].node, ListNode::Regular { executable: Executable::Yes, size: 2, offset: 128 });
 /// # Ok::<(), ncc_nar::Error>(())
 /// ```
 pub fn list<R: Read>(reader: R) -> List<R> {

@@ -1,12 +1,14 @@
 use std::{
-    ffi::CStr,
-    io::{self, Write},
+    ffi::{CStr, CString, OsStr},
+    io,
+    os::fd::AsFd,
     path::Path,
     vec,
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat},
+    buffer::spare_capacity,
+    fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat_raw, statat},
     io::Errno,
 };
 
@@ -14,12 +16,18 @@ use crate::{
     case_hack::{CaseHack, without_suffix},
     decode::DEFAULT_MAX_DEPTH,
     directories::{DIRECTORY, Directories, OnDisk},
-    encode::{Encoder, FillError, Filled},
-    error::{Error, NotCanonical, Operation},
+    encode::{BlockSink, Encoder, FillError, Filled},
+    error::{Error, NotCanonical, Operation, OrderError},
+    name::MAX_TARGET,
 };
 
 /// Size of reads and writes; see `BENCHMARKS.md`.
-const BUFFER_SIZE: usize = 256 * 1024;
+const BLOCK_SIZE: usize = 256 * 1024;
+
+/// Of files larger than this the system is told that they are read from start to end; for smaller ones
+/// that is not worth a system call.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const LARGE_FILE: u64 = 1024 * 1024;
 
 /// How to pack.
 #[derive(Clone, Debug)]
@@ -29,33 +37,16 @@ pub struct PackOptions {
     pub case_hack: CaseHack,
     /// The deepest object that is packed; the root is at depth 0.
     /// [`DEFAULT_MAX_DEPTH`](crate::DEFAULT_MAX_DEPTH) unless set.
+    /// [`NIX_MAX_DEPTH`](crate::NIX_MAX_DEPTH) refuses what no current version of Nix would accept.
     pub max_depth: usize,
+    /// Size in bytes of the blocks that are written, and of the only buffer: 256 KiB unless set. With
+    /// the size of the archive or more, all of it is one block.
+    pub block_size: usize,
 }
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { case_hack: CaseHack::default(), max_depth: DEFAULT_MAX_DEPTH }
-    }
-}
-
-impl PackOptions {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets [`case_hack`](Self::case_hack).
-    #[must_use]
-    pub fn case_hack(mut self, case_hack: CaseHack) -> Self {
-        self.case_hack = case_hack;
-        self
-    }
-
-    /// Sets [`max_depth`](Self::max_depth).
-    #[must_use]
-    pub fn max_depth(mut self, depth: usize) -> Self {
-        self.max_depth = depth;
-        self
+        Self { case_hack: CaseHack::default(), max_depth: DEFAULT_MAX_DEPTH, block_size: BLOCK_SIZE }
     }
 }
 
@@ -63,8 +54,8 @@ impl PackOptions {
 ///
 /// A symlink is archived, not followed; links in the directories that lead to `path` are followed.
 /// Works in memory that grows only with the number of names in one directory, and with at most 16
-/// open directories however deep the tree. Writes come in blocks of 256 KiB and the writer is
-/// flushed at the end.
+/// open directories however deep the tree. The archive goes to `sink`, which can be any
+/// [`Write`](io::Write), in blocks of 256 KiB, and `sink` is flushed at the end.
 ///
 /// What an archive cannot say is dropped: owners, times, hard links, extended attributes, and all of
 /// the mode but the owner's execute bit. Fifos, sockets and devices are an error, and so is a file
@@ -80,13 +71,92 @@ impl PackOptions {
 /// assert_eq!(pack(&path, &mut nar, &PackOptions::default())?, 120);
 /// # Ok::<(), ncc_nar::Error>(())
 /// ```
-pub fn pack(path: &Path, writer: &mut (impl Write + ?Sized), options: &PackOptions) -> Result<u64, Error> {
-    walk(path, writer, options, Contents::Read)
+pub fn pack(path: &Path, sink: impl BlockSink, options: &PackOptions) -> Result<u64, Error> {
+    Packer::new(options).pack(path, sink)
 }
 
 /// The size in bytes of the archive that [`pack`] would write. Reads metadata only.
 pub fn size_of(path: &Path, options: &PackOptions) -> Result<u64, Error> {
-    walk(path, &mut io::sink(), options, Contents::Count)
+    Packer::new(options).walk_path(path, io::sink(), Contents::Count)
+}
+
+/// [`pack`] for many objects, one after the other, with the same buffers.
+#[derive(Debug)]
+pub struct Packer {
+    options: PackOptions,
+    /// The encoder's block while no object is being packed.
+    block: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl Packer {
+    /// Packs with `options`.
+    pub fn new(options: &PackOptions) -> Self {
+        Self { options: options.clone(), block: Vec::new(), scratch: Vec::new() }
+    }
+
+    /// [`PackOptions::block_size`] from now on.
+    pub fn set_block_size(&mut self, block_size: usize) {
+        self.options.block_size = block_size;
+    }
+
+    /// As [`pack`].
+    pub fn pack(&mut self, path: &Path, sink: impl BlockSink) -> Result<u64, Error> {
+        self.walk_path(path, sink, Contents::Read)
+    }
+
+    /// As [`pack`], of the entry `name` of a directory that is open. Paths in errors start with `name`.
+    pub fn pack_at(
+        &mut self,
+        directory: impl AsFd,
+        name: impl AsRef<OsStr>,
+        sink: impl BlockSink,
+    ) -> Result<u64, Error> {
+        let (directories, name) = Directories::at(directory, name.as_ref())?;
+        self.walk(directories, Some(name), sink, Contents::Read)
+    }
+
+    fn walk_path(&mut self, path: &Path, sink: impl BlockSink, contents: Contents) -> Result<u64, Error> {
+        let (directories, name) = Directories::of(path)?;
+        self.walk(directories, name, sink, contents)
+    }
+
+    fn walk(
+        &mut self,
+        directories: Directories<impl AsFd>,
+        name: Option<CString>,
+        sink: impl BlockSink,
+        contents: Contents,
+    ) -> Result<u64, Error> {
+        let block = std::mem::take(&mut self.block);
+        let mut walk = Walk {
+            encoder: Encoder::with_block(sink, self.options.block_size, block),
+            directories,
+            levels: Vec::new(),
+            scratch: &mut self.scratch,
+            options: &self.options,
+            contents,
+        };
+        match name {
+            Some(name) => {
+                let file_type = walk.directories.type_of(&name)?;
+                walk.node(&name, file_type)?;
+            }
+            None => walk.directory_contents()?,
+        }
+        while let Some(level) = walk.levels.last_mut() {
+            if let Some(entry) = level.next() {
+                walk.entry(&entry)?;
+            } else {
+                walk.encoder.directory_end()?;
+                walk.levels.pop();
+                walk.directories.pop()?;
+            }
+        }
+        let size = walk.encoder.position();
+        (_, self.block) = walk.encoder.finish_reusably()?;
+        Ok(size)
+    }
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -95,53 +165,18 @@ enum Contents {
     Count,
 }
 
-fn walk(
-    path: &Path,
-    writer: &mut (impl Write + ?Sized),
-    options: &PackOptions,
-    contents: Contents,
-) -> Result<u64, Error> {
-    let (directories, name) = Directories::of(path)?;
-    let mut packer = Packer {
-        encoder: Encoder::with_buffer_size(writer, BUFFER_SIZE),
-        directories,
-        levels: Vec::new(),
-        scratch: Vec::new(),
-        options,
-        contents,
-    };
-    match name {
-        Some(name) => {
-            let file_type = packer.directories.type_of(&name)?;
-            packer.node(&name, file_type)?;
-        }
-        None => packer.directory_contents()?,
-    }
-    while let Some(level) = packer.levels.last_mut() {
-        if let Some(entry) = level.next() {
-            packer.entry(&entry)?;
-        } else {
-            packer.encoder.directory_end()?;
-            packer.levels.pop();
-            packer.directories.pop()?;
-        }
-    }
-    let size = packer.encoder.position();
-    packer.encoder.finish()?;
-    Ok(size)
-}
-
-struct Packer<'o, W> {
-    encoder: Encoder<W>,
-    directories: Directories,
+/// One object on its way into an archive.
+struct Walk<'a, S, D> {
+    encoder: Encoder<S>,
+    directories: Directories<D>,
     /// What is still to do in each open directory.
     levels: Vec<vec::IntoIter<OnDisk>>,
-    scratch: Vec<u8>,
-    options: &'o PackOptions,
+    scratch: &'a mut Vec<u8>,
+    options: &'a PackOptions,
     contents: Contents,
 }
 
-impl<W: Write> Packer<'_, W> {
+impl<S: BlockSink, D: AsFd> Walk<'_, S, D> {
     fn name_in_archive<'n>(&self, name: &'n CStr) -> &'n [u8] {
         match self.options.case_hack {
             CaseHack::Off => name.to_bytes(),
@@ -153,13 +188,20 @@ impl<W: Write> Packer<'_, W> {
         let name = self.name_in_archive(&entry.name);
         match self.encoder.entry(name) {
             // Only the case hack can give two files of a directory one name.
-            Err(Error::NotCanonical { kind: NotCanonical::Duplicate { .. }, .. }) => {
-                let path = self.directories.path_of(&entry.name);
-                return Err(Error::CaseHackCollision { path });
+            Err(Error::NotCanonical { kind: NotCanonical::Order(OrderError::Duplicate { .. }), .. }) => {
+                Err(self.collision(&entry.name))
             }
-            other => other?,
+            Err(error) => Err(error),
+            Ok(()) => self.node(&entry.name, entry.file_type),
         }
-        self.node(&entry.name, entry.file_type)
+    }
+
+    fn collision(&self, name: &CStr) -> Error {
+        let path = self.directories.path_of(name);
+        let in_archive = self.name_in_archive(name);
+        let other =
+            self.directories.find(|other| *other != *name && self.name_in_archive(other) == in_archive);
+        Error::CaseHackCollision { path, other: other.unwrap_or_default() }
     }
 
     fn node(&mut self, name: &CStr, file_type: FileType) -> Result<(), Error> {
@@ -177,12 +219,11 @@ impl<W: Write> Packer<'_, W> {
                 self.directory_contents()
             }
             FileType::Symlink => {
-                let buffer = std::mem::take(&mut self.scratch);
-                let target = readlinkat(self.directories.current(), name, buffer)
+                // The longest target, and one byte more to see that it is too long.
+                let mut buffer = [0; MAX_TARGET + 1];
+                let length = readlinkat_raw(self.directories.current(), name, &mut buffer[..])
                     .map_err(|errno| self.directories.failed(Operation::ReadLink, name, errno))?;
-                self.encoder.symlink(target.to_bytes())?;
-                self.scratch = target.into_bytes();
-                Ok(())
+                self.encoder.symlink(buffer.get(..length).unwrap_or_default())
             }
             FileType::Unknown => match self.directories.type_of(name)? {
                 FileType::Unknown => Err(self.unsupported(name, FileType::Unknown)),
@@ -194,7 +235,7 @@ impl<W: Write> Packer<'_, W> {
 
     /// Starts the innermost open directory.
     fn directory_contents(&mut self) -> Result<(), Error> {
-        let mut entries = self.directories.list(&mut self.scratch)?;
+        let mut entries = self.directories.list(self.scratch)?;
         match self.options.case_hack {
             CaseHack::Off => entries.sort_unstable_by(|a, b| a.name.cmp(&b.name)),
             CaseHack::On => entries.sort_unstable_by(|a, b| {
@@ -212,8 +253,7 @@ impl<W: Write> Packer<'_, W> {
             let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|errno| self.directories.failed(Operation::Examine, name, errno))?;
             self.start_file(name, &stat)?;
-            self.encoder.pretend_contents();
-            return Ok(());
+            return self.encoder.pretend_contents();
         }
         // Not to block, should a fifo have taken the place of the file.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -221,7 +261,15 @@ impl<W: Write> Packer<'_, W> {
             .map_err(|errno| self.directories.failed(Operation::Open, name, errno))?;
         let stat = fstat(&file).map_err(|errno| self.directories.failed(Operation::Examine, name, errno))?;
         let size = self.start_file(name, &stat)?;
-        let read = |buffer: &mut [u8]| rustix::io::read(&file, buffer).map_err(io::Error::from);
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        if size > LARGE_FILE {
+            // Advice only: without it, reading is slower.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        }
+        let read = |block: &mut Vec<u8>, _| match rustix::io::read(&file, spare_capacity(block)) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(io::Error::from(errno)),
+        };
         match self.encoder.fill_contents(read, true) {
             Ok(Filled::Exactly) => Ok(()),
             Ok(Filled::TooFew { found } | Filled::TooMany { found }) => {
@@ -246,7 +294,7 @@ impl<W: Write> Packer<'_, W> {
         let executable = Mode::from_raw_mode(stat.st_mode).contains(Mode::XUSR);
         let size = u64::try_from(stat.st_size)
             .map_err(|_| self.directories.failed(Operation::Examine, name, Errno::OVERFLOW))?;
-        self.encoder.regular(executable, size)?;
+        self.encoder.regular(executable.into(), size)?;
         Ok(size)
     }
 

@@ -1,9 +1,9 @@
-use std::cmp::Ordering;
+use std::ops::Range;
 
 use crate::{
-    decode::{DecodeOptions, Event},
+    decode::{DecodeOptions, Executable},
     error::{Error, Malformation},
-    name::{EntryNameRef, MAX_NAME, MAX_TARGET, NameError, TargetError, check_name, check_target},
+    name::{MAX_NAME, MAX_TARGET, NameError, TargetError, check_name, check_target},
     path::{NarPath, PathStack},
 };
 
@@ -22,65 +22,56 @@ const SHORT_TAG: u64 = 16;
 /// Most bytes a [`Parser`] ever wants to see at once: a symlink with the longest target, rounded up.
 pub(crate) const LONGEST_STEP: usize = 4096 + 512;
 
-/// What the next bytes of an archive are, as far as a [`Parser`] can tell.
-#[derive(Debug, Eq, PartialEq)]
-pub enum Step<'a> {
+/// What a [`Parser`] has found. Names and targets are given as positions in the input of that call.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
     /// Call again when at least `needed` unconsumed bytes are there (which may be so already).
     More {
         /// How many bytes are needed for the next step.
         needed: usize,
         /// How many unconsumed bytes belong to the archive in any case, if it is well-formed. At
-        /// least `needed`. Whoever must not read past the archive may read this far.
+        /// least `needed`. A reader that must not read past the archive may read this far.
         certain: u64,
     },
-    /// Structure.
-    Event(Event<'a>),
-    /// What has just been consumed, `length` bytes and never zero, are contents of the current file.
-    Contents {
-        /// How many.
-        length: usize,
-    },
-    /// The archive has ended. What follows belongs to somebody else.
-    End,
-}
-
-/// The same with positions instead of borrows, so that the decoder can keep its buffer.
-#[derive(Debug)]
-pub(crate) enum RawStep {
-    More {
-        needed: usize,
-        certain: u64,
-    },
+    /// A directory starts.
     Directory,
-    /// The name is the last one of the path.
-    Entry,
+    /// An entry of the innermost directory; its node follows. Names ascend by bytes.
+    Entry {
+        /// Where its name lies in the input: a valid [`EntryName`](crate::EntryName).
+        name: Range<usize>,
+    },
+    /// A regular file; its contents follow.
     Regular {
-        executable: bool,
+        /// Whether its owner may execute it.
+        executable: Executable,
+        /// Size of its contents in bytes.
         size: u64,
     },
-    /// The target lies here in the input, before `consumed`.
+    /// A symlink.
     Symlink {
-        start: usize,
-        end: usize,
+        /// Where its target lies in the input: 1 to 4095 bytes without NUL.
+        target: Range<usize>,
     },
+    /// The innermost directory ends.
     DirectoryEnd,
-    Contents {
-        length: usize,
-    },
+    /// All bytes that were consumed by this call, at least one, are contents of the current file.
+    Contents,
+    /// The archive has ended. What follows is not part of it.
     End,
 }
 
 /// The grammar as a state machine over byte slices: no I/O, no buffer, no recursion.
 ///
 /// For code that cannot block in a [`Read`](std::io::Read), such as a relay in an async program
-/// that must find the end of an archive of unknown size in a stream. Everybody else wants
-/// [`Decoder`](crate::Decoder), which is this with a buffer.
+/// that must find the end of an archive of unknown size in a stream. Where blocking is fine,
+/// [`Decoder`](crate::Decoder) is more convenient: it is a parser with a reader and a buffer. To
+/// unpack bytes as they arrive, see `Unpacker`.
 ///
 /// ```
-/// use ncc_nar::{Event, Parser, Step};
+/// use ncc_nar::{Executable, Parser, Step};
 ///
 /// let mut encoder = ncc_nar::Encoder::new(Vec::new());
-/// encoder.file(false, b"hi")?;
+/// encoder.file(Executable::No, b"hi")?;
 /// let mut nar = encoder.finish()?;
 /// nar.extend_from_slice(b"somebody else's");
 ///
@@ -92,10 +83,10 @@ pub(crate) enum RawStep {
 ///     let (used, rest) = input.split_at(consumed);
 ///     input = rest;
 ///     match step {
-///         Step::Contents { .. } => contents.extend_from_slice(used),
-///         Step::Event(event) => assert_eq!(event, Event::Regular { executable: false, size: 2 }),
+///         Step::Contents => contents.extend_from_slice(used),
 ///         Step::More { needed, .. } => assert!(input.len() >= needed, "read more here"),
 ///         Step::End => break,
+///         other => assert_eq!(other, Step::Regular { executable: Executable::No, size: 2 }),
 ///     }
 /// }
 /// assert_eq!(contents, b"hi");
@@ -108,6 +99,7 @@ pub struct Parser {
     position: u64,
     path: PathStack,
     max_depth: usize,
+    nar_size: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -142,28 +134,59 @@ impl Parser {
         Self::with_options(&DecodeOptions::default())
     }
 
-    /// The same with another limit of nesting. The announced size is of no use here.
+    /// The same with other limits. The size of buffers is of no use here.
     pub fn with_options(options: &DecodeOptions) -> Self {
-        Self { state: State::Magic, position: 0, path: PathStack::default(), max_depth: options.max_depth }
+        Self {
+            state: State::Magic,
+            position: 0,
+            path: PathStack::default(),
+            max_depth: options.max_depth,
+            nar_size: options.nar_size,
+        }
     }
 
     /// Looks at the unconsumed bytes that there are and says how many of them are now consumed, and
     /// what they mean. An error does not change the parser: the next call finds it again.
-    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), Error> {
-        let (consumed, raw) = self.advance(input)?;
-        let step = match raw {
-            RawStep::More { needed, certain } => Step::More { needed, certain },
-            RawStep::Directory => Step::Event(Event::Directory),
-            RawStep::Entry => Step::Event(Event::Entry(self.entry_name())),
-            RawStep::Regular { executable, size } => Step::Event(Event::Regular { executable, size }),
-            RawStep::Symlink { start, end } => {
-                Step::Event(Event::Symlink { target: input.get(start..end).unwrap_or_default() })
+    pub fn step(&mut self, input: &[u8]) -> Result<(usize, Step), Error> {
+        let left = self.nar_size.map_or(u64::MAX, |announced| announced.saturating_sub(self.position));
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let (consumed, step) = self.advance(input.get(..left).unwrap_or(input))?;
+        let checked = match step {
+            Step::More { needed, certain } => {
+                self.certain(needed, certain).map(|certain| Step::More { needed, certain })
             }
-            RawStep::DirectoryEnd => Step::Event(Event::DirectoryEnd),
-            RawStep::Contents { length } => Step::Contents { length },
-            RawStep::End => Step::End,
+            Step::End => self.check_not_shorter().map(|()| Step::End),
+            step => Ok(step),
         };
-        Ok((consumed, step))
+        match checked {
+            // First tell the caller what has been consumed; the error comes with the next call.
+            Err(_) if consumed > 0 => Ok((consumed, Step::More { needed: 0, certain: 0 })),
+            checked => checked.map(|step| (consumed, step)),
+        }
+    }
+
+    /// How far to read when `needed` bytes are missing and the grammar is certain of `certain`:
+    /// further, if the size of the archive was announced.
+    pub(crate) fn certain(&self, needed: usize, certain: u64) -> Result<u64, Error> {
+        let Some(announced) = self.nar_size else {
+            return Ok(certain);
+        };
+        match announced.checked_sub(self.position) {
+            Some(left) if left >= needed as u64 => Ok(left),
+            left => {
+                let kind = Malformation::LongerThanAnnounced { announced };
+                Err(self.malformed(left.unwrap_or(0), false, kind))
+            }
+        }
+    }
+
+    fn check_not_shorter(&self) -> Result<(), Error> {
+        match self.nar_size {
+            Some(announced) if announced > self.position => {
+                Err(self.malformed(0, false, Malformation::ShorterThanAnnounced { announced }))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How many bytes of the archive have been consumed.
@@ -173,7 +196,12 @@ impl Parser {
 
     /// The current node.
     pub fn path(&self) -> NarPath {
-        self.path.node().into()
+        NarPath::known_valid(self.path.node())
+    }
+
+    /// Whether the current node lies at `path`.
+    pub(crate) fn is_at(&self, path: &NarPath) -> bool {
+        self.path.node() == path.as_bytes()
     }
 
     /// How many directories are open.
@@ -194,25 +222,24 @@ impl Parser {
         self.malformed(available as u64, false, Malformation::UnexpectedEof)
     }
 
-    pub(crate) fn malformed(&self, at: u64, in_directory: bool, kind: Malformation) -> Error {
+    fn malformed(&self, at: u64, in_directory: bool, kind: Malformation) -> Error {
         let path = if in_directory { self.path.directory() } else { self.path.node() };
-        Error::Malformed { offset: self.position.saturating_add(at), path: path.into(), kind }
+        Error::Malformed { offset: self.position.saturating_add(at), path: NarPath::known_valid(path), kind }
     }
 
-    /// Counts contents that the decoder hands out without showing them here first. Returns how many
-    /// of `count` bytes are contents.
-    pub(crate) fn consume_contents(&mut self, count: u64) -> usize {
+    /// Counts contents that the decoder hands out or skips without showing them here first. Returns
+    /// how many of `count` bytes are contents.
+    pub(crate) fn consume_contents(&mut self, count: usize) -> usize {
         let State::Contents { remaining, padding } = self.state else {
             return 0;
         };
-        let count = count.min(remaining);
-        self.position = self.position.saturating_add(count);
-        self.state = match remaining.saturating_sub(count) {
+        let count = count.min(usize::try_from(remaining).unwrap_or(usize::MAX));
+        self.position = self.position.saturating_add(count as u64);
+        self.state = match remaining.saturating_sub(count as u64) {
             0 => State::LeafEnd { padding },
             remaining => State::Contents { remaining, padding },
         };
-        // Not more than the caller has in memory.
-        usize::try_from(count).unwrap_or(usize::MAX)
+        count
     }
 
     /// Inside contents: how many bytes the archive still has at least.
@@ -226,17 +253,13 @@ impl Parser {
         }
     }
 
-    pub(crate) fn entry_name(&self) -> EntryNameRef<'_> {
-        EntryNameRef::known_valid(self.path.name())
-    }
-
     /// The archive's least size beyond the current file or node.
     fn enclosing(&self) -> u64 {
         // Each open directory closes an entry and itself.
         (self.path.depth() as u64).saturating_mul(2 * SHORT_TAG)
     }
 
-    pub(crate) fn advance(&mut self, input: &[u8]) -> Result<(usize, RawStep), Error> {
+    fn advance(&mut self, input: &[u8]) -> Result<(usize, Step), Error> {
         let mut consumed = 0_usize;
         loop {
             let mut cursor = Cursor::new(input.get(consumed..).unwrap_or_default());
@@ -247,28 +270,29 @@ impl Parser {
                 State::LeafEnd { padding } => self.leaf_end(&mut cursor, padding),
                 State::NodeEnd => self.node_end(&mut cursor),
                 State::Body => self.body(&mut cursor),
-                State::End => Ok(Some(RawStep::End)),
+                State::End => Ok(Some(Step::End)),
             };
             match outcome {
                 Ok(step) => {
                     consumed = consumed.saturating_add(cursor.at);
                     self.position = self.position.saturating_add(cursor.at as u64);
                     if let Some(mut step) = step {
-                        if let RawStep::Symlink { start, end } = &mut step {
+                        if let Step::Entry { name: range } | Step::Symlink { target: range } = &mut step {
+                            // From positions behind the cursor's start to positions in `input`.
                             let offset = consumed.saturating_sub(cursor.at);
-                            *start = start.saturating_add(offset);
-                            *end = end.saturating_add(offset);
+                            range.start = range.start.saturating_add(offset);
+                            range.end = range.end.saturating_add(offset);
                         }
                         return Ok((consumed, step));
                     }
                 }
                 Err(Stop::More { needed }) => {
                     let certain = cursor.certain.max(needed as u64);
-                    return Ok((consumed, RawStep::More { needed, certain }));
+                    return Ok((consumed, Step::More { needed, certain }));
                 }
                 // First tell the caller what has been consumed; the error comes with the next call.
                 Err(Stop::Malformed { .. }) if consumed > 0 => {
-                    return Ok((consumed, RawStep::More { needed: 0, certain: 0 }));
+                    return Ok((consumed, Step::More { needed: 0, certain: 0 }));
                 }
                 Err(Stop::Malformed { at, kind }) => {
                     let in_directory = matches!(self.state, State::Body | State::NodeEnd);
@@ -314,24 +338,22 @@ impl Parser {
                 if let Err(error) = check_target(target) {
                     return Err(Stop::Malformed { at, kind: error.into() });
                 }
-                let start = at.saturating_add(8);
-                let end = start.saturating_add(target.len());
                 self.state = State::LeafEnd { padding: 0 };
-                Ok(Some(RawStep::Symlink { start, end }))
+                Ok(Some(Step::Symlink { target: bytes_of(at, target) }))
             }
             b"directory" => {
                 self.path.enter_directory();
                 self.state = State::Body;
-                Ok(Some(RawStep::Directory))
+                Ok(Some(Step::Directory))
             }
             found => Err(unexpected(at, expected, found)),
         }
     }
 
-    fn regular(&mut self, cursor: &mut Cursor<'_>, enclosing: u64) -> Result<RawStep, Stop> {
+    fn regular(&mut self, cursor: &mut Cursor<'_>, enclosing: u64) -> Result<Step, Stop> {
         let fixed = (2 * SHORT_TAG).saturating_add(8).saturating_add(enclosing);
         cursor.expect_at_least(fixed);
-        let mut executable = false;
+        let mut executable = Executable::No;
         let at = cursor.at;
         match cursor.tag("'executable' or 'contents'")? {
             b"contents" => {}
@@ -340,7 +362,7 @@ impl Parser {
                 let after = fixed;
                 cursor.string(0, after, |_| Malformation::ExecutableValue)?;
                 cursor.keyword(b"contents", "'contents'")?;
-                executable = true;
+                executable = Executable::Yes;
             }
             found => return Err(unexpected(at, "'executable' or 'contents'", found)),
         }
@@ -348,7 +370,7 @@ impl Parser {
         let padding = padding(size);
         self.state =
             if size == 0 { State::LeafEnd { padding } } else { State::Contents { remaining: size, padding } };
-        Ok(RawStep::Regular { executable, size })
+        Ok(Step::Regular { executable, size })
     }
 
     fn contents(&mut self, cursor: &mut Cursor<'_>, remaining: u64, padding: u8) -> Parsed {
@@ -362,7 +384,7 @@ impl Parser {
             0 => State::LeafEnd { padding },
             remaining => State::Contents { remaining, padding },
         };
-        Ok(Some(RawStep::Contents { length }))
+        Ok(Some(Step::Contents))
     }
 
     fn leaf_end(&mut self, cursor: &mut Cursor<'_>, padding: u8) -> Parsed {
@@ -393,7 +415,7 @@ impl Parser {
             b")" => {
                 self.path.leave_directory();
                 self.state = State::NodeEnd;
-                return Ok(Some(RawStep::DirectoryEnd));
+                return Ok(Some(Step::DirectoryEnd));
             }
             b"entry" => {}
             found => return Err(unexpected(0, "'entry' or ')'", found)),
@@ -409,27 +431,18 @@ impl Parser {
         if let Err(error) = check_name(name) {
             return Err(Stop::Malformed { at, kind: error.into() });
         }
-        match self.path.compare_to_previous(name) {
-            None | Some((Ordering::Greater, _)) => {}
-            Some((Ordering::Equal, _)) => {
-                let kind = Malformation::Duplicate { name: name.into() };
-                return Err(Stop::Malformed { at, kind });
-            }
-            Some((Ordering::Less, previous)) => {
-                let (previous, name) = (previous.into(), name.into());
-                let kind = Malformation::OutOfOrder { previous, name };
-                return Err(Stop::Malformed { at, kind });
-            }
+        if let Err(error) = self.path.check_order(name) {
+            return Err(Stop::Malformed { at, kind: error.into() });
         }
         cursor.keyword(b"node", "'node'")?;
         self.path.set_entry(name);
         self.state = State::Node;
-        Ok(Some(RawStep::Entry))
+        Ok(Some(Step::Entry { name: bytes_of(at, name) }))
     }
 }
 
 /// A step, or `None` after something that is no event.
-type Parsed = Result<Option<RawStep>, Stop>;
+type Parsed = Result<Option<Step>, Stop>;
 
 enum Stop {
     More { needed: usize },
@@ -439,6 +452,12 @@ enum Stop {
 fn unexpected(at: usize, expected: &'static str, found: &[u8]) -> Stop {
     let found = found.into();
     Stop::Malformed { at, kind: Malformation::UnexpectedTag { expected, found } }
+}
+
+/// Where the bytes of a string lie whose length stands at `at`.
+fn bytes_of(at: usize, bytes: &[u8]) -> Range<usize> {
+    let start = at.saturating_add(8);
+    start..start.saturating_add(bytes.len())
 }
 
 /// Zero bytes after a string of `length` bytes.

@@ -1,6 +1,10 @@
 use std::{cmp::Ordering, fmt};
 
-use crate::escape::Escaped;
+use crate::{
+    error::OrderError,
+    escape::{Escaped, EscapedEnd},
+    name::{EntryNameRef, NameError, check_name},
+};
 
 /// Where an object lies inside an archive: entry names joined by slashes, the root is empty.
 ///
@@ -9,6 +13,39 @@ use crate::escape::Escaped;
 pub struct NarPath(Vec<u8>);
 
 impl NarPath {
+    /// The path that `bytes` spell: names joined by single slashes, or nothing for the root.
+    ///
+    /// ```
+    /// use ncc_nar::{NameError, NarPath};
+    ///
+    /// assert_eq!(NarPath::new("bin/hello").unwrap().names().count(), 2);
+    /// assert!(NarPath::new("").unwrap().is_root());
+    /// assert_eq!(NarPath::new("bin/../.."), Err(NameError::Dots));
+    /// ```
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, NameError> {
+        let bytes = bytes.as_ref();
+        if !bytes.is_empty() {
+            bytes.split(|byte| *byte == b'/').try_for_each(check_name)?;
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// For names that were checked when they were read.
+    pub(crate) fn known_valid(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The path of the entry `name` of the directory that lies here.
+    #[must_use]
+    pub fn join(&self, name: EntryNameRef<'_>) -> Self {
+        let mut path = self.0.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        Self(path)
+    }
+
     /// The names joined by `/`; empty for the root.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -25,29 +62,15 @@ impl NarPath {
     }
 }
 
-impl From<&[u8]> for NarPath {
-    fn from(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec())
+impl fmt::Display for NarPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_root() { f.write_str(".") } else { EscapedEnd(&self.0).fmt(f) }
     }
 }
 
 impl AsRef<[u8]> for NarPath {
     fn as_ref(&self) -> &[u8] {
         &self.0
-    }
-}
-
-impl fmt::Display for NarPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A hostile archive can make this megabytes long; messages are for people.
-        const SHOWN: usize = 1024;
-        if self.is_root() {
-            return f.write_str(".");
-        }
-        match self.0.get(self.0.len().saturating_sub(SHOWN)..) {
-            Some(end) if self.0.len() > SHOWN => write!(f, "...{}", Escaped(end)),
-            _ => Escaped(&self.0).fmt(f),
-        }
     }
 }
 
@@ -85,10 +108,15 @@ impl PathStack {
         }
     }
 
-    /// How `name` compares to the entry before it in the current directory; `None` if it is the first.
-    pub(crate) fn compare_to_previous(&self, name: &[u8]) -> Option<(Ordering, &[u8])> {
+    /// Whether `name` may come after the entry before it in the current directory.
+    pub(crate) fn check_order(&self, name: &[u8]) -> Result<(), OrderError> {
         let previous = self.name();
-        (!previous.is_empty()).then(|| (name.cmp(previous), previous))
+        // No name is empty, so that the first one sorts after "no previous name".
+        match name.cmp(previous) {
+            Ordering::Greater => Ok(()),
+            Ordering::Equal => Err(OrderError::Duplicate { name: name.into() }),
+            Ordering::Less => Err(OrderError::OutOfOrder { previous: previous.into(), name: name.into() }),
+        }
     }
 
     pub(crate) fn set_entry(&mut self, name: &[u8]) {
@@ -97,7 +125,7 @@ impl PathStack {
     }
 
     /// The name of the current entry; empty before the first entry of a directory.
-    pub(crate) fn name(&self) -> &[u8] {
+    fn name(&self) -> &[u8] {
         let start = self.open.last().copied().unwrap_or(0);
         self.bytes.get(start..).unwrap_or_default()
     }
@@ -123,19 +151,20 @@ mod tests {
         let mut stack = PathStack::default();
         stack.enter_directory();
         assert_eq!((stack.depth(), stack.node(), stack.directory()), (1, &b""[..], &b""[..]));
-        assert_eq!(stack.compare_to_previous(b"a"), None);
+        assert_eq!(stack.check_order(b"a"), Ok(()));
         stack.set_entry(b"a");
         stack.enter_directory();
         assert_eq!((stack.node(), stack.directory()), (&b"a"[..], &b"a"[..]));
-        assert_eq!(stack.compare_to_previous(b"A"), None);
+        assert_eq!(stack.check_order(b"A"), Ok(()));
         stack.set_entry(b"x");
         assert_eq!((stack.node(), stack.directory()), (&b"a/x"[..], &b"a"[..]));
         stack.set_entry(b"y");
         assert_eq!(stack.node(), b"a/y");
         stack.leave_directory();
         assert_eq!(stack.node(), b"a");
-        assert_eq!(stack.compare_to_previous(b"a"), Some((Ordering::Equal, &b"a"[..])));
-        assert_eq!(stack.compare_to_previous(b"B").unwrap().0, Ordering::Less);
+        assert_eq!(stack.check_order(b"a"), Err(OrderError::Duplicate { name: b"a".into() }));
+        let unordered = OrderError::OutOfOrder { previous: b"a".into(), name: b"B".into() };
+        assert_eq!(stack.check_order(b"B"), Err(unordered));
         stack.leave_directory();
         assert_eq!((stack.depth(), stack.node()), (0, &b""[..]));
     }
@@ -143,9 +172,20 @@ mod tests {
     #[test]
     fn a_path_shows_escaped_and_bounded() {
         assert_eq!(NarPath::default().to_string(), ".");
-        assert_eq!(NarPath::from(&b"a/\n"[..]).to_string(), "a/\\n");
-        let long = NarPath::from(&[b'x'; 5000][..]);
+        assert_eq!(NarPath::new("a/\n").unwrap().to_string(), "a/\\n");
+        let long = NarPath::new(vec!["x"; 2500].join("/")).unwrap();
         assert_eq!(long.to_string().len(), 1027);
-        assert_eq!(NarPath::from(&b"a/b"[..]).names().collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(NarPath::new("a/b").unwrap().names().collect::<Vec<_>>(), [b"a", b"b"]);
+    }
+
+    #[test]
+    fn a_path_is_made_of_entry_names() {
+        let name = EntryNameRef::new(b"b").unwrap();
+        assert_eq!(NarPath::default().join(name), NarPath::new("b").unwrap());
+        assert_eq!(NarPath::new("a").unwrap().join(name), NarPath::new("a/b").unwrap());
+        assert_eq!(NarPath::new("a/../b"), Err(NameError::Dots));
+        assert_eq!(NarPath::new("/a"), Err(NameError::Empty));
+        assert_eq!(NarPath::new("a/"), Err(NameError::Empty));
+        assert_eq!(NarPath::new("a\0"), Err(NameError::Nul));
     }
 }

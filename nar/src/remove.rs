@@ -1,4 +1,8 @@
-use std::{ffi::CStr, path::Path, vec};
+use std::{
+    ffi::{CStr, CString, OsStr},
+    path::Path,
+    vec,
+};
 
 use rustix::{
     fd::{AsFd, OwnedFd},
@@ -20,10 +24,17 @@ use crate::{
 ///
 /// That nothing lies at `path` is an error with the [kind](Error::io_kind) `NotFound`.
 pub fn remove(path: &Path) -> Result<(), Error> {
-    let (directories, name) = Directories::of(path)?;
-    let Some(name) = name else {
-        return Err(Error::NoFileName { path: path.into() });
-    };
+    let (directories, name) = Directories::around(path)?;
+    remove_in(directories, name)
+}
+
+/// The same for the entry `name` of a directory that is open.
+pub fn remove_at(directory: impl AsFd, name: impl AsRef<OsStr>) -> Result<(), Error> {
+    let (directories, name) = Directories::at(directory, name.as_ref())?;
+    remove_in(directories, name)
+}
+
+fn remove_in(directories: Directories<impl AsFd>, name: CString) -> Result<(), Error> {
     let file_type = directories.type_of(&name)?;
     let mut remover = Remover { directories, levels: Vec::new(), scratch: Vec::new() };
     remover.remove(&OnDisk { name, file_type })?;
@@ -39,13 +50,13 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-struct Remover {
-    directories: Directories,
+struct Remover<D> {
+    directories: Directories<D>,
     levels: Vec<vec::IntoIter<OnDisk>>,
     scratch: Vec<u8>,
 }
 
-impl Remover {
+impl<D: AsFd> Remover<D> {
     fn remove(&mut self, entry: &OnDisk) -> Result<(), Error> {
         let file_type = match entry.file_type {
             FileType::Unknown => self.directories.type_of(&entry.name)?,

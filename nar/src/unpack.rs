@@ -1,25 +1,30 @@
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CString, OsStr, OsString},
     fs::File,
-    io::Read,
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::FileExt,
+        unix::ffi::OsStringExt,
     },
     path::Path,
 };
 
-use rustix::fs::{
-    AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, ftruncate, futimens, mkdirat, openat,
-    symlinkat, utimensat,
+use rustix::{
+    fs::{
+        AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, mkdirat, openat,
+        symlinkat, utimensat,
+    },
+    io::Errno,
 };
 
 use crate::{
     attributes,
     case_hack::{CaseHack, NamesOnDisk},
-    decode::{DecodeOptions, Decoder, Event},
+    decode::{DecodeOptions, Executable, read_some},
     directories::{DIRECTORY, Directories},
     error::{Error, Operation},
+    parser::{Parser, Step},
+    path::NarPath,
 };
 
 /// What unpacked objects look like on disk.
@@ -31,66 +36,37 @@ pub enum Metadata {
     Plain,
     /// As the objects of a Nix store: mode 0444, or 0555 for executables and directories; modified
     /// one second after the epoch, symlinks too; no extended attributes inherited from the directory
-    /// around. The owner is left as it is: who unpacks.
+    /// around. The owner is the one who unpacks.
     Canonical,
 }
 
-/// What becomes of long runs of zeroes in files.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Zeroes {
-    /// They are written.
-    #[default]
-    Write,
-    /// Whole blocks of 4 KiB become holes, which take no space on disk.
-    Skip,
-}
+/// Default of [`UnpackOptions::ignored_acls`], as in Nix.
+pub const DEFAULT_IGNORED_ACLS: [&str; 3] = ["security.csm", "security.selinux", "system.nfs4_acl"];
 
 /// How to unpack.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UnpackOptions {
     /// Modes and times. [`Metadata::Plain`] unless set.
     pub metadata: Metadata,
     /// Whether names that differ in case only get a suffix.
     pub case_hack: CaseHack,
-    /// Holes. [`Zeroes::Write`] unless set.
-    pub zeroes: Zeroes,
+    /// Extended attributes that [`Metadata::Canonical`] does not remove, by their full names: some
+    /// file systems list attributes that nobody may remove. [`DEFAULT_IGNORED_ACLS`] unless set. Nix
+    /// calls the setting `ignored-acls`.
+    pub ignored_acls: Vec<String>,
     /// Limits, and the size of the archive, if known: it saves small reads.
     pub decode: DecodeOptions,
 }
 
-impl UnpackOptions {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets [`metadata`](Self::metadata).
-    #[must_use]
-    pub fn metadata(mut self, metadata: Metadata) -> Self {
-        self.metadata = metadata;
-        self
-    }
-
-    /// Sets [`case_hack`](Self::case_hack).
-    #[must_use]
-    pub fn case_hack(mut self, case_hack: CaseHack) -> Self {
-        self.case_hack = case_hack;
-        self
-    }
-
-    /// Sets [`zeroes`](Self::zeroes).
-    #[must_use]
-    pub fn zeroes(mut self, zeroes: Zeroes) -> Self {
-        self.zeroes = zeroes;
-        self
-    }
-
-    /// Sets [`decode`](Self::decode).
-    #[must_use]
-    pub fn decode(mut self, decode: DecodeOptions) -> Self {
-        self.decode = decode;
-        self
+impl Default for UnpackOptions {
+    fn default() -> Self {
+        Self {
+            metadata: Metadata::default(),
+            case_hack: CaseHack::default(),
+            ignored_acls: DEFAULT_IGNORED_ACLS.map(String::from).into(),
+            decode: DecodeOptions::default(),
+        }
     }
 }
 
@@ -101,7 +77,7 @@ impl UnpackOptions {
 /// `target`. Memory is constant (with the case hack it grows with the names in the directories that
 /// are open); at most 16 directories are open at once, however deep the tree.
 ///
-/// Exactly the archive is taken from `reader`, as [`Decoder`] describes.
+/// Exactly the archive is taken from `reader`, as [`Decoder`](crate::Decoder) describes.
 ///
 /// After an error, what was created so far is left; [`remove`](crate::remove) deletes it. Nothing
 /// was created if the error is that `target` exists ([`Error::io_kind`] is `AlreadyExists` and the
@@ -111,44 +87,252 @@ impl UnpackOptions {
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let target = directory.path().join("file");
 /// # let mut encoder = ncc_nar::Encoder::new(Vec::new());
-/// # encoder.file(false, b"hi").unwrap();
+/// # encoder.file(ncc_nar::Executable::No, b"hi").unwrap();
 /// # let nar = encoder.finish().unwrap();
 /// use ncc_nar::{Metadata, UnpackOptions, unpack};
 ///
-/// let options = UnpackOptions::new().metadata(Metadata::Canonical);
-/// assert_eq!(unpack(&mut &nar[..], &target, &options)?, 120);
+/// let mut options = UnpackOptions::default();
+/// options.metadata = Metadata::Canonical;
+/// assert_eq!(unpack(&nar[..], &target, &options)?, 120);
 /// assert_eq!(std::fs::read(&target).unwrap(), b"hi");
 /// # Ok::<(), ncc_nar::Error>(())
 /// ```
-pub fn unpack(
-    reader: &mut (impl Read + ?Sized),
-    target: &Path,
-    options: &UnpackOptions,
-) -> Result<u64, Error> {
-    let (directories, name) = Directories::of(target)?;
-    let Some(name) = name else {
-        return Err(Error::NoFileName { path: target.into() });
-    };
-    let mut decoder = Decoder::with_options(reader, &options.decode);
-    let mut unpacker = Unpacker { directories, names: Vec::new(), options };
-    let mut name = name;
-    while let Some(event) = decoder.next_event()? {
-        match event {
-            Event::Directory => unpacker.directory(&name)?,
-            Event::Entry(entry) => name = unpacker.name_on_disk(entry.as_bytes())?,
-            Event::Regular { executable, size } => {
-                let file = unpacker.create_file(&name, executable)?;
-                unpacker.contents(&mut decoder, &name, &file, size)?;
-                unpacker.finish_file(&name, &file, executable)?;
-            }
-            Event::Symlink { target } => unpacker.symlink(&name, target)?,
-            Event::DirectoryEnd => unpacker.directory_end()?,
-        }
-    }
-    Ok(decoder.position())
+pub fn unpack(reader: impl Read, target: &Path, options: &UnpackOptions) -> Result<u64, Error> {
+    read_into(Unpacker::new(target, options)?, reader, options)
 }
 
-/// The one modification time in a Nix store. Access times are nobody's business.
+/// [`unpack`] with a target that is the entry `name` of a directory that is open, so that one handle
+/// serves for a whole store. Paths in errors start with `name`.
+pub fn unpack_at(
+    reader: impl Read,
+    directory: impl AsFd,
+    name: impl AsRef<OsStr>,
+    options: &UnpackOptions,
+) -> Result<u64, Error> {
+    read_into(Unpacker::new_at(directory, name, options)?, reader, options)
+}
+
+fn read_into(
+    mut unpacker: Unpacker<impl AsFd>,
+    mut reader: impl Read,
+    options: &UnpackOptions,
+) -> Result<u64, Error> {
+    let mut buffer = options.decode.buffer();
+    while !unpacker.is_complete() {
+        let wanted = usize::try_from(unpacker.certain_bytes()).unwrap_or(usize::MAX).min(buffer.len());
+        let room = buffer.get_mut(..wanted).unwrap_or_default();
+        match read_some(&mut reader, room) {
+            Ok(0) => break,
+            Ok(count) => unpacker.push(room.get(..count).unwrap_or_default())?,
+            Err(source) => {
+                let (offset, path) = (unpacker.position(), unpacker.path());
+                return Err(Error::ReadArchive { offset, path, source });
+            }
+        };
+    }
+    unpacker.finish()
+}
+
+/// Restores an archive from bytes that are pushed into it as they arrive: [`unpack`] for programs that
+/// cannot wait in a [`Read`], such as asynchronous ones.
+///
+/// Contents of files are written straight from the pushed bytes, so pushing large blocks is worth
+/// it. Only an incomplete piece of structure at the end of a block is kept, at most 4.5 KiB.
+///
+/// After an error, or if it is dropped before the end, what was created so far is left at the target
+/// (files and directories that are not complete are private to the owner under
+/// [`Metadata::Canonical`]); [`remove`](crate::remove) deletes it.
+///
+/// As a [`Write`], it fails with an [`io::Error`] that has the [`Error`] inside, and takes nothing
+/// more after the end of the archive. [`push`](Self::push) says the same in types.
+///
+/// ```
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let target = directory.path().join("file");
+/// # let mut encoder = ncc_nar::Encoder::new(Vec::new());
+/// # encoder.file(ncc_nar::Executable::No, b"hi").unwrap();
+/// # let nar = encoder.finish().unwrap();
+/// use ncc_nar::{UnpackOptions, Unpacker};
+///
+/// let mut unpacker = Unpacker::new(&target, &UnpackOptions::default())?;
+/// for block in nar.chunks(50) {
+///     unpacker.push(block)?;
+/// }
+/// assert_eq!(unpacker.finish()?, 120);
+/// assert_eq!(std::fs::read(&target).unwrap(), b"hi");
+/// # Ok::<(), ncc_nar::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Unpacker<D = OwnedFd> {
+    parser: Parser,
+    tree: Tree<D>,
+    /// Bytes that were taken and are not yet enough for the parser.
+    pending: Vec<u8>,
+    /// How many would be.
+    needed: usize,
+    /// How many belong to the archive in any case.
+    certain: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Incomplete,
+    Complete,
+    Failed,
+}
+
+impl Unpacker {
+    /// Unpacks to `target`, where nothing may exist; its parent directory must.
+    pub fn new(target: &Path, options: &UnpackOptions) -> Result<Self, Error> {
+        let (directories, name) = Directories::around(target)?;
+        Self::in_directories(directories, name, options)
+    }
+}
+
+impl<D: AsFd> Unpacker<D> {
+    /// Unpacks to the entry `name` of `directory`, where no such entry may exist. Paths in errors start
+    /// with `name`. The handle may be borrowed, owned or shared (`BorrowedFd`, `OwnedFd`,
+    /// `Arc<OwnedFd>`).
+    pub fn new_at(directory: D, name: impl AsRef<OsStr>, options: &UnpackOptions) -> Result<Self, Error> {
+        let (directories, name) = Directories::at(directory, name.as_ref())?;
+        Self::in_directories(directories, name, options)
+    }
+
+    fn in_directories(
+        directories: Directories<D>,
+        name: CString,
+        options: &UnpackOptions,
+    ) -> Result<Self, Error> {
+        let mut unpacker = Self {
+            parser: Parser::with_options(&options.decode),
+            tree: Tree { directories, names: Vec::new(), name, file: None, options: options.clone() },
+            pending: Vec::new(),
+            needed: 0,
+            certain: 0,
+            state: State::Incomplete,
+        };
+        // Finds out how many bytes come first.
+        unpacker.parse(&[])?;
+        Ok(unpacker)
+    }
+
+    /// Unpacks what `bytes` hold and returns how many of them belong to the archive: all, unless it
+    /// ends among them.
+    ///
+    /// After an error the unpacker is of no more use.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        if self.state == State::Failed {
+            return Err(Error::FailedBefore);
+        }
+        let pushed = self.push_some(bytes);
+        if pushed.is_err() {
+            self.state = State::Failed;
+        }
+        pushed
+    }
+
+    /// How many bytes of the archive have been taken.
+    pub fn position(&self) -> u64 {
+        self.parser.position().saturating_add(self.pending.len() as u64)
+    }
+
+    /// How many bytes the archive still has at least, if it is well-formed; exactly how many, if its
+    /// size was announced. Zero once it is complete.
+    pub fn certain_bytes(&self) -> u64 {
+        self.certain.saturating_sub(self.pending.len() as u64)
+    }
+
+    /// Whether the archive has ended.
+    pub fn is_complete(&self) -> bool {
+        self.state == State::Complete
+    }
+
+    /// The current node.
+    pub fn path(&self) -> NarPath {
+        self.parser.path()
+    }
+
+    /// Returns the size of the archive; an error if it is not complete.
+    pub fn finish(self) -> Result<u64, Error> {
+        match self.state {
+            State::Complete => Ok(self.parser.position()),
+            State::Incomplete => Err(self.parser.unexpected_end(self.pending.len())),
+            State::Failed => Err(Error::FailedBefore),
+        }
+    }
+
+    fn push_some(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let mut rest = bytes;
+        // First what is pending, with as much as it lacks and no more.
+        while !self.pending.is_empty() {
+            let missing = self.needed.saturating_sub(self.pending.len()).min(rest.len());
+            let (now, later) = rest.split_at_checked(missing).unwrap_or((rest, &[]));
+            self.pending.extend_from_slice(now);
+            rest = later;
+            if self.pending.len() < self.needed {
+                return Ok(bytes.len());
+            }
+            let mut pending = std::mem::take(&mut self.pending);
+            let consumed = self.parse(&pending)?;
+            pending.drain(..consumed.min(pending.len()));
+            self.pending = pending;
+        }
+        if self.state == State::Incomplete {
+            let consumed = self.parse(rest)?;
+            rest = rest.get(consumed..).unwrap_or_default();
+            if self.state == State::Incomplete {
+                self.pending.extend_from_slice(rest);
+                rest = &[];
+            }
+        }
+        Ok(bytes.len().saturating_sub(rest.len()))
+    }
+
+    /// Unpacks from `input` until the parser needs more than that, or the archive ends. Returns how
+    /// many bytes were consumed.
+    fn parse(&mut self, input: &[u8]) -> Result<usize, Error> {
+        let mut consumed = 0_usize;
+        loop {
+            let rest = input.get(consumed..).unwrap_or_default();
+            let (used, step) = self.parser.step(rest)?;
+            consumed = consumed.saturating_add(used);
+            match step {
+                Step::More { needed, certain } if rest.len().saturating_sub(used) < needed => {
+                    (self.needed, self.certain) = (needed, certain);
+                    return Ok(consumed);
+                }
+                Step::More { .. } => {}
+                Step::Directory => self.tree.directory()?,
+                Step::Entry { name } => self.tree.entry(rest.get(name).unwrap_or_default())?,
+                Step::Regular { executable, size } => self.tree.create_file(executable, size == 0)?,
+                Step::Contents => {
+                    let contents = rest.get(..used).unwrap_or_default();
+                    self.tree.contents(contents, self.parser.remaining_contents() == 0)?;
+                }
+                Step::Symlink { target } => self.tree.symlink(rest.get(target).unwrap_or_default())?,
+                Step::DirectoryEnd => self.tree.directory_end()?,
+                Step::End => {
+                    self.state = State::Complete;
+                    (self.needed, self.certain) = (0, 0);
+                    return Ok(consumed);
+                }
+            }
+        }
+    }
+}
+
+impl<D: AsFd> Write for Unpacker<D> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(self.push(bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The one modification time in a Nix store. Access times are left alone.
 const CANONICAL_TIMES: Timestamps = Timestamps {
     last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
     last_modification: Timespec { tv_sec: 1, tv_nsec: 0 },
@@ -157,46 +341,53 @@ const CANONICAL_TIMES: Timestamps = Timestamps {
 const READ_ONLY: Mode = Mode::from_raw_mode(0o444);
 const READ_AND_EXECUTE: Mode = Mode::from_raw_mode(0o555);
 
-/// Zeroes of this size, at multiples of it, can become holes: the block of common file systems.
-const HOLE: usize = 4096;
-const WITHIN_HOLE: u64 = HOLE as u64 - 1;
-
-struct Unpacker<'o> {
-    directories: Directories,
+/// What has been made on disk so far, and what is being made.
+#[derive(Debug)]
+struct Tree<D> {
+    directories: Directories<D>,
     /// The names in each open directory, for the case hack.
     names: Vec<NamesOnDisk>,
-    options: &'o UnpackOptions,
+    /// The name on disk of the current node.
+    name: CString,
+    /// The file whose contents are expected.
+    file: Option<(File, Executable)>,
+    options: UnpackOptions,
 }
 
-impl Unpacker<'_> {
+impl<D: AsFd> Tree<D> {
     fn canonical(&self) -> bool {
         self.options.metadata == Metadata::Canonical
     }
 
-    fn name_on_disk(&mut self, name: &[u8]) -> Result<CString, Error> {
+    fn entry(&mut self, name: &[u8]) -> Result<(), Error> {
         let on_disk = match (self.options.case_hack, self.names.last_mut()) {
             (CaseHack::On, Some(names)) => names.add(name),
-            _ => Some(name.to_vec()),
+            _ => Ok(name.to_vec()),
         };
-        // The decoder has let no NUL pass.
-        match on_disk.map(CString::new) {
-            Some(Ok(name)) => Ok(name),
-            _ => Err(Error::CaseHackCollision {
-                path: self.directories.path_of(&CString::new(name).unwrap_or_default()),
+        // The parser has let no NUL pass.
+        let c_string = |bytes| CString::new(bytes).unwrap_or_default();
+        match on_disk {
+            Ok(on_disk) => {
+                self.name = c_string(on_disk);
+                Ok(())
+            }
+            Err(other) => Err(Error::CaseHackCollision {
+                path: self.directories.path_of(&c_string(name.to_vec())),
+                other: OsString::from_vec(other),
             }),
         }
     }
 
-    fn directory(&mut self, name: &CStr) -> Result<(), Error> {
+    fn directory(&mut self) -> Result<(), Error> {
         let parent = self.directories.current();
         // Private until it is complete.
         let mode = if self.canonical() { 0o700 } else { 0o777 };
-        mkdirat(parent, name, Mode::from_raw_mode(mode))
-            .map_err(|errno| self.directories.failed(Operation::CreateDirectory, name, errno))?;
-        let fd = openat(parent, name, DIRECTORY, Mode::empty())
-            .map_err(|errno| self.directories.failed(Operation::Open, name, errno))?;
-        self.disinherit(&fd, name)?;
-        self.directories.push(fd, name);
+        mkdirat(parent, &self.name, Mode::from_raw_mode(mode))
+            .map_err(|errno| self.not_created(Operation::CreateDirectory, errno))?;
+        let fd = openat(parent, &self.name, DIRECTORY, Mode::empty())
+            .map_err(|errno| self.failed(Operation::Open, errno))?;
+        self.disinherit(&fd)?;
+        self.directories.push(fd, &self.name);
         if self.options.case_hack == CaseHack::On {
             self.names.push(NamesOnDisk::default());
         }
@@ -216,129 +407,87 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn symlink(&mut self, name: &CStr, target: &[u8]) -> Result<(), Error> {
+    fn symlink(&self, target: &[u8]) -> Result<(), Error> {
         let parent = self.directories.current();
-        symlinkat(target, parent, name)
-            .map_err(|errno| self.directories.failed(Operation::CreateSymlink, name, errno))?;
+        symlinkat(target, parent, &self.name)
+            .map_err(|errno| self.not_created(Operation::CreateSymlink, errno))?;
         if self.canonical() {
-            utimensat(parent, name, &CANONICAL_TIMES, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|errno| self.directories.failed(Operation::SetTime, name, errno))?;
+            utimensat(parent, &self.name, &CANONICAL_TIMES, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|errno| self.failed(Operation::SetTime, errno))?;
         }
         Ok(())
     }
 
-    fn create_file(&self, name: &CStr, executable: bool) -> Result<File, Error> {
+    fn create_file(&mut self, executable: Executable, is_empty: bool) -> Result<(), Error> {
         let mode = match (self.options.metadata, executable) {
-            (Metadata::Plain, false) => 0o666,
-            (Metadata::Plain, true) => 0o777,
+            (Metadata::Plain, Executable::No) => 0o666,
+            (Metadata::Plain, Executable::Yes) => 0o777,
             (Metadata::Canonical, _) => 0o600,
         };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(self.directories.current(), name, flags, Mode::from_raw_mode(mode))
-            .map_err(|errno| self.directories.failed(Operation::CreateFile, name, errno))
-            .and_then(|fd| self.disinherit(&fd, name).map(|()| File::from(fd)))
+        let fd = openat(self.directories.current(), &self.name, flags, Mode::from_raw_mode(mode))
+            .map_err(|errno| self.not_created(Operation::CreateFile, errno))?;
+        self.disinherit(&fd)?;
+        self.file = Some((File::from(fd), executable));
+        self.contents(&[], is_empty)
+    }
+
+    fn contents(&mut self, bytes: &[u8], is_end: bool) -> Result<(), Error> {
+        let Some((file, executable)) = &mut self.file else { return Ok(()) };
+        file.write_all(bytes).map_err(|source| Error::FileSystem {
+            operation: Operation::Write,
+            path: self.directories.path_of(&self.name),
+            source,
+        })?;
+        if is_end {
+            let executable = *executable;
+            if let Some((file, _)) = self.file.take() {
+                self.finish_file(&file, executable)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_file(&self, file: &File, executable: Executable) -> Result<(), Error> {
+        if !self.canonical() {
+            return Ok(());
+        }
+        let mode = match executable {
+            Executable::No => READ_ONLY,
+            Executable::Yes => READ_AND_EXECUTE,
+        };
+        fchmod(file, mode).map_err(|errno| self.failed(Operation::SetMode, errno))?;
+        futimens(file, &CANONICAL_TIMES).map_err(|errno| self.failed(Operation::SetTime, errno))
     }
 
     /// Extended attributes (a default ACL) come from the directory around. Those of the root are
     /// removed before anything is created in it, and everything below has nothing to inherit.
-    fn disinherit(&self, object: &OwnedFd, name: &CStr) -> Result<(), Error> {
+    fn disinherit(&self, object: &OwnedFd) -> Result<(), Error> {
         if !self.canonical() || self.directories.depth() > 0 {
             return Ok(());
         }
-        attributes::remove(object.as_fd())
-            .map_err(|errno| self.directories.failed(Operation::RemoveAttribute, name, errno))
-    }
-
-    fn contents<R: Read>(
-        &self,
-        decoder: &mut Decoder<R>,
-        name: &CStr,
-        file: &File,
-        size: u64,
-    ) -> Result<(), Error> {
-        let failed = |source| Error::FileSystem {
-            operation: Operation::Write,
-            path: self.directories.path_of(name),
-            source,
-        };
-        let mut position = 0_u64;
-        let mut hole_at_end = false;
-        loop {
-            let block = decoder.contents_block(usize::MAX)?;
-            if block.is_empty() {
-                break;
+        attributes::remove(object.as_fd(), &self.options.ignored_acls).map_err(|(attribute, errno)| {
+            let path = self.directories.path_of(&self.name);
+            match attribute {
+                Some(attribute) => Error::Attribute { attribute, path, source: errno.into() },
+                None => self.failed(Operation::ListAttributes, errno),
             }
-            let (run, zeroes) = match self.options.zeroes {
-                Zeroes::Write => (block.len(), false),
-                Zeroes::Skip => run(block, position),
-            };
-            if !zeroes {
-                let bytes = block.get(..run).unwrap_or_default();
-                // Positioned, because holes leave no trace in the file's own position.
-                file.write_all_at(bytes, position).map_err(failed)?;
-            }
-            hole_at_end = zeroes;
-            position = position.saturating_add(run as u64);
-            decoder.consume_contents(run);
-        }
-        if hole_at_end {
-            ftruncate(file, size).map_err(|errno| failed(errno.into()))?;
-        }
-        Ok(())
+        })
     }
 
-    fn finish_file(&self, name: &CStr, file: &File, executable: bool) -> Result<(), Error> {
-        if !self.canonical() {
-            return Ok(());
-        }
-        let failed = |operation, errno| self.directories.failed(operation, name, errno);
-        let mode = if executable { READ_AND_EXECUTE } else { READ_ONLY };
-        fchmod(file, mode).map_err(|errno| failed(Operation::SetMode, errno))?;
-        futimens(file, &CANONICAL_TIMES).map_err(|errno| failed(Operation::SetTime, errno))
+    fn failed(&self, operation: Operation, errno: Errno) -> Error {
+        self.directories.failed(operation, &self.name, errno)
     }
-}
 
-/// How many bytes at the start of `block`, which lies at `position` in its file, are zeroes that can
-/// become a hole (`true`) or something that cannot (`false`).
-fn run(block: &[u8], position: u64) -> (usize, bool) {
-    let mut length = 0_usize;
-    let mut kind = None;
-    let mut rest = block;
-    while !rest.is_empty() {
-        let at = position.saturating_add(length as u64);
-        // Distance to the next multiple of the block size, at most that size.
-        let aligned = HOLE.saturating_sub(usize::try_from(at & WITHIN_HOLE).unwrap_or(0));
-        let (piece, later) = rest.split_at_checked(aligned).unwrap_or((rest, &[]));
-        let zeroes = piece.len() == HOLE && is_zero(piece);
-        if *kind.get_or_insert(zeroes) != zeroes {
-            break;
+    /// Why the current node could not be created. Names in an archive differ and the directory is new:
+    /// if one is taken all the same, then by what is the same name to the file system.
+    fn not_created(&self, operation: Operation, errno: Errno) -> Error {
+        if errno == Errno::EXIST
+            && self.directories.depth() > 0
+            && let Some(other) = self.directories.other_name_of(&self.name)
+        {
+            return Error::SameName { path: self.directories.path_of(&self.name), other };
         }
-        length = length.saturating_add(piece.len());
-        rest = later;
-    }
-    (length, kind.unwrap_or(false))
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    // Word-wise; compares 16 bytes at a time once compiled.
-    bytes.chunks(16).all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_are_cut_at_block_borders() {
-        let mut bytes = vec![0; 3 * HOLE];
-        assert_eq!(run(&bytes, 0), (3 * HOLE, true));
-        // Not aligned: the piece up to the border is data, then come two holes.
-        assert_eq!(run(&bytes, 1), (HOLE - 1, false));
-        assert_eq!(run(&bytes[HOLE - 1..], HOLE as u64), (2 * HOLE, true));
-        bytes[HOLE] = 1;
-        assert_eq!(run(&bytes, 0), (HOLE, true));
-        assert_eq!(run(&bytes[HOLE..], HOLE as u64), (HOLE, false));
-        assert_eq!(run(&bytes[HOLE + 1..], 2 * HOLE as u64), (HOLE, true));
-        assert_eq!(run(&[0; 10], 0), (10, false));
+        self.failed(operation, errno)
     }
 }

@@ -3,7 +3,8 @@
 use std::{error::Error as _, io};
 
 use ncc_nar::{
-    Decoder, Encoder, EntryName, Error, Event, ListNode, NameError, NotCanonical, TargetError, list,
+    Decoder, Encoder, EntryName, Error, Event, Executable, ListNode, NameError, NotCanonical, OrderError,
+    TargetError, list,
 };
 use rstest::rstest;
 
@@ -19,27 +20,27 @@ type Calls = fn(&mut Archive) -> Result<(), Error>;
 #[case::nul(|e: &mut Archive| { e.directory()?; e.entry("a\0") }, NameError::Nul.into())]
 #[case::long(|e: &mut Archive| { e.directory()?; e.entry([b'x'; 256]) }, NameError::TooLong { length: 256 }.into())]
 #[case::unsorted(
-    |e: &mut Archive| { e.directory()?; e.entry("a")?; e.file(false, "")?; e.entry("B") },
-    NotCanonical::OutOfOrder { previous: b"a".into(), name: b"B".into() }
+    |e: &mut Archive| { e.directory()?; e.entry("a")?; e.file(Executable::No, "")?; e.entry("B") },
+    OrderError::OutOfOrder { previous: b"a".into(), name: b"B".into() }.into()
 )]
 #[case::unsorted_after_a_directory(
-    |e: &mut Archive| { e.directory()?; e.entry("b")?; e.directory()?; e.entry("z")?; e.file(true, "x")?;
+    |e: &mut Archive| { e.directory()?; e.entry("b")?; e.directory()?; e.entry("z")?; e.file(Executable::Yes, "x")?;
           e.directory_end()?; e.entry("a") },
-    NotCanonical::OutOfOrder { previous: b"b".into(), name: b"a".into() }
+    OrderError::OutOfOrder { previous: b"b".into(), name: b"a".into() }.into()
 )]
 #[case::duplicate(
     |e: &mut Archive| { e.directory()?; e.entry("a")?; e.symlink("t")?; e.entry("a") },
-    NotCanonical::Duplicate { name: b"a".into() }
+    OrderError::Duplicate { name: b"a".into() }.into()
 )]
 #[case::empty_target(|e: &mut Archive| e.symlink(""), TargetError::Empty.into())]
 #[case::target_with_nul(|e: &mut Archive| e.symlink("a\0"), TargetError::Nul.into())]
 #[case::long_target(|e: &mut Archive| e.symlink([b'x'; 4096]), TargetError::TooLong { length: 4096 }.into())]
 #[case::too_much(
-    |e: &mut Archive| { e.regular(false, 3)?; e.contents(b"ab")?; e.contents(b"cd") },
+    |e: &mut Archive| { e.regular(Executable::No, 3)?; e.contents(b"ab")?; e.contents(b"cd") },
     NotCanonical::TooMuchContents { announced: 3 }
 )]
 #[case::entry_in_file(
-    |e: &mut Archive| { e.regular(false, 3)?; e.entry("a") },
+    |e: &mut Archive| { e.regular(Executable::No, 3)?; e.entry("a") },
     NotCanonical::OutOfPlace { call: "an entry", expected: "contents" }
 )]
 #[case::node_without_entry(
@@ -51,7 +52,7 @@ type Calls = fn(&mut Archive) -> Result<(), Error>;
     NotCanonical::OutOfPlace { call: "the end of a directory", expected: "the node of an entry" }
 )]
 #[case::two_roots(
-    |e: &mut Archive| { e.file(false, "")?; e.file(false, "") },
+    |e: &mut Archive| { e.file(Executable::No, "")?; e.file(Executable::No, "") },
     NotCanonical::OutOfPlace { call: "a file", expected: "nothing more" }
 )]
 fn the_encoder_refuses(#[case] calls: Calls, #[case] expected: NotCanonical) {
@@ -69,7 +70,7 @@ fn the_encoder_refuses(#[case] calls: Calls, #[case] expected: NotCanonical) {
     NotCanonical::OutOfPlace { call: "the end of the archive", expected: "an entry or the end of the directory" }
 )]
 #[case::missing_contents(
-    |e: &mut Archive| { e.regular(true, 10)?; e.contents(b"abc") },
+    |e: &mut Archive| { e.regular(Executable::Yes, 10)?; e.contents(b"abc") },
     NotCanonical::MissingContents { announced: 10, missing: 7 }
 )]
 fn an_incomplete_archive_cannot_be_finished(#[case] calls: Calls, #[case] expected: NotCanonical) {
@@ -86,7 +87,7 @@ fn a_refusal_leaves_the_encoder_usable() {
     let mut encoder = Encoder::new(Vec::new());
     encoder.directory().unwrap();
     encoder.entry("b").unwrap();
-    encoder.file(false, "x").unwrap();
+    encoder.file(Executable::No, "x").unwrap();
     assert!(encoder.entry("a").is_err());
     encoder.entry("c").unwrap();
     assert!(encoder.symlink("").is_err());
@@ -99,7 +100,7 @@ fn a_refusal_leaves_the_encoder_usable() {
 #[test]
 fn contents_from_a_reader_that_ends_early_is_an_error() {
     let mut encoder = Encoder::new(Vec::new());
-    encoder.regular(false, 10).unwrap();
+    encoder.regular(Executable::No, 10).unwrap();
     let error = encoder.contents_from(&mut &b"abc"[..]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     assert!(encoder.finish().is_err());
@@ -109,7 +110,7 @@ fn contents_from_a_reader_that_ends_early_is_an_error() {
 fn contents_from_a_reader_takes_no_more_than_announced() {
     let mut reader = &b"abcdef"[..];
     let mut encoder = Encoder::new(Vec::new());
-    encoder.regular(false, 4).unwrap();
+    encoder.regular(Executable::No, 4).unwrap();
     encoder.contents_from(&mut reader).unwrap();
     assert_eq!(reader, b"ef");
     assert_eq!(encoder.finish().unwrap(), Tree::file("abcd").naive_nar());
@@ -133,7 +134,7 @@ impl io::Write for Full {
 #[test]
 fn a_full_writer_is_recognisable() {
     let mut encoder = Encoder::new(Full(100_000));
-    let error = encoder.file(false, vec![0; 1_000_000]).unwrap_err();
+    let error = encoder.file(Executable::No, vec![0; 1_000_000]).unwrap_err();
     assert!(matches!(error, Error::WriteArchive { .. }));
     assert_eq!(error.io_kind(), Some(io::ErrorKind::StorageFull));
     assert!(error.source().is_some());
@@ -184,7 +185,7 @@ fn a_listing_has_offsets_of_contents() {
             _ => None,
         })
         .collect();
-    assert_eq!(contents, [(true, &b"first"[..]), (false, b"second")]);
+    assert_eq!(contents, [(Executable::Yes, &b"first"[..]), (Executable::No, b"second")]);
 }
 
 #[test]

@@ -14,12 +14,12 @@ use std::{
 };
 
 use ncc_nar::{
-    CaseHack, DecodeOptions, Error, Metadata, Operation, PackOptions, UnpackOptions, Zeroes, pack, remove,
-    size_of, unpack,
+    CaseHack, Error, Metadata, Operation, OwnedBlocks, PackOptions, Packer, UnpackOptions, Unpacker, pack,
+    remove, remove_at, size_of, unpack, unpack_at,
 };
 use rstest::rstest;
 
-use crate::tree::Tree;
+use crate::tree::{Tree, pack_options, unpack_options};
 
 fn packed(path: &Path) -> Result<Vec<u8>, Error> {
     let mut nar = Vec::new();
@@ -27,7 +27,7 @@ fn packed(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 fn unpacked(nar: &[u8], target: &Path, options: &UnpackOptions) -> Result<u64, Error> {
-    unpack(&mut &*nar, target, options)
+    unpack(nar, target, options)
 }
 
 fn exists(path: &Path) -> bool {
@@ -199,7 +199,7 @@ fn nothing_that_exists_is_touched(#[case] tree: Tree) {
     let before = packed(directory.path()).unwrap();
     for target in ["file", "directory", "link", "dangling", "link-to-directory"] {
         for metadata in [Metadata::Plain, Metadata::Canonical] {
-            let options = UnpackOptions::new().metadata(metadata);
+            let options = unpack_options(|options| options.metadata = metadata);
             let error = unpacked(&tree.naive_nar(), &path(target), &options).unwrap_err();
             assert_eq!(error.io_kind(), Some(ErrorKind::AlreadyExists), "{target}");
             match error {
@@ -234,7 +234,7 @@ fn canonical_metadata_is_that_of_a_store() {
     ]);
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("target");
-    let options = UnpackOptions::new().metadata(Metadata::Canonical);
+    let options = unpack_options(|options| options.metadata = Metadata::Canonical);
     unpacked(&tree.naive_nar(), &target, &options).unwrap();
     for (name, mode) in [
         ("", 0o40555),
@@ -284,7 +284,7 @@ fn canonical_objects_inherit_nothing() {
     assert!(llistxattr_query(plain.join("f")).unwrap() > 0, "the test does not work");
 
     let target = directory.path().join("canonical");
-    let options = UnpackOptions::new().metadata(Metadata::Canonical);
+    let options = unpack_options(|options| options.metadata = Metadata::Canonical);
     unpacked(&tree.naive_nar(), &target, &options).unwrap();
     for (name, mode) in [("", 0o40555), ("d", 0o40555), ("d/f", 0o100_444), ("f", 0o100_444)] {
         let path = target.join(name);
@@ -294,30 +294,16 @@ fn canonical_objects_inherit_nothing() {
     let file = directory.path().join("file");
     unpacked(&Tree::file("x").naive_nar(), &file, &options).unwrap();
     assert_eq!(llistxattr_query(&file).unwrap(), 0);
-}
 
-#[test]
-fn zeroes_become_holes_if_wanted() {
-    let mut contents = vec![0; 8 << 20];
-    contents[3_000_000] = 1;
-    let tree = Tree::directory([
-        ("begin-and-end", Tree::file([&[1; 5000][..], &vec![0; 1 << 20], &[1; 10]].concat())),
-        ("middle", Tree::file(contents)),
-        ("only", Tree::file(vec![0; (8 << 20) + 1])),
-        ("short", Tree::file(vec![0; 100])),
-    ]);
-    let directory = tempfile::tempdir().unwrap();
-    let [dense, sparse] = ["dense", "sparse"].map(|name| directory.path().join(name));
-    let options = UnpackOptions::new();
-    unpacked(&tree.naive_nar(), &dense, &options).unwrap();
-    unpacked(&tree.naive_nar(), &sparse, &options.zeroes(Zeroes::Skip)).unwrap();
-    assert!(packed(&sparse).unwrap() == tree.naive_nar());
-    let blocks = |path: &Path| {
-        let files = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().blocks());
-        files.sum::<u64>() * 512
-    };
-    assert!(blocks(&dense) >= 17 << 20);
-    assert!(blocks(&sparse) < 1 << 20, "{}", blocks(&sparse));
+    let kept = directory.path().join("kept");
+    let options = unpack_options(|options| {
+        options.metadata = Metadata::Canonical;
+        options.ignored_acls = vec!["system.posix_acl_access".into()];
+    });
+    unpacked(&Tree::file("x").naive_nar(), &kept, &options).unwrap();
+    let mut names = [0_u8; 256];
+    let length = rustix::fs::llistxattr(&kept, &mut names[..]).unwrap();
+    assert_eq!(&names[..length], b"system.posix_acl_access\0");
 }
 
 fn case_tree() -> Tree {
@@ -333,16 +319,16 @@ fn the_case_hack_renames_on_disk_and_back() {
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("target");
     let nar = case_tree().naive_nar();
-    unpacked(&nar, &target, &UnpackOptions::new().case_hack(CaseHack::On)).unwrap();
+    unpacked(&nar, &target, &unpack_options(|options| options.case_hack = CaseHack::On)).unwrap();
     let mut names: Vec<_> = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["A", "a~nix~case~hack~1", "b"]);
 
     let mut repacked = Vec::new();
-    pack(&target, &mut repacked, &PackOptions::new().case_hack(CaseHack::On)).unwrap();
+    pack(&target, &mut repacked, &pack_options(|options| options.case_hack = CaseHack::On)).unwrap();
     assert_eq!(repacked, nar);
     repacked.clear();
-    pack(&target, &mut repacked, &PackOptions::new().case_hack(CaseHack::Off)).unwrap();
+    pack(&target, &mut repacked, &pack_options(|options| options.case_hack = CaseHack::Off)).unwrap();
     assert_ne!(repacked, nar);
 }
 
@@ -355,18 +341,188 @@ fn a_collision_under_the_case_hack_is_named() {
         ("a", Tree::file("")),
         ("a~nix~case~hack~1", Tree::file("")),
     ]);
-    let options = UnpackOptions::new().case_hack(CaseHack::On);
+    let options = unpack_options(|options| options.case_hack = CaseHack::On);
     let error = unpacked(&tree.naive_nar(), &target, &options).unwrap_err();
-    assert!(matches!(error, Error::CaseHackCollision { .. }), "{error:?}");
+    match error {
+        Error::CaseHackCollision { path, other } => {
+            assert_eq!((path, other.to_str()), (target.join("a~nix~case~hack~1"), Some("a~nix~case~hack~1")));
+        }
+        other => panic!("{other:?}"),
+    }
 
     remove(&target).unwrap();
     Tree::directory([("a", Tree::file("")), ("a~nix~case~hack~7", Tree::file(""))])
         .write_to(&target)
         .unwrap();
-    match pack(&target, &mut Vec::new(), &PackOptions::new().case_hack(CaseHack::On)) {
-        Err(Error::CaseHackCollision { path }) => assert_eq!(path.parent(), Some(&*target)),
+    match pack(&target, &mut Vec::new(), &pack_options(|options| options.case_hack = CaseHack::On)) {
+        Err(Error::CaseHackCollision { path, other }) => {
+            assert_eq!(path.parent(), Some(&*target));
+            let mut names = [path.file_name().unwrap(), &other];
+            names.sort();
+            assert_eq!(names, ["a", "a~nix~case~hack~7"]);
+        }
         other => panic!("{other:?}"),
     }
+}
+
+/// <https://github.com/NixOS/nixpkgs/issues/86432>: on a file system that ignores case or normalises
+/// names, two names of an archive are one. A hard link that appears meanwhile looks the same.
+#[test]
+fn nixpkgs_86432_names_that_are_one_to_the_file_system_are_both_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("target");
+    let nar = case_tree().naive_nar();
+    let mut unpacker = Unpacker::new(&target, &UnpackOptions::default()).unwrap();
+    let first = nar.chunks(8).find(|block| {
+        unpacker.push(block).unwrap();
+        target.join("A").exists()
+    });
+    assert!(first.is_some());
+    fs::hard_link(target.join("A"), target.join("a")).unwrap();
+    let error = unpacker.push(&nar[usize::try_from(unpacker.position()).unwrap()..]).unwrap_err();
+    assert_eq!(error.io_kind(), Some(ErrorKind::AlreadyExists));
+    assert_eq!(
+        error.to_string(),
+        format!("'{}' and 'A' are the same name to this file system", target.join("a").display())
+    );
+    assert!(matches!(unpacker.push(b""), Err(Error::FailedBefore)));
+    assert!(matches!(unpacker.finish(), Err(Error::FailedBefore)));
+}
+
+#[test]
+fn a_push_unpacker_takes_the_archive_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("target");
+    let mut stream = case_tree().naive_nar();
+    let size = stream.len();
+    stream.extend_from_slice(b"what follows");
+    let mut unpacker = Unpacker::new(&target, &UnpackOptions::default()).unwrap();
+    assert_eq!((unpacker.position(), unpacker.certain_bytes()), (0, 96));
+    assert_eq!(unpacker.push(&stream[..200]).unwrap(), 200);
+    assert_eq!((unpacker.position(), unpacker.is_complete()), (200, false));
+    assert!(unpacker.certain_bytes() > 0 && unpacker.certain_bytes() <= size as u64 - 200);
+    // As a writer, too.
+    let error = unpacker.write_all(&stream[200..]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WriteZero);
+    assert_eq!(
+        (unpacker.position(), unpacker.is_complete(), unpacker.certain_bytes()),
+        (size as u64, true, 0)
+    );
+    assert_eq!(unpacker.push(b"what follows").unwrap(), 0);
+    assert_eq!(unpacker.finish().unwrap(), size as u64);
+    assert_eq!(packed(&target).unwrap(), &stream[..size]);
+}
+
+#[test]
+fn an_abandoned_unpacker_leaves_what_it_made_private() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("target");
+    let nar = Tree::directory([("a", Tree::file("contents")), ("b", Tree::file(""))]).naive_nar();
+    let options = unpack_options(|options| options.metadata = Metadata::Canonical);
+    let mut unpacker = Unpacker::new(&target, &options).unwrap();
+    let contents = nar.windows(8).position(|window| window == b"contents").unwrap();
+    let contents =
+        contents + nar[contents + 8..].windows(8).position(|window| window == b"contents").unwrap() + 8;
+    unpacker.push(&nar[..contents + 4]).unwrap();
+    let error = unpacker.finish().unwrap_err();
+    assert_eq!(error.io_kind(), Some(ErrorKind::UnexpectedEof));
+    assert_eq!(fs::read(target.join("a")).unwrap(), b"cont");
+    assert_eq!(target.metadata().unwrap().mode(), 0o40700);
+    assert_eq!(target.join("a").metadata().unwrap().mode(), 0o100_600);
+    remove(&target).unwrap();
+}
+
+/// The typed error must not depend on whether the archive is pulled, pushed or written.
+#[test]
+fn a_push_unpacker_fails_with_types() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("target");
+    fs::write(&target, "in the way").unwrap();
+    let nar = case_tree().naive_nar();
+    let error = Unpacker::new(&target, &UnpackOptions::default()).unwrap().push(&nar).unwrap_err();
+    assert!(matches!(error, Error::FileSystem { operation: Operation::CreateDirectory, .. }), "{error:?}");
+    let mut unpacker = Unpacker::new(&target, &UnpackOptions::default()).unwrap();
+    let error = unpacker.write_all(&nar).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    let error = error.downcast::<Error>().unwrap();
+    assert!(matches!(error, Error::FileSystem { operation: Operation::CreateDirectory, .. }), "{error:?}");
+}
+
+#[test]
+fn one_directory_handle_serves_for_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let handle = fs::File::open(&store).unwrap();
+    // Whoever moves the directory meanwhile does not change where things go.
+    fs::rename(&store, directory.path().join("moved")).unwrap();
+    let nar = case_tree().naive_nar();
+    let options = unpack_options(|options| options.metadata = Metadata::Canonical);
+    assert_eq!(unpack_at(&nar[..], &handle, "object", &options).unwrap(), nar.len() as u64);
+    let mut packer = Packer::new(&PackOptions::default());
+    let mut again = Vec::new();
+    for _ in 0..2 {
+        again.clear();
+        assert_eq!(packer.pack_at(&handle, "object", &mut again).unwrap(), nar.len() as u64);
+        assert!(again == nar);
+    }
+    let error = unpack_at(&nar[..], &handle, "object", &options).unwrap_err();
+    assert_eq!(error.to_string(), "cannot create directory 'object'");
+    for name in ["", ".", "..", "a/b", "/"] {
+        let refused = [
+            unpack_at(&nar[..], &handle, name, &options).map(drop),
+            packer.pack_at(&handle, name, io::sink()).map(drop),
+            remove_at(&handle, name),
+        ];
+        for outcome in refused {
+            assert!(matches!(outcome, Err(Error::NoFileName { .. })), "{name}: {outcome:?}");
+        }
+    }
+    remove_at(&handle, "object").unwrap();
+    assert_eq!(fs::read_dir(directory.path().join("moved")).unwrap().count(), 0);
+}
+
+#[rstest]
+#[case::tiny(1)]
+#[case::odd(1000)]
+#[case::usual(256 * 1024)]
+fn blocks_are_handed_over_whole(#[case] block_size: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let tree = Tree::directory([
+        ("big", Tree::file((0..1_000_000_u32).map(|number| (number % 251) as u8).collect::<Vec<_>>())),
+        ("link", Tree::Symlink(vec![b'x'; 4000])),
+        ("small", Tree::file("x")),
+    ]);
+    let source = directory.path().join("source");
+    tree.write_to(&source).unwrap();
+    let nar = tree.naive_nar();
+    let mut blocks: Vec<Vec<u8>> = Vec::new();
+    let mut packer = Packer::new(&pack_options(|options| options.block_size = block_size));
+    let sink = OwnedBlocks(|block| {
+        blocks.push(block);
+        Ok(Vec::new())
+    });
+    assert_eq!(packer.pack(&source, sink).unwrap(), nar.len() as u64);
+    assert!(blocks.concat() == nar);
+    assert!(blocks.iter().all(|block| !block.is_empty() && block.len() <= block_size.max(4096)));
+}
+
+#[test]
+fn an_archive_of_known_size_is_one_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("source");
+    case_tree().write_to(&source).unwrap();
+    let nar = case_tree().naive_nar();
+    let mut blocks: Vec<Vec<u8>> = Vec::new();
+    let mut packer = Packer::new(&PackOptions::default());
+    packer.set_block_size(nar.len());
+    let sink = OwnedBlocks(|block| {
+        blocks.push(block);
+        Ok(Vec::new())
+    });
+    packer.pack(&source, sink).unwrap();
+    assert_eq!(blocks, [nar]);
+    assert_eq!(blocks[0].capacity(), blocks[0].len());
 }
 
 /// Where a directory is only in the archive, not on disk, what is open must still fit: run again with
@@ -382,11 +538,12 @@ fn deep_trees_need_neither_descriptors_nor_short_paths() {
     let nar = tree.naive_nar();
     let target = directory.path().join("target");
     for metadata in [Metadata::Plain, Metadata::Canonical] {
-        let options = UnpackOptions::new().metadata(metadata);
+        let options = unpack_options(|options| options.metadata = metadata);
         assert_eq!(unpacked(&nar, &target, &options).unwrap(), nar.len() as u64);
         assert!(packed(&target).unwrap() == nar);
         assert_eq!(size_of(&target, &PackOptions::default()).unwrap(), nar.len() as u64);
-        let error = pack(&target, &mut io::sink(), &PackOptions::new().max_depth(1000)).unwrap_err();
+        let error =
+            pack(&target, &mut io::sink(), &pack_options(|options| options.max_depth = 1000)).unwrap_err();
         assert!(matches!(error, Error::TooDeep { limit: 1000, .. }));
         remove(&target).unwrap();
         assert!(!exists(&target));
@@ -409,7 +566,8 @@ fn deep_trees_with_few_descriptors() {
 fn the_depth_limit_holds_for_packing() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir_all(directory.path().join("1/2/3")).unwrap();
-    let at = |depth| pack(directory.path(), &mut io::sink(), &PackOptions::new().max_depth(depth));
+    let at =
+        |depth| pack(directory.path(), &mut io::sink(), &pack_options(|options| options.max_depth = depth));
     assert!(at(3).is_ok());
     match at(2) {
         Err(Error::TooDeep { path, limit: 2 }) => assert_eq!(path, directory.path().join("1/2/3")),
@@ -418,7 +576,7 @@ fn the_depth_limit_holds_for_packing() {
     let mut nar = Vec::new();
     pack(directory.path(), &mut nar, &PackOptions::default()).unwrap();
     let target = directory.path().join("target");
-    let unpack_at = |depth| UnpackOptions::new().decode(DecodeOptions::new().max_depth(depth));
+    let unpack_at = |depth| unpack_options(|options| options.decode.max_depth = depth);
     assert!(unpacked(&nar, &target, &unpack_at(2)).is_err());
     remove(&target).unwrap();
     assert!(unpacked(&nar, &target, &unpack_at(3)).is_ok());
@@ -454,7 +612,7 @@ fn remove_deletes_read_only_directories() {
         (OsStr::from_bytes(b"name\n").to_str().unwrap(), Tree::file("x")),
     ]);
     let target = directory.path().join("target");
-    let options = UnpackOptions::new().metadata(Metadata::Canonical);
+    let options = unpack_options(|options| options.metadata = Metadata::Canonical);
     unpacked(&tree.naive_nar(), &target, &options).unwrap();
     if !rustix::process::geteuid().is_root() {
         assert!(fs::remove_file(target.join("locked/file")).is_err(), "the test does not work");
@@ -509,7 +667,7 @@ fn a_failed_unpack_can_be_removed() {
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("target");
     for end in (0..nar.len()).step_by(8) {
-        let options = UnpackOptions::new().metadata(Metadata::Canonical);
+        let options = unpack_options(|options| options.metadata = Metadata::Canonical);
         let error = unpacked(&nar[..end], &target, &options).unwrap_err();
         assert_eq!(error.io_kind(), Some(ErrorKind::UnexpectedEof));
         if exists(&target) {

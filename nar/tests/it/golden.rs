@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use ncc_nar::{
-    DecodeOptions, Decoder, Encoder, ListNode, Metadata, NIX_MAX_DEPTH, PackOptions, UnpackOptions, list,
-    pack, size_of, unpack,
+    DecodeOptions, Decoder, Encoder, Executable, ListNode, Metadata, NIX_MAX_DEPTH, PackOptions, list, pack,
+    size_of, unpack,
 };
 use rstest::rstest;
 use sha2::{Digest, Sha256};
 
-use crate::tree::{Tree, decode};
+use crate::tree::{Tree, decode, decode_options, unpack_options};
 
 fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
@@ -54,7 +54,8 @@ fn accepted_and_reproduced(
     #[values(Metadata::Plain, Metadata::Canonical)] metadata: Metadata,
 ) {
     let nar = golden(&format!("{name}.nar"));
-    let mut decoder = Decoder::with_options(&nar[..], &DecodeOptions::new().max_depth(NIX_MAX_DEPTH));
+    let mut decoder =
+        Decoder::with_options(&nar[..], &decode_options(|options| options.max_depth = NIX_MAX_DEPTH));
     let mut encoder = Encoder::new(Vec::new());
     while let Some(event) = decoder.next_event().unwrap() {
         encoder.event(&event).unwrap();
@@ -68,7 +69,7 @@ fn accepted_and_reproduced(
     }
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("target");
-    unpack(&mut &nar[..], &target, &UnpackOptions::new().metadata(metadata)).unwrap();
+    unpack(&nar[..], &target, &unpack_options(|options| options.metadata = metadata)).unwrap();
     let mut packed = Vec::new();
     pack(&target, &mut packed, &PackOptions::default()).unwrap();
     assert_eq!(packed, nar);
@@ -85,7 +86,7 @@ fn the_execute_bit(#[case] name: &str, #[case] expected: &[bool]) {
     let nar = golden(&format!("{name}.nar"));
     let executable: Vec<_> = list(&nar[..])
         .filter_map(|entry| match entry.unwrap().node {
-            ListNode::Regular { executable, .. } => Some(executable),
+            ListNode::Regular { executable, .. } => Some(executable == Executable::Yes),
             _ => None,
         })
         .collect();
@@ -96,7 +97,7 @@ fn the_execute_bit(#[case] name: &str, #[case] expected: &[bool]) {
 fn every_file_of_names_contains_its_name() {
     let nar = golden("names.nar");
     let names: Vec<_> = list(&nar[..]).skip(1).map(|entry| entry.unwrap().path.as_bytes().to_vec()).collect();
-    let contents = decode(&nar[..], &DecodeOptions::new()).contents;
+    let contents = decode(&nar[..], &DecodeOptions::default()).contents;
     assert_eq!(names.len(), 10);
     assert_eq!(names, contents);
     assert!(names.contains(&b"not-utf8-\xff\xfe".to_vec()));

@@ -1,9 +1,11 @@
 //! Every way in which Nix archives are known to be malformed, with the verdict and its place.
 
-use ncc_nar::{DecodeOptions, Decoder, Error, Malformation, NIX_MAX_DEPTH, NameError, TargetError};
+use ncc_nar::{
+    DecodeOptions, Decoder, Error, Malformation, NIX_MAX_DEPTH, NameError, OrderError, TargetError,
+};
 use rstest::rstest;
 
-use crate::tree::{Tree, decode, string};
+use crate::tree::{Tree, decode, decode_options, string};
 
 /// Encodes strings; `''` is the empty one, `|` marks the place where the error is expected.
 fn spell(words: &[&[u8]]) -> (Vec<u8>, u64) {
@@ -158,25 +160,25 @@ fn rejected(#[case] words: &[&[u8]], #[case] expected: Malformation, #[case] exp
     // Something always follows, so that none of these is rejected for being short.
     nar.resize(nar.len() + 512, 0);
     let expected = (place, expected_path.to_owned(), expected);
-    assert_eq!(first_error(&nar, &DecodeOptions::new()), expected);
+    assert_eq!(first_error(&nar, &DecodeOptions::default()), expected);
     // The announced size changes how bytes are read, not what is wrong with them.
-    let announced = DecodeOptions::new().nar_size(nar.len() as u64);
+    let announced = decode_options(|options| options.nar_size = Some(nar.len() as u64));
     assert_eq!(first_error(&nar, &announced), expected);
 }
 
 #[rstest]
-#[case::out_of_order(b"b", b"a", Malformation::OutOfOrder { previous: b"b".into(), name: b"a".into() })]
-#[case::not_in_byte_order(b"a", b"B", Malformation::OutOfOrder { previous: b"a".into(), name: b"B".into() })]
-#[case::prefix_last(b"ab", b"a", Malformation::OutOfOrder { previous: b"ab".into(), name: b"a".into() })]
-#[case::signed_bytes(b"\x80", b"\x7f", Malformation::OutOfOrder { previous: b"\x80".into(), name: b"\x7f".into() })]
-#[case::duplicate(b"a", b"a", Malformation::Duplicate { name: b"a".into() })]
+#[case::out_of_order(b"b", b"a", OrderError::OutOfOrder { previous: b"b".into(), name: b"a".into() }.into())]
+#[case::not_in_byte_order(b"a", b"B", OrderError::OutOfOrder { previous: b"a".into(), name: b"B".into() }.into())]
+#[case::prefix_last(b"ab", b"a", OrderError::OutOfOrder { previous: b"ab".into(), name: b"a".into() }.into())]
+#[case::signed_bytes(b"\x80", b"\x7f", OrderError::OutOfOrder { previous: b"\x80".into(), name: b"\x7f".into() }.into())]
+#[case::duplicate(b"a", b"a", OrderError::Duplicate { name: b"a".into() }.into())]
 fn two_entries(#[case] first: &[u8], #[case] second: &[u8], #[case] expected: Malformation) {
     let mut words: Vec<&[u8]> = vec![MAGIC, b"(", b"type", b"directory"];
     words.extend(entry(first));
     words.extend([&b"entry"[..], b"(", b"name", b"|", second, b"node"]);
     let (mut nar, place) = spell(&words);
     nar.resize(nar.len() + 512, 0);
-    assert_eq!(first_error(&nar, &DecodeOptions::new()), (place, ".".into(), expected));
+    assert_eq!(first_error(&nar, &DecodeOptions::default()), (place, ".".into(), expected));
 }
 
 #[rstest]
@@ -190,7 +192,7 @@ fn padding_that_is_not_zero(#[case] offset: usize) {
     assert_eq!((nar.len(), nar[offset]), (128, 0));
     nar[offset] = 1;
     let expected = (offset as u64, ".".into(), Malformation::NonZeroPadding);
-    assert_eq!(first_error(&nar, &DecodeOptions::new()), expected);
+    assert_eq!(first_error(&nar, &DecodeOptions::default()), expected);
 }
 
 #[rstest]
@@ -205,7 +207,7 @@ fn padding_of_strings(#[case] tree: Tree, #[case] text: &[u8], #[case] expected:
     let start = nar.windows(text.len()).position(|window| window == text).unwrap();
     let padding = start + text.len();
     nar[padding] = b'!';
-    let (offset, _, kind) = first_error(&nar, &DecodeOptions::new());
+    let (offset, _, kind) = first_error(&nar, &DecodeOptions::default());
     // Without its magic, an archive is no archive from the start.
     let place = if expected == Malformation::BadMagic { 0 } else { padding as u64 };
     assert_eq!((offset, kind), (place, expected));
@@ -219,16 +221,16 @@ fn nested(directories: usize) -> Vec<u8> {
 
 #[test]
 fn nesting_is_limited_as_configured() {
-    let nix = DecodeOptions::new().max_depth(NIX_MAX_DEPTH);
+    let nix = decode_options(|options| options.max_depth = NIX_MAX_DEPTH);
     assert_eq!(decode(&nested(63)[..], &nix).error, None);
     // Magic, and what is before the node of each level: '(' 'type' 'directory' 'entry' '(' 'name' 'd' 'node'.
     let place = 24 + 64 * (16 + 16 + 24 + 16 + 16 + 16 + 16 + 16);
     let (offset, path, kind) = first_error(&nested(64), &nix);
     assert_eq!((offset, kind), (place, Malformation::TooDeep { limit: 63 }));
     assert_eq!(path.len(), 64 * 2 - 1);
-    assert_eq!(decode(&nested(100)[..], &DecodeOptions::new()).error, None);
-    assert_eq!(decode(&nested(1000)[..], &DecodeOptions::new()).error, None);
-    let (_, _, kind) = first_error(&nested(1001), &DecodeOptions::new().max_depth(1000));
+    assert_eq!(decode(&nested(100)[..], &DecodeOptions::default()).error, None);
+    assert_eq!(decode(&nested(1000)[..], &DecodeOptions::default()).error, None);
+    let (_, _, kind) = first_error(&nested(1001), &decode_options(|options| options.max_depth = 1000));
     assert_eq!(kind, Malformation::TooDeep { limit: 1000 });
 }
 
@@ -240,13 +242,13 @@ fn an_archive_that_ends_anywhere_is_an_error_there() {
     ]);
     let nar = tree.naive_nar();
     for end in 0..nar.len() {
-        let (offset, _, kind) = first_error(&nar[..end], &DecodeOptions::new());
+        let (offset, _, kind) = first_error(&nar[..end], &DecodeOptions::default());
         assert_eq!((offset, kind), (end as u64, Malformation::UnexpectedEof));
-        let announced = DecodeOptions::new().nar_size(nar.len() as u64);
+        let announced = decode_options(|options| options.nar_size = Some(nar.len() as u64));
         let (offset, _, kind) = first_error(&nar[..end], &announced);
         assert_eq!((offset, kind), (end as u64, Malformation::UnexpectedEof));
     }
-    assert_eq!(decode(&nar[..], &DecodeOptions::new()).error, None);
+    assert_eq!(decode(&nar[..], &DecodeOptions::default()).error, None);
 }
 
 #[rstest]
@@ -265,7 +267,7 @@ fn absurd_lengths_allocate_nothing(#[case] length: u64) {
     for words in words {
         let (mut nar, place) = spell(words);
         nar.extend_from_slice(&length.to_le_bytes());
-        let (offset, _, kind) = first_error(&nar, &DecodeOptions::new());
+        let (offset, _, kind) = first_error(&nar, &DecodeOptions::default());
         assert_eq!(offset, place);
         assert_ne!(kind, Malformation::UnexpectedEof);
     }
@@ -273,7 +275,7 @@ fn absurd_lengths_allocate_nothing(#[case] length: u64) {
     let (mut nar, _) = spell(words![MAGIC, b"(", b"type", b"regular", b"contents", b"|"]);
     nar.extend_from_slice(&length.to_le_bytes());
     nar.extend_from_slice(b"contents");
-    let decoded = decode(&nar[..], &DecodeOptions::new());
+    let decoded = decode(&nar[..], &DecodeOptions::default());
     assert_eq!(decoded.contents, [b"contents"]);
     assert!(decoded.error.unwrap().contains("UnexpectedEof"));
 }
@@ -299,6 +301,6 @@ fn names_need_not_be_text() {
     }
     words.extend([&b")"[..], b"|"]);
     let (nar, end) = spell(&words);
-    let decoded = decode(&nar[..], &DecodeOptions::new());
+    let decoded = decode(&nar[..], &DecodeOptions::default());
     assert_eq!((decoded.error, decoded.position), (None, end));
 }

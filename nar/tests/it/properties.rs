@@ -1,12 +1,12 @@
 use std::io::Read;
 
 use ncc_nar::{
-    DecodeOptions, Decoder, Encoder, Event, Metadata, PackOptions, Parser, Step, UnpackOptions, Zeroes, list,
-    pack, remove, size_of, unpack,
+    CaseHack, DecodeOptions, Decoder, Encoder, EntryNameRef, Error, Event, Executable, Metadata, PackOptions,
+    Parser, Step, UnpackOptions, Unpacker, list, pack, remove, size_of, unpack,
 };
 use proptest::prelude::*;
 
-use crate::tree::{InPieces, decode, trees};
+use crate::tree::{InPieces, decode, decode_options, trees, unpack_options};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
@@ -20,7 +20,7 @@ proptest! {
     fn decoding_then_encoding_gives_the_same_bytes(tree in trees()) {
         let nar = tree.naive_nar();
         let mut decoder = Decoder::new(&nar[..]);
-        let mut encoder = Encoder::with_buffer_size(Vec::new(), 0);
+        let mut encoder = Encoder::with_block_size(Vec::new(), 1);
         while let Some(event) = decoder.next_event().unwrap() {
             encoder.event(&event).unwrap();
             encoder.contents_from(&mut decoder.contents()).unwrap();
@@ -36,7 +36,7 @@ proptest! {
         stream.extend_from_slice(b"what follows is not ours");
         for buffer_size in [0, 100_000] {
             let reader = InPieces { bytes: &stream, sizes: sizes.clone(), turn: 0 };
-            let options = DecodeOptions::new().buffer_size(buffer_size);
+            let options = decode_options(|options| options.buffer_size = buffer_size);
             let mut decoder = Decoder::with_options(reader, &options);
             while decoder.next_event().unwrap().is_some() {}
             prop_assert_eq!(decoder.position(), size as u64);
@@ -51,13 +51,13 @@ proptest! {
         let mut stream = tree.naive_nar();
         let size = stream.len() as u64;
         stream.extend_from_slice(&[0; 64]);
-        let expected = decode(&stream[..], &DecodeOptions::new());
+        let expected = decode(&stream[..], &DecodeOptions::default());
         let reader = InPieces { bytes: &stream, sizes, turn: 0 };
-        prop_assert_eq!(&decode(reader, &DecodeOptions::new().nar_size(size)), &expected);
+        prop_assert_eq!(&decode(reader, &decode_options(|options| options.nar_size = Some(size))), &expected);
 
-        let shorter = decode(&stream[..], &DecodeOptions::new().nar_size(size - 8));
+        let shorter = decode(&stream[..], &decode_options(|options| options.nar_size = Some(size - 8)));
         prop_assert!(shorter.error.unwrap().contains("LongerThanAnnounced"));
-        let longer = decode(&stream[..], &DecodeOptions::new().nar_size(size + 8));
+        let longer = decode(&stream[..], &decode_options(|options| options.nar_size = Some(size + 8)));
         prop_assert!(longer.error.unwrap().contains("ShorterThanAnnounced"));
     }
 
@@ -76,8 +76,8 @@ proptest! {
         if let Some(cut) = cut {
             nar.truncate(cut.index(nar.len()));
         }
-        let whole = decode(&nar[..], &DecodeOptions::new());
-        let pieces = decode(InPieces { bytes: &nar, sizes, turn: 0 }, &DecodeOptions::new().buffer_size(0));
+        let whole = decode(&nar[..], &DecodeOptions::default());
+        let pieces = decode(InPieces { bytes: &nar, sizes, turn: 0 }, &decode_options(|options| options.buffer_size = 0));
         prop_assert_eq!(&pieces, &whole);
         prop_assert_eq!(&parse_byte_by_byte(&nar), &(whole.events, whole.position, whole.error));
     }
@@ -99,7 +99,7 @@ proptest! {
             if nar.is_empty() {
                 break;
             }
-            let decoded = decode(&nar[..], &DecodeOptions::new());
+            let decoded = decode(&nar[..], &DecodeOptions::default());
             prop_assert!(decoded.position <= nar.len() as u64);
             let listed = list(&nar[..]).filter(Result::is_err).count();
             prop_assert_eq!(listed, usize::from(decoded.error.is_some()));
@@ -112,7 +112,7 @@ proptest! {
 
     #[test]
     #[cfg_attr(target_os = "macos", ignore = "its file systems refuse names that are not UTF-8")]
-    fn trees_survive_the_disk(tree in trees(), canonical: bool, skip_zeroes: bool) {
+    fn trees_survive_the_disk(tree in trees(), canonical: bool) {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("source");
         tree.write_to(&source).unwrap();
@@ -125,10 +125,10 @@ proptest! {
         prop_assert_eq!(size_of(&source, &options).unwrap(), nar.len() as u64);
 
         let target = directory.path().join("target");
-        let unpack_options = UnpackOptions::new()
-            .metadata(if canonical { Metadata::Canonical } else { Metadata::Plain })
-            .zeroes(if skip_zeroes { Zeroes::Skip } else { Zeroes::Write });
-        prop_assert_eq!(unpack(&mut &nar[..], &target, &unpack_options).unwrap(), nar.len() as u64);
+        let unpack_options = unpack_options(|options| {
+            options.metadata = if canonical { Metadata::Canonical } else { Metadata::Plain };
+        });
+        prop_assert_eq!(unpack(&nar[..], &target, &unpack_options).unwrap(), nar.len() as u64);
         packed.clear();
         pack(&target, &mut packed, &options).unwrap();
         prop_assert!(packed == nar);
@@ -136,6 +136,75 @@ proptest! {
         remove(&target).unwrap();
         prop_assert!(target.symlink_metadata().is_err());
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    #[cfg_attr(target_os = "macos", ignore = "its file systems refuse names that are not UTF-8")]
+    fn pulling_and_pushing_give_the_same_tree_or_the_same_error(
+        tree in trees(),
+        sizes in prop::collection::vec(1_usize..700, 1..5),
+        mutation in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        announced: bool,
+    ) {
+        let mut nar = tree.naive_nar();
+        let size = nar.len() as u64;
+        if let Some((index, byte)) = mutation {
+            let index = index.index(nar.len());
+            nar[index] = byte;
+        }
+        nar.extend_from_slice(b"what follows");
+        if let Some(cut) = cut {
+            nar.truncate(cut.index(nar.len()));
+        }
+        let options = unpack_options(|options| {
+            options.case_hack = CaseHack::Off;
+            options.decode.nar_size = announced.then_some(size);
+        });
+        let directory = tempfile::tempdir().unwrap();
+        // In the directory of their own name, so that errors name the same paths.
+        let targets = ["pulled", "pushed"].map(|name| directory.path().join(name).join("target"));
+        for target in &targets {
+            std::fs::create_dir(target.parent().unwrap()).unwrap();
+        }
+        let pulled = unpack(&nar[..], &targets[0], &options);
+        let pushed = push(&nar, &sizes, &targets[1], &options);
+        let message = |outcome: Result<u64, Error>| {
+            outcome.map_err(|error| format!("{error:?}").replace("/pulled/", "/pushed/"))
+        };
+        prop_assert_eq!(message(pulled), message(pushed));
+        let packed = targets.map(|target| {
+            let mut packed = Vec::new();
+            pack(&target, &mut packed, &PackOptions::default()).map_err(|error| error.io_kind()).map(|_| packed)
+        });
+        prop_assert!(packed[0] == packed[1]);
+    }
+}
+
+/// The archive through an [`Unpacker`], in pieces whose sizes come from `sizes`.
+fn push(
+    mut bytes: &[u8],
+    sizes: &[usize],
+    target: &std::path::Path,
+    options: &UnpackOptions,
+) -> Result<u64, Error> {
+    let mut unpacker = Unpacker::new(target, options)?;
+    let mut position = 0;
+    for size in sizes.iter().cycle() {
+        if bytes.is_empty() || unpacker.is_complete() {
+            break;
+        }
+        let (now, later) = bytes.split_at((*size).min(bytes.len()));
+        let taken = unpacker.push(now)?;
+        assert!(taken == now.len() || unpacker.is_complete());
+        position += taken as u64;
+        assert_eq!(unpacker.position(), position);
+        bytes = later;
+    }
+    unpacker.finish()
 }
 
 /// The archive through a [`Parser`] that gets to see one byte more each time.
@@ -147,10 +216,18 @@ fn parse_byte_by_byte(nar: &[u8]) -> (Vec<String>, u64, Option<String>) {
         match parser.step(&nar[start..end]) {
             Err(error) => break Some(error),
             Ok((consumed, step)) => {
+                let input = &nar[start..end];
                 start += consumed;
-                match step {
-                    Step::Event(event) => events.push(format!("{event:?}")),
-                    Step::Contents { length } => assert!((1..=consumed).contains(&length)),
+                let event = match step {
+                    Step::Directory => Event::Directory,
+                    Step::Entry { name } => Event::Entry(EntryNameRef::new(&input[name]).unwrap()),
+                    Step::Regular { executable, size } => Event::Regular { executable, size },
+                    Step::Symlink { target } => Event::Symlink { target: &input[target] },
+                    Step::DirectoryEnd => Event::DirectoryEnd,
+                    Step::Contents => {
+                        assert_eq!(consumed, 1);
+                        continue;
+                    }
                     Step::End => break None,
                     Step::More { needed, certain } if end - start < needed => {
                         assert!(certain >= needed as u64);
@@ -158,9 +235,11 @@ fn parse_byte_by_byte(nar: &[u8]) -> (Vec<String>, u64, Option<String>) {
                             break Some(parser.unexpected_end(end - start));
                         }
                         end += 1;
+                        continue;
                     }
-                    Step::More { .. } => {}
-                }
+                    Step::More { .. } => continue,
+                };
+                events.push(format!("{event:?}"));
             }
         }
     };
@@ -170,10 +249,13 @@ fn parse_byte_by_byte(nar: &[u8]) -> (Vec<String>, u64, Option<String>) {
 #[test]
 fn contents_can_be_left_unread() {
     let mut encoder = Encoder::new(Vec::new());
-    encoder.file(false, vec![1; 1_000_000]).unwrap();
+    encoder.file(Executable::No, vec![1; 1_000_000]).unwrap();
     let nar = encoder.finish().unwrap();
     let mut decoder = Decoder::new(&nar[..]);
-    assert_eq!(decoder.next_event().unwrap(), Some(Event::Regular { executable: false, size: 1_000_000 }));
+    assert_eq!(
+        decoder.next_event().unwrap(),
+        Some(Event::Regular { executable: Executable::No, size: 1_000_000 })
+    );
     let mut some = [0; 1000];
     decoder.contents().read_exact(&mut some).unwrap();
     assert_eq!((some, decoder.contents().remaining()), ([1; 1000], 999_000));

@@ -77,7 +77,7 @@ fn compare(tree: &Tree) {
     fs::create_dir(directory.path().join("ours")).unwrap();
     fs::create_dir(directory.path().join("theirs")).unwrap();
     let (ours, theirs) = (directory.path().join("ours/object"), directory.path().join("theirs/object"));
-    unpack(&mut &nar[..], &ours, &UnpackOptions::default()).unwrap();
+    unpack(&nar[..], &ours, &UnpackOptions::default()).unwrap();
     assert!(nix_restore(&nar, &theirs));
     assert_eq!(modes(&ours), modes(&theirs));
     assert!(nix_dump(&ours).unwrap() == nar);
@@ -121,7 +121,7 @@ fn what_nix_refuses_is_refused() {
     for (offset, byte) in [(0, 12), (8, b'N'), (33, 1), (96, b'x')] {
         let kept = std::mem::replace(&mut good[offset], byte);
         let target = directory.path().join("target");
-        assert!(unpack(&mut &good[..], &target, &UnpackOptions::default()).is_err());
+        assert!(unpack(&good[..], &target, &UnpackOptions::default()).is_err());
         if target.symlink_metadata().is_ok() {
             ncc_nar::remove(&target).unwrap();
         }

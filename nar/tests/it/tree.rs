@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use ncc_nar::{DecodeOptions, Decoder, Encoder, Error, Event};
+use ncc_nar::{DecodeOptions, Decoder, Encoder, Error, Event, Executable, PackOptions, UnpackOptions};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +77,7 @@ impl Tree {
     fn encode_node(&self, encoder: &mut Encoder<Vec<u8>>) -> Result<(), Error> {
         match self {
             Self::File { executable, contents } => {
-                encoder.regular(*executable, contents.len() as u64)?;
+                encoder.regular(Executable::from(*executable), contents.len() as u64)?;
                 // In pieces of odd sizes.
                 contents.chunks(1013).try_for_each(|chunk| encoder.contents(chunk))
             }
@@ -107,6 +107,24 @@ impl Tree {
             }
         }
     }
+}
+
+pub(crate) fn decode_options(change: impl FnOnce(&mut DecodeOptions)) -> DecodeOptions {
+    let mut options = DecodeOptions::default();
+    change(&mut options);
+    options
+}
+
+pub(crate) fn unpack_options(change: impl FnOnce(&mut UnpackOptions)) -> UnpackOptions {
+    let mut options = UnpackOptions::default();
+    change(&mut options);
+    options
+}
+
+pub(crate) fn pack_options(change: impl FnOnce(&mut PackOptions)) -> PackOptions {
+    let mut options = PackOptions::default();
+    change(&mut options);
+    options
 }
 
 pub(crate) fn string(nar: &mut Vec<u8>, bytes: &[u8]) {
