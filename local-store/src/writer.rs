@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use ncc_nar::{DecodeOptions, Malformation, Metadata, UnpackOptions, unpack};
+use ncc_nar::{Malformation, Metadata, UnpackOptions, unpack};
 use ncc_store::{NarHasher, PathInfo, StoreError, StorePath};
 
 use crate::{
@@ -215,9 +215,9 @@ impl<'a> Writer<'a> {
             ended: false,
             failure: None,
         };
-        let options = UnpackOptions::new()
-            .metadata(Metadata::Canonical)
-            .decode(DecodeOptions::new().nar_size(info.nar_size));
+        let mut options = UnpackOptions::default();
+        options.metadata = Metadata::Canonical;
+        options.decode.nar_size = Some(info.nar_size);
         let unpacked = unpack(&mut incoming, real, &options);
         incoming.finish(unpacked.map(drop), real)
     }

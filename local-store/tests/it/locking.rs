@@ -42,12 +42,9 @@ fn a_path_under_a_foreign_lock_is_waited_for_and_then_found_valid() {
     thread::sleep(Duration::from_millis(200));
     assert!(!rest.is_finished());
     // The other one is done: object, row, then the lock file goes, with a byte for those who wait.
-    ncc_nar::unpack(
-        &mut &nar[..],
-        &store.real_path(&info.path),
-        &ncc_nar::UnpackOptions::new().metadata(ncc_nar::Metadata::Canonical),
-    )
-    .unwrap();
+    let mut options = ncc_nar::UnpackOptions::default();
+    options.metadata = ncc_nar::Metadata::Canonical;
+    ncc_nar::unpack(&nar[..], &store.real_path(&info.path), &options).unwrap();
     database(&store)
         .execute(
             "insert into ValidPaths (path, hash, registrationTime, narSize) values (?1, ?2, 1, ?3)",

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
-use ncc_nar::Encoder;
+use ncc_nar::{Encoder, Executable};
 use ncc_store::{
     ContentAddress, Destination as _, Nar, NarHash, NarStream, Outcome, PathInfo, Source as _, StoreDir,
     StoreError, StorePath, test_util::MemoryStore,
@@ -117,17 +117,17 @@ pub(crate) fn tree_nar(text: &[u8]) -> Vec<u8> {
     nar.entry("bin").unwrap();
     nar.directory().unwrap();
     nar.entry("run").unwrap();
-    nar.file(true, text).unwrap();
+    nar.file(Executable::Yes, text).unwrap();
     nar.directory_end().unwrap();
     nar.entry("empty").unwrap();
-    nar.file(false, "").unwrap();
+    nar.file(Executable::No, "").unwrap();
     nar.entry("hollow").unwrap();
     nar.directory().unwrap();
     nar.directory_end().unwrap();
     nar.entry("link").unwrap();
     nar.symlink("bin/run").unwrap();
     nar.entry(b"\xff name").unwrap();
-    nar.file(false, "bytes").unwrap();
+    nar.file(Executable::No, "bytes").unwrap();
     nar.directory_end().unwrap();
     nar.finish().unwrap()
 }
