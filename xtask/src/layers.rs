@@ -5,11 +5,12 @@ use anyhow::{Result, ensure};
 use crate::metadata::Metadata;
 
 /// Every crate of ours, and those of ours that it may depend on. The prefix `ncc-` is left out.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("store", &[]),
     ("nar", &[]),
     ("transport", &[]),
     ("closure", &["store"]),
+    ("settings", &["store"]),
     ("protocol", &["nar", "store"]),
     ("transport-ssh", &["transport"]),
     ("transport-ssh2", &["transport"]),
@@ -27,6 +28,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
             "progress",
             "local-store",
             "remote-store",
+            "settings",
             "transport",
             "transport-ssh",
             "transport-ssh2",

@@ -1,0 +1,129 @@
+//! What can be wrong with configuration and with the names of stores.
+
+use std::path::PathBuf;
+
+use ncc_store::StorePathError;
+
+use crate::Origin;
+
+/// Why settings cannot be read, or a text names no store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// A line of a configuration file is neither `NAME = VALUE` nor an `include`.
+    #[error("syntax error in {origin}: '{}' is not of the form 'NAME = VALUE'", .line.escape_debug())]
+    Syntax {
+        /// Where.
+        origin: Origin,
+        /// The line, without its comment, cut to a readable length.
+        line: String,
+    },
+    /// A line of a configuration file is not UTF-8.
+    #[error("syntax error in {origin}: the line is not UTF-8")]
+    NotUtf8 {
+        /// Where.
+        origin: Origin,
+    },
+    /// A file that is included does not exist.
+    #[error("file '{}', included by {origin}, does not exist", .path.display())]
+    MissingInclude {
+        /// The file.
+        path: PathBuf,
+        /// Where it is included.
+        origin: Origin,
+    },
+    /// Files include each other in a circle.
+    #[error("file '{}', included by {origin}, includes itself", .path.display())]
+    IncludeCycle {
+        /// The file.
+        path: PathBuf,
+        /// Where it is included.
+        origin: Origin,
+    },
+    /// There is more configuration than anybody writes.
+    #[error("file '{}' exceeds the limit of {limit} {what} for configuration", .path.display())]
+    TooMuch {
+        /// The file that went too far.
+        path: PathBuf,
+        /// How much is allowed.
+        limit: u64,
+        /// Of what: bytes, files, nested files.
+        what: &'static str,
+    },
+    /// A setting has a value that makes no sense.
+    #[error("setting '{name}' is '{}' ({origin}), which is not {expected}", .value.escape_debug())]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// Where it is set.
+        origin: Origin,
+        /// What it should be: "a boolean (true or false)".
+        expected: &'static str,
+    },
+    /// An environment variable has a value that makes no sense.
+    #[error("the environment variable {name} cannot be used")]
+    StoreDirVariable {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong.
+        #[source]
+        source: StorePathError,
+    },
+    /// A text that is not UTF-8, where one is needed.
+    #[error("the environment variable {name} is not UTF-8")]
+    VariableNotUtf8 {
+        /// The variable.
+        name: &'static str,
+    },
+    /// A text names no store at all.
+    #[error("'{}' is not the name of a store", .text.escape_debug())]
+    NotAStore {
+        /// The text.
+        text: String,
+    },
+    /// A single word that might be meant as a directory.
+    #[error("'{}' is not the name of a store; a directory is written './{}'", .text.escape_debug(), .text.escape_debug())]
+    BareWord {
+        /// The word.
+        text: String,
+    },
+    /// A URI whose scheme no version of Nix knows.
+    #[error("no kind of store is called '{}'", .scheme.escape_debug())]
+    UnknownScheme {
+        /// What stands before the colon.
+        scheme: String,
+    },
+    /// A path inside of a URI or parameter that must be absolute.
+    #[error("'{}' in the store '{}' is not an absolute path", .path.escape_debug(), .store.escape_debug())]
+    Relative {
+        /// The path.
+        path: String,
+        /// The whole text.
+        store: String,
+    },
+    /// A percent sign that is not followed by two hexadecimal digits, or an escaped byte that cannot be in a path.
+    #[error("'{}' has a percent sign that begins no valid escape", .text.escape_debug())]
+    Escape {
+        /// The text.
+        text: String,
+    },
+    /// A parameter of a store has a value that makes no sense.
+    #[error("parameter '{name}' of the store is '{}', which is not {expected}", .value.escape_debug())]
+    Parameter {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The logical store directory of a store is malformed.
+    #[error("parameter 'store' cannot be used")]
+    StoreDirParameter {
+        /// What is wrong.
+        #[source]
+        source: StorePathError,
+    },
+}
