@@ -1,18 +1,19 @@
 //! Packs, unpacks and lists: `nar pack PATH >FILE`, `nar unpack TARGET <FILE`, `nar ls <FILE`,
-//! `nar size PATH`, `nar rm PATH`.
+//! `nar cat PATH-IN-ARCHIVE <FILE`, `nar size PATH`, `nar rm PATH`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{
     error::Error,
     fs::File,
     io::{self, BufWriter, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::Path,
     process::ExitCode,
 };
 
 use ncc_nar::{
-    Executable, ListNode, Metadata, PackOptions, UnpackOptions, list, pack, remove, size_of, unpack,
+    DecodeOptions, Decoder, Event, Executable, Listing, Metadata, NIX_MAX_DEPTH, NarPath, NodeKind,
+    PackOptions, UnpackOptions, pack, remove, size_of, unpack,
 };
 
 fn main() -> ExitCode {
@@ -41,36 +42,54 @@ fn run() -> Result<(), Box<dyn Error>> {
             pack(path, &mut output, &PackOptions::default())?;
         }
         ("unpack", Some(target)) => {
-            unpack(&mut input()?, target, &UnpackOptions::default())?;
+            unpack(input()?, target, &UnpackOptions::default())?;
         }
         ("unpack-canonical", Some(target)) => {
             let mut options = UnpackOptions::default();
             options.metadata = Metadata::Canonical;
-            unpack(&mut input()?, target, &options)?;
+            unpack(input()?, target, &options)?;
         }
         ("size", Some(path)) => println!("{}", size_of(path, &PackOptions::default())?),
         ("rm", Some(path)) => remove(path)?,
-        ("ls", None) => {
-            let mut output = BufWriter::new(io::stdout().lock());
-            for entry in list(input()?) {
-                let entry = entry?;
-                match entry.node {
-                    ListNode::Directory => writeln!(output, "d {:>12} {}", "", entry.path)?,
-                    ListNode::Regular { executable, size, offset } => {
-                        let kind = if executable == Executable::Yes { 'x' } else { '-' };
-                        writeln!(output, "{kind} {size:>12} {} @{offset}", entry.path)?;
-                    }
-                    ListNode::Symlink { target } => {
-                        let target = String::from_utf8_lossy(&target);
-                        writeln!(output, "l {:>12} {} -> {target}", "", entry.path)?;
-                    }
-                }
-            }
-            output.flush()?;
+        ("ls", None) => ls(&Listing::read(input()?, &DecodeOptions::default())?)?,
+        ("cat", Some(path)) => {
+            let path = NarPath::new(path.as_os_str().as_bytes())?;
+            let mut decoder = Decoder::new(input()?);
+            match decoder.seek_to(&path)? {
+                Some(Event::Regular { .. }) => io::copy(&mut decoder.contents(), &mut io::stdout())?,
+                Some(_) => return Err(format!("'{path}' is not a regular file").into()),
+                None => return Err(format!("there is no '{path}' in the archive").into()),
+            };
         }
-        _ => return Err("usage: nar {pack|unpack|unpack-canonical|size|rm} PATH, or nar ls".into()),
+        _ => {
+            let usage =
+                "usage: nar {pack|unpack|unpack-canonical|size|rm} PATH, nar ls, or nar cat PATH-IN-ARCHIVE";
+            return Err(usage.into());
+        }
     }
     Ok(())
+}
+
+fn ls(listing: &Listing) -> io::Result<()> {
+    let mut output = BufWriter::new(io::stdout().lock());
+    for node in listing.nodes() {
+        let path = node.path();
+        match node.kind() {
+            NodeKind::Directory => writeln!(output, "d {:>12} {path}", "")?,
+            NodeKind::Regular { executable, size, offset } => {
+                let kind = if *executable == Executable::Yes { 'x' } else { '-' };
+                writeln!(output, "{kind} {size:>12} {path} @{offset}")?;
+            }
+            NodeKind::Symlink { target } => {
+                let target = String::from_utf8_lossy(target);
+                writeln!(output, "l {:>12} {path} -> {target}", "")?;
+            }
+        }
+        if node.depth() == NIX_MAX_DEPTH + 1 {
+            eprintln!("warning: '{path}' is nested too deep for current versions of Nix");
+        }
+    }
+    output.flush()
 }
 
 fn input() -> io::Result<File> {

@@ -20,7 +20,7 @@
 //! the input. Names are bytes. Every failure is an [`Error`] that says where and what.
 //!
 //! ```
-//! use ncc_nar::{Metadata, PackOptions, UnpackOptions, list, pack, remove, unpack};
+//! use ncc_nar::{DecodeOptions, Listing, Metadata, PackOptions, UnpackOptions, pack, remove, unpack};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let directory = tempfile::tempdir()?;
@@ -33,10 +33,8 @@
 //! let size = pack(&source, &mut nar, &PackOptions::default())?;
 //! assert_eq!(size, nar.len() as u64);
 //!
-//! let mut paths = Vec::new();
-//! for entry in list(&nar[..]) {
-//!     paths.push(entry?.path.to_string());
-//! }
+//! let listing = Listing::read(&nar[..], &DecodeOptions::default())?;
+//! let paths: Vec<_> = listing.nodes().map(|node| node.path().to_string()).collect();
 //! assert_eq!(paths, [".", "greeting", "link"]);
 //!
 //! let target = directory.path().join("target");
@@ -67,7 +65,7 @@ mod decode;
 mod encode;
 mod error;
 mod escape;
-mod list;
+mod listing;
 mod name;
 mod parser;
 mod path;
@@ -91,7 +89,7 @@ pub use decode::{
 };
 pub use encode::{BlockSink, Encoder, OwnedBlocks};
 pub use error::{Error, Malformation, NotCanonical, Operation, OrderError};
-pub use list::{List, ListEntry, ListNode, list, list_with_options};
+pub use listing::{Listing, ListingNode, NodeKind};
 pub use name::{EntryName, EntryNameRef, MAX_NAME, MAX_TARGET, NameError, TargetError};
 pub use parser::{Parser, Step};
 pub use path::NarPath;

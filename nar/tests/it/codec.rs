@@ -3,8 +3,7 @@
 use std::{error::Error as _, io};
 
 use ncc_nar::{
-    Decoder, Encoder, EntryName, Error, Event, Executable, ListNode, NameError, NotCanonical, OrderError,
-    TargetError, list,
+    Decoder, Encoder, EntryName, Error, Event, Executable, NameError, NotCanonical, OrderError, TargetError,
 };
 use rstest::rstest;
 
@@ -161,31 +160,6 @@ fn a_broken_reader_is_told_from_a_malformed_archive() {
     assert!(matches!(&error, Error::ReadArchive { offset: 200, .. }), "{error:?}");
     assert_eq!(error.io_kind(), Some(io::ErrorKind::ConnectionReset));
     assert_eq!(error.to_string(), "cannot read the archive at byte 200, in 'some'");
-}
-
-#[test]
-fn a_listing_has_offsets_of_contents() {
-    let tree = Tree::directory([
-        ("a", Tree::File { executable: true, contents: b"first".into() }),
-        ("b", Tree::directory([("c", Tree::file("second"))])),
-        ("d", Tree::Symlink(b"a".into())),
-    ]);
-    let nar = tree.naive_nar();
-    let entries: Vec<_> = list(&nar[..]).map(Result::unwrap).collect();
-    let paths: Vec<_> = entries.iter().map(|entry| entry.path.to_string()).collect();
-    assert_eq!(paths, [".", "a", "b", "b/c", "d"]);
-    assert_eq!(entries[4].node, ListNode::Symlink { target: b"a".into() });
-    let contents: Vec<_> = entries
-        .iter()
-        .filter_map(|entry| match entry.node {
-            ListNode::Regular { offset, size, executable } => {
-                let start = usize::try_from(offset).unwrap();
-                Some((executable, &nar[start..start + usize::try_from(size).unwrap()]))
-            }
-            _ => None,
-        })
-        .collect();
-    assert_eq!(contents, [(Executable::Yes, &b"first"[..]), (Executable::No, b"second")]);
 }
 
 #[test]

@@ -3,15 +3,15 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use ncc_nar::{
-    DecodeOptions, Decoder, Encoder, Executable, ListNode, Metadata, NIX_MAX_DEPTH, PackOptions, list, pack,
-    size_of, unpack,
+    DecodeOptions, Decoder, Encoder, Executable, Listing, Metadata, NIX_MAX_DEPTH, NodeKind, PackOptions,
+    pack, size_of, unpack,
 };
 use rstest::rstest;
 use sha2::{Digest, Sha256};
 
 use crate::tree::{Tree, decode, decode_options, unpack_options};
 
-fn golden(name: &str) -> Vec<u8> {
+pub(crate) fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -84,9 +84,11 @@ fn accepted_and_reproduced(
 #[case::in_tree("tree", &[false, true])]
 fn the_execute_bit(#[case] name: &str, #[case] expected: &[bool]) {
     let nar = golden(&format!("{name}.nar"));
-    let executable: Vec<_> = list(&nar[..])
-        .filter_map(|entry| match entry.unwrap().node {
-            ListNode::Regular { executable, .. } => Some(executable == Executable::Yes),
+    let listing = Listing::read(&nar[..], &DecodeOptions::default()).unwrap();
+    let executable: Vec<_> = listing
+        .nodes()
+        .filter_map(|node| match node.kind() {
+            NodeKind::Regular { executable, .. } => Some(*executable == Executable::Yes),
             _ => None,
         })
         .collect();
@@ -96,7 +98,8 @@ fn the_execute_bit(#[case] name: &str, #[case] expected: &[bool]) {
 #[test]
 fn every_file_of_names_contains_its_name() {
     let nar = golden("names.nar");
-    let names: Vec<_> = list(&nar[..]).skip(1).map(|entry| entry.unwrap().path.as_bytes().to_vec()).collect();
+    let listing = Listing::read(&nar[..], &DecodeOptions::default()).unwrap();
+    let names: Vec<_> = listing.nodes().skip(1).map(|node| node.path().as_bytes().to_vec()).collect();
     let contents = decode(&nar[..], &DecodeOptions::default()).contents;
     assert_eq!(names.len(), 10);
     assert_eq!(names, contents);

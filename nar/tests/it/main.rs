@@ -4,6 +4,7 @@
 mod codec;
 mod disk;
 mod golden;
+mod listing;
 mod malformed;
 mod properties;
 mod real;

@@ -1,8 +1,8 @@
 use std::io::Read;
 
 use ncc_nar::{
-    CaseHack, DecodeOptions, Decoder, Encoder, EntryNameRef, Error, Event, Executable, Metadata, PackOptions,
-    Parser, Step, UnpackOptions, Unpacker, list, pack, remove, size_of, unpack,
+    CaseHack, DecodeOptions, Decoder, Encoder, EntryNameRef, Error, Event, Executable, Listing, Metadata,
+    PackOptions, Parser, Step, UnpackOptions, Unpacker, pack, remove, size_of, unpack,
 };
 use proptest::prelude::*;
 
@@ -101,8 +101,8 @@ proptest! {
             }
             let decoded = decode(&nar[..], &DecodeOptions::default());
             prop_assert!(decoded.position <= nar.len() as u64);
-            let listed = list(&nar[..]).filter(Result::is_err).count();
-            prop_assert_eq!(listed, usize::from(decoded.error.is_some()));
+            let listed = Listing::read(&nar[..], &DecodeOptions::default());
+            prop_assert_eq!(listed.err().map(|error| format!("{error:?}")), decoded.error);
         }
     }
 }

@@ -17,7 +17,7 @@ use proptest::{
 use crate::tree::{Tree, trees};
 
 /// Whether there is a `nix-store`; if not, the test is left out loudly or fails.
-fn nix(test: &str) -> bool {
+pub(crate) fn nix(test: &str) -> bool {
     let found = Command::new("nix-store").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !found {
         let required = std::env::var_os("NCC_REQUIRE_REAL").is_some_and(|value| value == "1");
