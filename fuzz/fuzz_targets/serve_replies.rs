@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 use ncc_protocol::{
     ProtocolError,
     serve::{
-        Version, put_path_info, read_added, read_path_info, read_path_infos, read_server_greeting,
+        Version, put_path_info, read_added, read_closure, read_path_info, read_path_infos, read_server_greeting,
         read_valid_paths,
     },
     wire::{WireReader, WireWrite as _},
@@ -77,7 +77,7 @@ fn read(kind: u8, asked: &StorePathSet, reply: impl AsyncRead + Unpin) -> Result
         Ok(match kind % 4 {
             0 => Reply::Infos(read_path_infos(&mut reader, &store_dir, asked).await?),
             1 => Reply::Valid(read_valid_paths(&mut reader, &store_dir, asked).await?),
-            2 => Reply::Closure(reader.paths("the closure", &store_dir).await?),
+            2 => Reply::Closure(read_closure(&mut reader, &store_dir).await?.into_vec()),
             _ => {
                 let mut count = 0;
                 while !reader.at_end().await? {
@@ -102,7 +102,7 @@ fn paths_in(kind: u8, reply: &[u8]) -> StorePathSet {
                 paths.push(info.path);
             }
         } else {
-            paths = reader.paths("paths", &store_dir).await?;
+            paths = reader.paths("paths", &store_dir).await?.into_vec();
         }
         Ok::<_, ProtocolError>(())
     });

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ncc_store::{ContentAddressError, HashError, StorePathError};
+use ncc_store::{ContentAddressError, Escaped, HashError, StorePathError};
 
 /// Why a conversation with a peer cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,14 @@ pub enum ProtocolError {
         /// The limit.
         limit: u64,
     },
+    /// A message that would take more memory than any honest one.
+    #[error("{what} would make a message larger than the {limit} bytes that it may take")]
+    MessageTooLarge {
+        /// What was being read.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
     /// The bytes behind a string are not zero.
     #[error("{what} is followed by padding that is not zero")]
     Padding {
@@ -47,16 +55,6 @@ pub enum ProtocolError {
     NotText {
         /// What was being read.
         what: &'static str,
-    },
-    /// A text with signs that do not belong there, such as escape sequences.
-    ///
-    /// In the place of the errors below, which repeat what they do not understand as it is.
-    #[error("{what} has signs that cannot be in it: {shown}")]
-    Garbled {
-        /// What was being read.
-        what: &'static str,
-        /// Its beginning, in a form that is safe to show.
-        shown: String,
     },
     /// Not a store path.
     #[error("{what} is no store path")]
@@ -146,25 +144,13 @@ pub enum ProtocolError {
     },
 }
 
-impl ProtocolError {
-    /// The error about `text` that `error` makes, unless that would carry the text's signs to a terminal.
-    pub(crate) fn about(what: &'static str, text: &str, error: impl FnOnce() -> Self) -> Self {
-        if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            error()
-        } else {
-            Self::Garbled { what, shown: printable(text.as_bytes()) }
-        }
-    }
-}
-
 /// How much of a peer's unexpected text is worth showing.
 const SHOWN: usize = 2000;
 
-/// Foreign text in a form that does nothing to a terminal.
+/// Foreign text in a form that does nothing to a terminal, in quotation marks if there is any.
 pub(crate) fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes.get(..SHOWN).unwrap_or(bytes));
-    let text = text.trim();
-    if text.is_empty() { String::new() } else { format!("{text:?}") }
+    let text = bytes.trim_ascii();
+    if text.is_empty() { String::new() } else { format!("\"{}\"", Escaped::new(text).up_to(SHOWN)) }
 }
 
 fn no_greeting(protocol: &str, noise: &str) -> String {

@@ -46,10 +46,10 @@ pub(crate) async fn read_metadata<R: AsyncRead + Unpin>(
     let nar_size = reader.u64("the NAR size").await?;
     let mut info = PathInfo::new(path, nar_hash, nar_size);
     info.deriver = deriver;
-    info.references = references.into_iter().collect();
+    info.references = references;
     info.registration_time = registration_time;
     info.ultimate = reader.u64("the ultimate flag").await? != 0;
-    info.signatures = read_signatures(reader).await?;
+    (info.signatures, info.malformed_signatures) = read_signatures(reader).await?;
     info.content_address = read_content_address(reader).await?;
     Ok(info)
 }
@@ -66,22 +66,29 @@ pub(crate) async fn read_nar_hash<R: AsyncRead + Unpin>(
 ) -> Result<NarHash, ProtocolError> {
     let what = "the NAR hash";
     let text = reader.text(what).await?;
-    NarHash::parse(&text)
-        .map_err(|source| ProtocolError::about(what, &text, || ProtocolError::Hash { what, source }))
+    NarHash::parse(&text).map_err(|source| ProtocolError::Hash { what, source })
 }
 
-/// Reads signatures, sorted. Whatever is none is left out at once: see [`PathInfo::set_signatures`].
+/// Reads signatures, sorted, and how many texts among them were none: see [`PathInfo::malformed_signatures`].
 pub(crate) async fn read_signatures<R: AsyncRead + Unpin>(
     reader: &mut WireReader<R>,
-) -> Result<Vec<Signature>, ProtocolError> {
+) -> Result<(Vec<Signature>, u32), ProtocolError> {
+    let what = "the signatures";
     let mut signatures = Vec::new();
-    for _ in 0..reader.count("the signatures").await? {
-        let bytes = reader.bytes("a signature", SIGNATURE_LIMIT).await?;
-        signatures.extend(str::from_utf8(&bytes).ok().and_then(|text| text.parse::<Signature>().ok()));
+    let mut malformed = 0_u32;
+    for _ in 0..reader.count(what).await? {
+        let bytes = reader.bytes(what, SIGNATURE_LIMIT).await?;
+        match str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()) {
+            Some(signature) => {
+                reader.spend(what, size_of::<Signature>() as u64)?;
+                signatures.push(signature);
+            }
+            None => malformed = malformed.saturating_add(1),
+        }
     }
     signatures.sort_unstable();
     signatures.dedup();
-    Ok(signatures)
+    Ok((signatures, malformed))
 }
 
 pub(crate) fn put_content_address(info: &PathInfo, bytes: &mut Vec<u8>) {
@@ -99,7 +106,5 @@ pub(crate) async fn read_content_address<R: AsyncRead + Unpin>(
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|source| {
-        ProtocolError::about(what, &text, || ProtocolError::ContentAddress { what, source })
-    })
+    text.parse().map(Some).map_err(|source| ProtocolError::ContentAddress { what, source })
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream};
 use ncc_protocol::{
     ProtocolError,
-    serve::{Request, read_path_infos, read_valid_paths},
+    serve::{self, Request, read_path_infos, read_valid_paths},
     wire::WireReader,
 };
 use ncc_store::{
@@ -47,9 +47,9 @@ impl Source for RemoteStore {
         Box::pin(async move {
             let store_dir = self.store_dir();
             let request = encode(store_dir, &[Request::QueryClosure { outputs, paths: roots.to_vec() }]);
-            let paths =
+            let closure =
                 self.ask("compute the closure", Patience::Limited, &request, read_closure(store_dir)).await?;
-            let asked = Arc::new(StorePathSet::from_iter(paths));
+            let asked = Arc::new(closure);
             let paths = asked.as_slice();
             let request = encode(
                 store_dir,
@@ -112,10 +112,10 @@ fn encode(store_dir: &StoreDir, requests: &[Request]) -> Vec<u8> {
     bytes
 }
 
-fn read_closure(store_dir: &StoreDir) -> impl ReadAnswer<Vec<StorePath>> + Clone {
+fn read_closure(store_dir: &StoreDir) -> impl ReadAnswer<StorePathSet> + Clone {
     let store_dir = store_dir.clone();
-    move |reader: &mut WireReader<Reader>| -> BoxFuture<'_, Result<Vec<StorePath>, ProtocolError>> {
-        Box::pin(async move { reader.paths("the closure", &store_dir).await })
+    move |reader: &mut WireReader<Reader>| -> BoxFuture<'_, Result<StorePathSet, ProtocolError>> {
+        Box::pin(async move { serve::read_closure(reader, &store_dir).await })
     }
 }
 

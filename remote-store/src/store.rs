@@ -34,7 +34,7 @@ pub(crate) enum State {
     /// Nothing has been asked yet.
     #[default]
     Unopened,
-    Open(Connection),
+    Open(Box<Connection>),
     /// It failed, or is away with a task that did not bring it back: the next use makes a new one.
     Lost,
     /// It was closed, for good.
@@ -53,7 +53,7 @@ pub(crate) struct Place(OwnedMutexGuard<State>);
 impl Place {
     /// Gives a connection back that is between requests.
     pub(crate) fn give_back(mut self, connection: Connection) {
-        *self.0 = State::Open(connection);
+        *self.0 = State::Open(Box::new(connection));
     }
 }
 
@@ -101,13 +101,13 @@ impl RemoteStore {
         let mut place = Arc::clone(&self.connection).lock_owned().await;
         if matches!(*place, State::Unopened | State::Lost) {
             // Until this has succeeded the next one may try again.
-            *place = State::Open(self.shared.open(self.shared.options.command()).await?);
+            *place = State::Open(Box::new(self.shared.open(self.shared.options.command()).await?));
         }
         let State::Open(connection) = std::mem::replace(&mut *place, State::Lost) else {
             *place = State::Closed;
             return Err(RemoteError::Closed);
         };
-        Ok(Lease { connection, place: Place(place) })
+        Ok(Lease { connection: *connection, place: Place(place) })
     }
 
     /// One question with its answer.

@@ -58,16 +58,10 @@ impl PathInfo {
     ///
     /// Stores written by Nix up to 2.33 may hold such texts, and from 2.34 on Nix fails over each of them.
     pub fn set_signatures<T: AsRef<[u8]>>(&mut self, texts: impl IntoIterator<Item = T>) {
-        let parsed = texts.into_iter().map(|text| str::from_utf8(text.as_ref()).ok()?.parse().ok());
-        self.take_signatures(parsed);
-    }
-
-    /// Takes signatures that have been parsed one by one, `None` for a text that is none.
-    pub fn take_signatures(&mut self, parsed: impl IntoIterator<Item = Option<Signature>>) {
-        self.malformed_signatures = 0;
         self.signatures.clear();
-        for signature in parsed {
-            match signature {
+        self.malformed_signatures = 0;
+        for text in texts {
+            match str::from_utf8(text.as_ref()).ok().and_then(|text| text.parse().ok()) {
                 Some(signature) => self.signatures.push(signature),
                 None => self.malformed_signatures = self.malformed_signatures.saturating_add(1),
             }

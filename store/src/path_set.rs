@@ -27,9 +27,14 @@ impl StorePathSet {
         self.0.binary_search(path).is_ok()
     }
 
-    /// The paths as a slice.
+    /// The paths as a slice, in ascending order.
     pub fn as_slice(&self) -> &[StorePath] {
         &self.0
+    }
+
+    /// The paths in ascending order, without a copy.
+    pub fn into_vec(self) -> Vec<StorePath> {
+        self.0.into_vec()
     }
 }
 
@@ -42,11 +47,42 @@ impl FromIterator<StorePath> for StorePathSet {
     }
 }
 
+/// Sorts once for all that is added.
+impl Extend<StorePath> for StorePathSet {
+    fn extend<I: IntoIterator<Item = StorePath>>(&mut self, paths: I) {
+        *self = std::mem::take(self).into_iter().chain(paths).collect();
+    }
+}
+
+impl IntoIterator for StorePathSet {
+    type Item = StorePath;
+    type IntoIter = std::vec::IntoIter<StorePath>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.into_vec().into_iter()
+    }
+}
+
 impl<'a> IntoIterator for &'a StorePathSet {
     type Item = &'a StorePath;
     type IntoIter = std::slice::Iter<'a, StorePath>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_grows_in_order_and_gives_its_paths_back() {
+        let path =
+            |name| StorePath::from_base_name(&format!("nlhn6cma43vk5l44cgr8sw3ykiir1wmm-{name}")).unwrap();
+        let mut set: StorePathSet = [path("c"), path("a"), path("c")].into_iter().collect();
+        set.extend([path("b"), path("a")]);
+        assert_eq!(set.clone().into_iter().collect::<Vec<_>>(), [path("a"), path("b"), path("c")]);
+        assert_eq!(set.into_vec(), [path("a"), path("b"), path("c")]);
     }
 }

@@ -203,7 +203,7 @@ impl StoreDir {
     /// # Errors
     /// [`StorePathError`].
     pub fn parse(&self, text: &str) -> Result<StorePath, StorePathError> {
-        let base = self.relative(text)?;
+        let base = self.strip(text)?;
         if base.contains('/') {
             return Err(StorePathError::BelowStorePath { path: text.to_owned() });
         }
@@ -215,11 +215,15 @@ impl StoreDir {
     /// # Errors
     /// [`StorePathError`].
     pub fn containing(&self, text: &str) -> Result<StorePath, StorePathError> {
-        let below = self.relative(text)?;
+        let below = self.strip(text)?;
         StorePath::from_base_name(below.split('/').next().unwrap_or(below))
     }
 
-    fn relative<'a>(&self, text: &'a str) -> Result<&'a str, StorePathError> {
+    /// What stands behind the store directory and a slash, whatever it is.
+    ///
+    /// # Errors
+    /// [`StorePathError::NotInStore`], also if nothing stands there.
+    pub fn strip<'a>(&self, text: &'a str) -> Result<&'a str, StorePathError> {
         text.strip_prefix(&*self.0)
             .and_then(|rest| rest.strip_prefix('/'))
             .filter(|rest| !rest.is_empty())

@@ -9,7 +9,7 @@ use super::Version;
 use crate::{
     ProtocolError,
     path_info::{put_content_address, put_signatures, read_content_address, read_nar_hash, read_signatures},
-    wire::{WireReader, WireWrite as _},
+    wire::{PATHS_LIMIT, WireReader, WireWrite as _},
 };
 
 /// The minor version that added NAR hash, content address and signatures to path infos.
@@ -29,7 +29,8 @@ pub fn put_path_info(info: &PathInfo, store_dir: &StoreDir, version: Version, by
     }
 }
 
-/// Reads one element of the answer to QueryPathInfos, or `None` at its end. The version is 2.5 or later.
+/// Reads one element of the answer to QueryPathInfos, or `None` at its end. The version is 2.5 or later. All elements
+/// together are one message: see [`WireReader::begin`].
 ///
 /// # Errors
 /// [`ProtocolError`], naming the field that is wrong.
@@ -47,9 +48,9 @@ pub async fn read_path_info<R: AsyncRead + Unpin>(
     let nar_hash = read_nar_hash(reader).await?;
     let mut info = PathInfo::new(path, nar_hash, nar_size);
     info.deriver = deriver;
-    info.references = references.into_iter().collect();
+    info.references = references;
     info.content_address = read_content_address(reader).await?;
-    info.signatures = read_signatures(reader).await?;
+    (info.signatures, info.malformed_signatures) = read_signatures(reader).await?;
     Ok(Some(info))
 }
 
@@ -63,19 +64,34 @@ pub async fn read_path_infos<R: AsyncRead + Unpin>(
     store_dir: &StoreDir,
     asked: &StorePathSet,
 ) -> Result<Vec<PathInfo>, ProtocolError> {
-    let mut open: BTreeSet<&StorePath> = asked.iter().collect();
+    reader.begin_answer(asked);
+    let mut described = vec![false; asked.len()];
     let mut infos = Vec::new();
     while let Some(info) = read_path_info(reader, store_dir).await? {
-        if !open.remove(&info.path) {
-            let path = store_dir.full(&info.path);
-            let twice = asked.contains(&info.path);
-            return Err(if twice { ProtocolError::Twice { path } } else { ProtocolError::Unasked { path } });
+        let place =
+            asked.as_slice().binary_search(&info.path).ok().and_then(|place| described.get_mut(place));
+        match place {
+            Some(twice @ false) => *twice = true,
+            Some(true) => return Err(ProtocolError::Twice { path: store_dir.full(&info.path) }),
+            None => return Err(ProtocolError::Unasked { path: store_dir.full(&info.path) }),
         }
         infos.push(info);
     }
     // Nix sends them so; nobody promises it.
     infos.sort_unstable_by(|left, right| left.path.cmp(&right.path));
     Ok(infos)
+}
+
+/// Reads the answer to QueryClosure.
+///
+/// # Errors
+/// Those of [`WireReader::paths`].
+pub async fn read_closure<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+    store_dir: &StoreDir,
+) -> Result<StorePathSet, ProtocolError> {
+    reader.begin(PATHS_LIMIT);
+    reader.paths("the closure", store_dir).await
 }
 
 /// Reads the answer to QueryValidPaths, which can only hold what was `asked`.
@@ -88,6 +104,7 @@ pub async fn read_valid_paths<R: AsyncRead + Unpin>(
     asked: &StorePathSet,
 ) -> Result<BTreeSet<StorePath>, ProtocolError> {
     let what = "the valid paths";
+    reader.begin_answer(asked);
     let count = reader.count_up_to(what, asked.len() as u64).await?;
     let mut valid = BTreeSet::new();
     for _ in 0..count {

@@ -6,7 +6,7 @@ use tokio::io::AsyncRead;
 use crate::{
     ProtocolError,
     path_info::{put_registration, read_metadata},
-    wire::{WireReader, WireWrite as _},
+    wire::{MESSAGE_LIMIT, PATHS_LIMIT, WireReader, WireWrite as _},
 };
 
 const QUERY_VALID_PATHS: u64 = 1;
@@ -105,15 +105,19 @@ impl Request {
         if reader.at_end().await? {
             return Ok(None);
         }
+        reader.begin(PATHS_LIMIT);
         Ok(Some(match reader.u64("a command").await? {
             QUERY_VALID_PATHS => {
                 let mut query = ValidityQuery::default();
                 query.lock = reader.bool32("the lock flag").await?;
                 query.substitute = reader.bool32("the substitute flag").await?;
-                Self::QueryValidPaths { query, paths: reader.paths("paths to check", store_dir).await? }
+                Self::QueryValidPaths {
+                    query,
+                    paths: reader.paths("paths to check", store_dir).await?.into_vec(),
+                }
             }
             QUERY_PATH_INFOS => {
-                Self::QueryPathInfos { paths: reader.paths("paths to describe", store_dir).await? }
+                Self::QueryPathInfos { paths: reader.paths("paths to describe", store_dir).await?.into_vec() }
             }
             DUMP_STORE_PATH => {
                 Self::DumpStorePath { path: reader.path("the path to dump", store_dir).await? }
@@ -122,10 +126,11 @@ impl Request {
                 let include = reader.bool32("the outputs flag").await?;
                 Self::QueryClosure {
                     outputs: if include { Outputs::Include } else { Outputs::Exclude },
-                    paths: reader.paths("roots of a closure", store_dir).await?,
+                    paths: reader.paths("roots of a closure", store_dir).await?.into_vec(),
                 }
             }
             ADD_TO_STORE_NAR => {
+                reader.begin(MESSAGE_LIMIT);
                 let path = reader.path("the path to add", store_dir).await?;
                 let info = Box::new(read_metadata(reader, store_dir, path).await?);
                 if info.nar_size == 0 {

@@ -3,26 +3,58 @@
 use std::io;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use ncc_store::{StoreDir, StorePath, StorePathError};
+use ncc_store::{StoreDir, StorePath, StorePathError, StorePathSet};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::{COUNT_LIMIT, PATH_LIMIT, TEXT_LIMIT, padding};
+use super::{
+    COUNT_LIMIT, MESSAGE_LIMIT, PATH_LIMIT, TEXT_LIMIT,
+    budget::{Budget, PathList},
+    padding,
+};
 use crate::{ProtocolError, error::printable};
 
 /// How much is asked of the stream at once, and how large a block of a NAR gets.
 const BLOCK: usize = 128 << 10;
 
 /// Reads primitives and raw blocks from a byte stream, through a buffer of its own.
+///
+/// Every text and every path is paid for from a budget of memory, which each message gets anew: whoever reads messages calls
+/// [`WireReader::begin`] or [`WireReader::begin_answer`] in front of each. Scalars and raw blocks cost nothing. Paths that
+/// come more than once in a message share one text.
 #[derive(Debug)]
 pub struct WireReader<R> {
     inner: R,
     buffer: BytesMut,
+    budget: Box<Budget>,
 }
 
 impl<R: AsyncRead + Unpin> WireReader<R> {
     /// Reads from `inner`, whose every byte belongs to the protocol from here on.
     pub fn new(inner: R) -> Self {
-        Self { inner, buffer: BytesMut::new() }
+        Self { inner, buffer: BytesMut::new(), budget: Box::new(Budget::new(MESSAGE_LIMIT)) }
+    }
+
+    /// Begins a message that may take `limit` bytes of memory: [`MESSAGE_LIMIT`], or [`PATHS_LIMIT`] for lists of paths.
+    ///
+    /// [`PATHS_LIMIT`]: super::PATHS_LIMIT
+    pub fn begin(&mut self, limit: u64) {
+        *self.budget = Budget::new(limit);
+    }
+
+    /// Begins an answer to a question about `asked`, with [`PER_PATH_LIMIT`] bytes for each on top of [`MESSAGE_LIMIT`].
+    /// Those paths cost nothing more, wherever they come up in it.
+    ///
+    /// [`PER_PATH_LIMIT`]: super::PER_PATH_LIMIT
+    pub fn begin_answer(&mut self, asked: &StorePathSet) {
+        *self.budget = Budget::for_answer_about(asked);
+    }
+
+    /// Pays for something of the message that is being read.
+    ///
+    /// # Errors
+    /// [`ProtocolError::MessageTooLarge`] if the message has less than `bytes` left.
+    pub fn spend(&mut self, what: &'static str, bytes: u64) -> Result<(), ProtocolError> {
+        self.budget.spend(what, bytes)
     }
 
     /// One read of the stream into the buffer; 0 at its end.
@@ -101,8 +133,15 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
     /// A string of at most `limit` bytes.
     ///
     /// # Errors
-    /// [`ProtocolError::TooLarge`], [`ProtocolError::Padding`], and those of the stream.
+    /// [`ProtocolError::TooLarge`], [`ProtocolError::MessageTooLarge`], [`ProtocolError::Padding`], and those of the
+    /// stream.
     pub async fn bytes(&mut self, what: &'static str, limit: u64) -> Result<Bytes, ProtocolError> {
+        let bytes = self.unpaid_bytes(what, limit).await?;
+        self.spend(what, (bytes.len() as u64).saturating_add(8))?;
+        Ok(bytes)
+    }
+
+    async fn unpaid_bytes(&mut self, what: &'static str, limit: u64) -> Result<Bytes, ProtocolError> {
         let announced = self.u64(what).await?;
         let too_large = || ProtocolError::TooLarge { what, announced, limit };
         if announced > limit {
@@ -146,19 +185,25 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
     /// A store path, or `None` for the empty string.
     ///
     /// # Errors
-    /// [`ProtocolError::Path`], [`ProtocolError::Garbled`], and those of [`WireReader::bytes`].
+    /// [`ProtocolError::Path`], and those of [`WireReader::bytes`].
     pub async fn optional_path(
         &mut self,
         what: &'static str,
         store_dir: &StoreDir,
     ) -> Result<Option<StorePath>, ProtocolError> {
-        let bytes = self.bytes(what, PATH_LIMIT).await?;
+        let bytes = self.unpaid_bytes(what, PATH_LIMIT).await?;
         if bytes.is_empty() {
             return Ok(None);
         }
         let text = std::str::from_utf8(&bytes).map_err(|_| ProtocolError::NotText { what })?;
-        let refused = |source| ProtocolError::about(what, text, || ProtocolError::Path { what, source });
-        store_dir.parse(text).map(Some).map_err(refused)
+        let refused = |source| ProtocolError::Path { what, source };
+        let base_name = store_dir.strip(text).map_err(refused)?;
+        if let Some(known) = self.budget.known(base_name) {
+            return Ok(Some(known));
+        }
+        let path = store_dir.parse(text).map_err(refused)?;
+        self.budget.learn(what, &path)?;
+        Ok(Some(path))
     }
 
     /// A store path.
@@ -177,7 +222,7 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
         })
     }
 
-    /// A set of store paths, in the order in which it came.
+    /// A set of store paths, which may come in any order, and some of them more than once.
     ///
     /// # Errors
     /// Those of [`WireReader::count`] and [`WireReader::path`].
@@ -185,12 +230,14 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
         &mut self,
         what: &'static str,
         store_dir: &StoreDir,
-    ) -> Result<Vec<StorePath>, ProtocolError> {
+    ) -> Result<StorePathSet, ProtocolError> {
         let count = self.count(what).await?;
-        let mut paths = Vec::new();
+        let mut paths = PathList::default();
         for _ in 0..count {
             paths.push(self.path(what, store_dir).await?);
         }
+        let paths = paths.into_set();
+        self.spend(what, (paths.len() as u64).saturating_mul(size_of::<StorePath>() as u64))?;
         Ok(paths)
     }
 

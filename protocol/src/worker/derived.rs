@@ -56,9 +56,7 @@ impl DerivedPath {
             Some((path, outputs)) => (path, Some(outputs)),
             None => (text.as_str(), None),
         };
-        let path = store_dir
-            .parse(path)
-            .map_err(|source| ProtocolError::about(what, path, || ProtocolError::Path { what, source }))?;
+        let path = store_dir.parse(path).map_err(|source| ProtocolError::Path { what, source })?;
         Ok(match outputs {
             None => Self::Path(path),
             Some("*") => Self::AllOutputs(path),
@@ -148,7 +146,7 @@ impl Realisation {
     ) -> Result<Self, ProtocolError> {
         if daemon.has(Feature::RealisationWithPath) {
             let out_path = reader.path("the path of a realisation", store_dir).await?;
-            return Ok(Self::Path { out_path, signatures: read_signatures(reader).await? });
+            return Ok(Self::Path { out_path, signatures: read_signatures(reader).await?.0 });
         }
         reader.string("a realisation", REALISATION_LIMIT).await.map(Self::Json)
     }

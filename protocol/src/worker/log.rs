@@ -5,7 +5,10 @@ use std::fmt;
 use tokio::io::AsyncRead;
 
 use super::Version;
-use crate::{ProtocolError, wire::WireReader};
+use crate::{
+    ProtocolError,
+    wire::{self, WireReader},
+};
 
 const NEXT: u64 = 0x6f6c_6d67;
 const READ: u64 = 0x6461_7461;
@@ -249,8 +252,13 @@ pub(super) async fn read_messages<R: AsyncRead + Unpin>(
     mut sink: impl FnMut(LogMessage),
 ) -> Result<(), AnswerError> {
     loop {
+        reader.begin(wire::MESSAGE_LIMIT);
         sink(match reader.u64("a message of the daemon").await? {
-            LAST => return Ok(()),
+            LAST => {
+                // What follows is the answer.
+                reader.begin(wire::PATHS_LIMIT);
+                return Ok(());
+            }
             ERROR => return Err(read_error(reader, version).await?.into()),
             NEXT => LogMessage::Line(text(reader, "a log line").await?),
             START_ACTIVITY => LogMessage::Started(Activity {

@@ -7,7 +7,7 @@ use super::{ClientOptions, Daemon, DerivedPath, Feature, OutputId, Realisation, 
 use crate::{
     ProtocolError,
     path_info::{put_registration, put_signatures, read_metadata, read_signatures},
-    wire::{WireReader, WireWrite as _},
+    wire::{PATHS_LIMIT, WireReader, WireWrite as _},
 };
 
 const IS_VALID_PATH: u64 = 1;
@@ -311,6 +311,7 @@ impl Request {
         if reader.at_end().await? {
             return Ok(None);
         }
+        reader.begin(PATHS_LIMIT);
         let operation = reader.u64("an operation").await?;
         let request = match operation {
             IS_VALID_PATH => Self::IsValidPath { path: path(reader, store_dir).await? },
@@ -323,7 +324,7 @@ impl Request {
             NAR_FROM_PATH => Self::NarFromPath { path: path(reader, store_dir).await? },
             ADD_SIGNATURES => Self::AddSignatures {
                 path: path(reader, store_dir).await?,
-                signatures: read_signatures(reader).await?,
+                signatures: read_signatures(reader).await?.0,
             },
             ADD_PERM_ROOT => {
                 Self::AddPermRoot { path: path(reader, store_dir).await?, link: link(reader).await? }

@@ -2,6 +2,7 @@
 
 mod golden;
 mod hostile;
+mod memory;
 
 use std::time::Duration;
 
