@@ -25,13 +25,11 @@ mod ssh;
 mod stores;
 mod substituting;
 mod wire;
-mod writable;
 
 use std::{process::ExitCode, time::Duration};
 
 use arguments::{Arguments, Task};
 use failure::Failure;
-use ncc_local_store::LocalStoreConfig;
 
 /// How long after a failure a signal is waited for that may have been its cause.
 const SIGNAL_ON_ITS_WAY: Duration = Duration::from_millis(100);
@@ -45,9 +43,6 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     logging::start(task.verbosity());
-    if let Some(config) = writes_to(&task) {
-        writable::make(&config);
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new("could not start", error).report(),
@@ -85,16 +80,6 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
-}
-
-/// The local store, if this task is going to add to it. (What is wrong with its name is said later.)
-fn writes_to(task: &Task) -> Option<LocalStoreConfig> {
-    let arguments = match task {
-        Task::Copy(arguments) if arguments.what.from && !arguments.what.dry_run => arguments,
-        Task::Serve(arguments) if arguments.serving.write => arguments,
-        _ => return None,
-    };
-    stores::local_config(arguments).ok()
 }
 
 async fn perform(task: Task) -> Result<(), Failure> {

@@ -32,20 +32,24 @@ pub(crate) fn check_claim(store_dir: &StoreDir, info: &PathInfo) -> Result<(), L
 }
 
 /// Checks that the object at `real`, whose NAR hash is known to be `info.nar_hash`, has the hash of its claim.
-pub(crate) fn check_content(real: &Path, info: &PathInfo) -> Result<(), LocalStoreError> {
+pub(crate) fn check_content(
+    real: &Path,
+    info: &PathInfo,
+    options: &PackOptions,
+) -> Result<(), LocalStoreError> {
     let Some(claim) = &info.content_address else { return Ok(()) };
     let path = &info.path;
     let hasher = hasher(path, claim)?;
     let actual = match claim.method() {
         ContentMethod::Recursive if info.references.contains(path) => {
-            let (plain, with_offsets) = hashes_modulo_self(real, path, hasher)?;
+            let (plain, with_offsets) = hashes_modulo_self(real, path, hasher, options)?;
             // Two ages of Nix, two hashes. Both bind the content.
             if with_offsets == *claim.hash() { with_offsets } else { plain }
         }
         ContentMethod::Recursive if claim.hash().algorithm() == HashAlgorithm::Sha256 => info.nar_hash.into(),
         ContentMethod::Recursive => {
             let mut hasher = hasher;
-            pack_object(real, &mut hasher)?;
+            pack_object(real, &mut hasher, options)?;
             hasher.finish()
         }
         _ => hash_file(real, path, claim, hasher)?,
@@ -62,9 +66,9 @@ pub(crate) fn check_content(real: &Path, info: &PathInfo) -> Result<(), LocalSto
 }
 
 /// The hash of a NAR, without any claim: sources and trees to add.
-pub(crate) fn nar_hash(real: &Path) -> Result<(NarHash, u64), LocalStoreError> {
+pub(crate) fn nar_hash(real: &Path, options: &PackOptions) -> Result<(NarHash, u64), LocalStoreError> {
     let mut hasher = ncc_store::NarHasher::new();
-    pack_object(real, &mut hasher)?;
+    pack_object(real, &mut hasher, options)?;
     Ok(hasher.finish())
 }
 
@@ -111,9 +115,8 @@ pub(crate) fn open_regular(real: &Path) -> Result<Option<File>, LocalStoreError>
     file.map(Some).map_err(LocalStoreError::io("open", real))
 }
 
-fn pack_object(real: &Path, writer: &mut impl Write) -> Result<u64, LocalStoreError> {
-    pack(real, writer, &PackOptions::default())
-        .map_err(|source| LocalStoreError::Read { path: real.to_owned(), source })
+fn pack_object(real: &Path, writer: &mut impl Write, options: &PackOptions) -> Result<u64, LocalStoreError> {
+    pack(real, writer, options).map_err(|source| LocalStoreError::Read { path: real.to_owned(), source })
 }
 
 /// The hash of the NAR with the object's own digest blanked, without and with the places where that was.
@@ -121,15 +124,16 @@ fn hashes_modulo_self(
     real: &Path,
     path: &StorePath,
     mut hasher: Hasher,
+    options: &PackOptions,
 ) -> Result<(Hash, Hash), LocalStoreError> {
     let needle = Finder::new(path.digest());
     let mut blanker = Blanker::new(&needle, |bytes| hasher.update(bytes), |_| {});
-    pack_object(real, &mut blanker)?;
+    pack_object(real, &mut blanker, options)?;
     blanker.finish();
     let plain = hasher.clone().finish();
     // The places come behind all of the content. A second pass costs less than to remember them all.
     let mut blanker = Blanker::new(&needle, |_| {}, |offset| hasher.update(format!("|{offset}").as_bytes()));
-    pack_object(real, &mut blanker)?;
+    pack_object(real, &mut blanker, options)?;
     blanker.finish();
     Ok((plain, hasher.finish()))
 }

@@ -42,8 +42,11 @@ pub(crate) fn outputs(
     let wrong = |source| LocalStoreError::Derivation { path: path.clone(), source };
     let derivation = read(real, store.store_dir()).map_err(wrong)?;
     let mut known = store.derivations()?.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let read_input = |input: &StorePath| read(&store.real_path(input), store.store_dir());
     derivation
-        .check_outputs(path, &mut known, |input| read(&store.real_path(input), store.store_dir()))
+        .check_outputs(path, &mut known, read_input)
+        // Those that have it as an input need not read it again.
+        .and_then(|()| known.insert(path, &derivation, read_input))
         .map_err(|error| wrong(error.into()))?;
     drop(known);
     Ok(derivation

@@ -1,6 +1,9 @@
 //! What can go wrong in a store on this disk.
 
-use std::{io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use ncc_store::{Cause, ContentAddressError, HashError, NarHash, StoreError, StorePath, StorePathError};
 
@@ -61,16 +64,56 @@ pub enum LocalStoreError {
         path: PathBuf,
     },
     /// The store directory lies on a file system that is mounted read-only.
-    #[error("store directory '{path}' is mounted read-only")]
+    #[error("store directory '{path}' is mounted read-only{}", remount_advice(source.as_ref()))]
     ReadOnlyMount {
         /// The real store directory.
         path: PathBuf,
+        /// Why it could not be remounted for this process alone; nothing where all of the file system is read-only.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// Root was to write to a store in a place where another user could have it write elsewhere.
+    #[error(
+        "root does not write to a store by way of '{path}', which {reason}: copy as the owner of the store, or let \
+         nobody but root write to that directory"
+    )]
+    ForeignDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: ForeignReason,
     },
     /// The store was opened with [`Access::ReadOnly`](crate::Access::ReadOnly).
     #[error("the store in '{path}' was opened for reading only")]
     OpenedReadOnly {
         /// The real store directory.
         path: PathBuf,
+    },
+    /// The store was opened with [`Medium::ReadOnly`](crate::Medium::ReadOnly), to be written to.
+    #[error("the store in '{path}' is configured to be read-only")]
+    ReadOnlyStore {
+        /// The real store directory.
+        path: PathBuf,
+    },
+    /// There are commits beside the database which only a process that may write there can read.
+    #[error(
+        "database '{path}' has a write-ahead log, which cannot be read on a read-only file system: read the store \
+         without it (store parameter 'read-only=true'), or mount it for writing once"
+    )]
+    LeftoverLog {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The database is kept in another way than configured, and cannot be changed to that.
+    #[error("database '{path}' {found}: all that use it must have the same setting 'use-sqlite-wal'")]
+    OtherJournal {
+        /// The database file.
+        path: PathBuf,
+        /// How it is kept.
+        found: &'static str,
     },
     /// The database goes on changing under a reader that cannot take part in its locking.
     #[error("database '{path}' changed while it was read, {attempts} times")]
@@ -94,6 +137,19 @@ pub enum LocalStoreError {
         /// What is wrong with it.
         #[source]
         source: Cause,
+    },
+    /// A path refers to a row that is gone, as after a forced removal or a crash of the machine.
+    #[error(
+        "'{path}' refers to row {row} of database '{database}', which does not exist: 'nix-store --verify' finds \
+         such damage"
+    )]
+    LostReference {
+        /// The referrer.
+        path: StorePath,
+        /// The database file.
+        database: PathBuf,
+        /// The id.
+        row: i64,
     },
     /// Asked about a path that is not registered.
     #[error("path '{path}' is not valid")]
@@ -156,12 +212,6 @@ pub enum LocalStoreError {
         expected: u64,
         /// What came; where there was more than announced, what was seen until then.
         actual: u64,
-    },
-    /// The announced size is 0, which stands for "unknown".
-    #[error("'{path}' came without the size of its NAR")]
-    UnknownSize {
-        /// The path.
-        path: StorePath,
     },
     /// The source of the bytes failed.
     #[error("the content of '{path}' did not arrive")]
@@ -228,12 +278,6 @@ pub enum LocalStoreError {
         /// What it refers to.
         reference: StorePath,
     },
-    /// Paths of one batch refer to each other in a circle.
-    #[error("'{path}' refers to itself by way of other paths")]
-    Cycle {
-        /// One of them.
-        path: StorePath,
-    },
     /// Where the lock file of a path must be lies something else: a store path whose name ends in `.lock`, or what
     /// somebody put there.
     #[error("'{path}' is in the place of a lock file and is none")]
@@ -274,19 +318,12 @@ pub enum LocalStoreError {
 }
 
 impl LocalStoreError {
-    /// Wraps an error of the file system.
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source }
-    }
-
-    /// The same for errors of the rustix crate.
-    pub(crate) fn errno(
+    /// Wraps an error of the file system. The path is copied only if there is one.
+    pub(crate) fn io<E: Into<io::Error>>(
         action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(rustix::io::Errno) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source: source.into() }
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(E) -> Self {
+        move |error| Self::Io { action, path: path.as_ref().to_owned(), source: error.into() }
     }
 
     /// The kind of the system's error at the bottom, if there is one.
@@ -309,13 +346,17 @@ impl LocalStoreError {
         self.io_kind() == Some(io::ErrorKind::PermissionDenied)
     }
 
+    /// Whether the trouble is with what the database says about one path.
+    pub(crate) fn concerns_one_row(&self) -> bool {
+        matches!(self, Self::BadRow { .. } | Self::LostReference { .. } | Self::NotValid { .. })
+    }
+
     /// Whether the trouble is with one object only, so that others can still be added.
     pub(crate) fn concerns_one_object(&self) -> bool {
         match self {
             Self::Malformed { .. }
             | Self::HashMismatch { .. }
             | Self::SizeMismatch { .. }
-            | Self::UnknownSize { .. }
             | Self::Body { .. }
             | Self::FalseClaim { .. }
             | Self::ContentMismatch { .. }
@@ -325,7 +366,6 @@ impl LocalStoreError {
             | Self::Remove { .. }
             | Self::NoLockFile { .. }
             | Self::InvalidReference { .. }
-            | Self::Cycle { .. }
             | Self::Name { .. } => true,
             // Names that this file system cannot hold, and the like. Without space or rights nothing else fares
             // better.
@@ -362,11 +402,43 @@ impl LocalStoreError {
     }
 }
 
+/// What lets another user exchange the entries of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForeignReason {
+    /// It belongs to the user of this id.
+    Owner(u32),
+    /// Others may write to it: its mode.
+    Mode(u32),
+}
+
+impl fmt::Display for ForeignReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owner(user) => write!(formatter, "belongs to user {user}"),
+            Self::Mode(mode) => write!(formatter, "others may write to (mode {mode:04o})"),
+        }
+    }
+}
+
+fn remount_advice(source: Option<&io::Error>) -> &'static str {
+    let errno = source.and_then(rustix::io::Errno::from_io_error);
+    match errno {
+        Some(rustix::io::Errno::PERM) => ", and only root may remount it for this process",
+        Some(rustix::io::Errno::INVAL) => ", together with what is around it",
+        Some(_) => ", and cannot be remounted for this process",
+        None => "",
+    }
+}
+
 fn database_kind(error: &rusqlite::Error) -> Option<io::ErrorKind> {
     match error.sqlite_error_code()? {
         rusqlite::ErrorCode::ReadOnly
         | rusqlite::ErrorCode::PermissionDenied
-        | rusqlite::ErrorCode::CannotOpen => Some(io::ErrorKind::PermissionDenied),
+        | rusqlite::ErrorCode::CannotOpen => {
+            // Root is not kept out by rights.
+            (!rustix::process::geteuid().is_root()).then_some(io::ErrorKind::PermissionDenied)
+        }
         rusqlite::ErrorCode::DiskFull => Some(io::ErrorKind::StorageFull),
         _ => None,
     }

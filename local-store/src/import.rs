@@ -22,7 +22,7 @@ impl LocalStore {
     ) -> Result<PathInfo, LocalStoreError> {
         let bad_name = |source| LocalStoreError::Name { name: name.to_owned(), source };
         let references = references.into_iter().collect();
-        let (nar_hash, nar_size) = content::nar_hash(tree)?;
+        let (nar_hash, nar_size) = content::nar_hash(tree, &PackOptions::default())?;
         // `new` refuses hashes that do not go with texts only.
         let address = ContentAddress::new(ContentMethod::Recursive, nar_hash.into());
         let path = address

@@ -1,16 +1,21 @@
 //! The directories and files of a store, made where they are missing.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, StatVfsMountFlags};
+use rustix::fs::{FallocateFlags, FlockOperation};
 
-use crate::{LocalStoreConfig, LocalStoreError, Symlinks, database::Database};
+use crate::{
+    LocalStoreConfig, LocalStoreError, Symlinks,
+    database::Database,
+    directory::Directory,
+    mount,
+    owners::{self, Last},
+};
 
 /// The one schema since Nix 1.11.
 const SCHEMA: u64 = 10;
@@ -19,39 +24,64 @@ const SCHEMA_FILE_LIMIT: usize = 32;
 /// Space that the garbage collector frees before it begins, as it must write to the database on a full disk.
 const RESERVED_BYTES: u64 = 8 << 20;
 
+/// What the file that becomes `schema` is called until then, with a process id behind.
+const TEMPORARY_SCHEMA: &str = "schema.new-";
+
 /// Held by whoever of this process looks for a database and makes one.
 static CREATING: Mutex<()> = Mutex::new(());
 
-/// Makes the store in `config` if there is none, and locks its schema. The lock ends with the file.
-pub(crate) fn prepare(config: &LocalStoreConfig) -> Result<File, LocalStoreError> {
+/// What is held open of a store that may be written to.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// Where the objects lie.
+    pub(crate) objects: Arc<Directory>,
+    /// Where the state lies.
+    pub(crate) state: Directory,
+    /// Locked as long as it is open: nobody changes the schema meanwhile.
+    _schema_lock: File,
+}
+
+/// Makes the store in `config` if there is none, and locks its schema.
+pub(crate) fn prepare(config: &LocalStoreConfig) -> Result<Layout, LocalStoreError> {
     if config.symlinks == Symlinks::Refuse {
-        refuse_symlinks(&config.real_store_dir)?;
+        refuse_symlinks(config)?;
     }
-    let state = |name: &str| config.state_dir.join(name);
-    make_directory(&config.real_store_dir)?;
-    refuse_read_only_mount(&config.real_store_dir)?;
-    make_directory(&config.real_store_dir.join(".links"))?;
-    for name in ["db", "temproots", "gcroots/auto", "gcroots/per-user", "profiles/per-user"] {
-        make_directory(&state(name))?;
+    // Before anything is made, and again when all is there.
+    check_owners(config)?;
+    let objects = mount::open_writable(&config.real_store_dir)?;
+    objects.make_below(".links")?;
+    let state = Directory::make(&config.state_dir)?;
+    let database = state.make_below("db")?;
+    state.make_below("temproots")?;
+    for (above, name) in [("gcroots", "auto"), ("gcroots", "per-user"), ("profiles", "per-user")] {
+        Directory::make(&state.path_of(above).join(name))?;
     }
-    let lock = lock_schema(&state("db/big-lock"))?;
+    check_owners(config)?;
+    let schema_lock = lock_schema(&database)?;
     // Other processes may be at it too, which SQLite sorts out; its locks do not hold between threads of one process
     // that close the file.
     let creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
-    match read_schema(&state("db/schema"))? {
+    match read_schema(&database.path_of("schema"))? {
         Some(SCHEMA) => {}
         Some(found) => {
-            return Err(LocalStoreError::Schema { path: state("db/schema"), found, supported: SCHEMA });
+            let path = database.path_of("schema");
+            return Err(LocalStoreError::Schema { path, found, supported: SCHEMA });
         }
         None => {
-            create_file(&config.database_file(), 0o644)?;
-            Database::create(&config.database_file())?;
-            write_schema(&config.database_dir())?;
+            database.create_file("db.sqlite", 0o644)?;
+            Database::create(config)?;
+            write_schema(&database)?;
         }
     }
     drop(creating);
-    reserve_space(&state("db/reserved"));
-    Ok(lock)
+    reserve_space(&database);
+    Ok(Layout { objects: Arc::new(objects), state, _schema_lock: schema_lock })
+}
+
+fn check_owners(config: &LocalStoreConfig) -> Result<(), LocalStoreError> {
+    owners::check(&config.real_store_dir, Last::Shared)?;
+    owners::check(&config.database_dir(), Last::Closed)?;
+    owners::check(&config.state_dir.join("temproots"), Last::Closed)
 }
 
 /// Checks that the store in `config` is one that this crate can read.
@@ -64,54 +94,11 @@ pub(crate) fn check(config: &LocalStoreConfig) -> Result<(), LocalStoreError> {
     }
 }
 
-/// Opens a file, creating it with exactly this mode. Follows no link.
-pub(crate) fn make_file(path: &Path, mode: u32) -> Result<File, LocalStoreError> {
-    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    loop {
-        if let Some(file) = create_file(path, mode)? {
-            return Ok(file);
-        }
-        match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
-            // Removed between the two calls, as lock files are. (A link that leads nowhere is another error.)
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => return opened.map_err(LocalStoreError::io("open", path)),
-        }
-    }
-}
-
-/// Creates a file with exactly this mode, unless there is one.
-fn create_file(path: &Path, mode: u32) -> Result<Option<File>, LocalStoreError> {
-    let failed = |error| LocalStoreError::io("create", path)(error);
-    match OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path) {
-        Ok(file) => {
-            // The mode above passed through the umask, which leaves the owner alone.
-            if mode & 0o077 != 0 {
-                file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
-            }
-            Ok(Some(file))
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-fn make_directory(path: &Path) -> Result<(), LocalStoreError> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        make_directory(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o755).create(path) {
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755))
-            .map_err(LocalStoreError::io("set the mode of", path)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(LocalStoreError::io("create directory", path)(error)),
-    }
-}
-
-fn refuse_symlinks(store: &Path) -> Result<(), LocalStoreError> {
-    for path in store.ancestors() {
+/// Links that lead to the root of a chroot store do no harm, as its paths do not depend on it.
+fn refuse_symlinks(config: &LocalStoreConfig) -> Result<(), LocalStoreError> {
+    let store = &config.real_store_dir;
+    let root = config.root.as_deref().filter(|root| store.starts_with(root));
+    for path in store.ancestors().take_while(|path| Some(*path) != root) {
         match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_symlink() => {
                 return Err(LocalStoreError::SymlinkedStore { path: path.to_owned() });
@@ -124,19 +111,11 @@ fn refuse_symlinks(store: &Path) -> Result<(), LocalStoreError> {
     Ok(())
 }
 
-/// NixOS mounts the store read-only, and Nix itself remounts it in a mount namespace of its own.
-fn refuse_read_only_mount(store: &Path) -> Result<(), LocalStoreError> {
-    let statistics = rustix::fs::statvfs(store).map_err(LocalStoreError::errno("examine", store))?;
-    if statistics.f_flag.contains(StatVfsMountFlags::RDONLY) {
-        return Err(LocalStoreError::ReadOnlyMount { path: store.to_owned() });
-    }
-    Ok(())
-}
-
-fn lock_schema(path: &Path) -> Result<File, LocalStoreError> {
-    let file = make_file(path, 0o600)?;
+fn lock_schema(database: &Directory) -> Result<File, LocalStoreError> {
+    let file = database.make_file("big-lock", 0o600)?;
     // Exclusive is only who changes the schema; that ends by itself.
-    rustix::fs::flock(&file, FlockOperation::LockShared).map_err(LocalStoreError::errno("lock", path))?;
+    rustix::fs::flock(&file, FlockOperation::LockShared)
+        .map_err(LocalStoreError::io("lock", database.path_of("big-lock")))?;
     Ok(file)
 }
 
@@ -154,28 +133,42 @@ fn read_schema(path: &Path) -> Result<Option<u64>, LocalStoreError> {
 }
 
 /// By way of a rename, because an empty file would stop every Nix.
-fn write_schema(directory: &Path) -> Result<(), LocalStoreError> {
-    let path = directory.join("schema");
-    let temporary = directory.join(format!("schema.new-{}", std::process::id()));
-    let mut file = make_file(&temporary, 0o644)?;
+fn write_schema(database: &Directory) -> Result<(), LocalStoreError> {
+    let temporary = format!("{TEMPORARY_SCHEMA}{}", std::process::id());
+    let mut file = database.make_file(&temporary, 0o644)?;
     file.write_all(SCHEMA.to_string().as_bytes())
         .and_then(|()| file.sync_all())
-        .map_err(LocalStoreError::io("write", &temporary))?;
-    match fs::rename(&temporary, &path) {
-        // A process of the same number in another container was at it too, and done first.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
-        renamed => renamed.map_err(LocalStoreError::io("create", path)),
+        .map_err(LocalStoreError::io("write", database.path_of(&temporary)))?;
+    match database.rename(&temporary, "schema") {
+        // A process of the same number in another container was at it too, or removed it below.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && database.status("schema")?.is_some() => {}
+        renamed => renamed.map_err(LocalStoreError::io("create", database.path_of("schema")))?,
+    }
+    remove_temporary_schemas(database);
+    Ok(())
+}
+
+/// Of processes that were killed in between. Whoever is at it right now finds that the schema is there.
+fn remove_temporary_schemas(database: &Directory) {
+    let Ok(entries) = fs::read_dir(database.path()) else { return };
+    for name in entries.flatten().map(|entry| entry.file_name()) {
+        if let Some(name) = name.to_str().filter(|name| name.starts_with(TEMPORARY_SCHEMA))
+            && let Err(error) = database.remove_file(name)
+        {
+            tracing::debug!(%error, "a temporary file stays behind");
+        }
     }
 }
 
-fn reserve_space(path: &PathBuf) {
+fn reserve_space(database: &Directory) {
     let reserve = || {
-        let file = make_file(path, 0o600)?;
-        let size = file.metadata().map_err(LocalStoreError::io("examine", path))?.len();
+        let path = database.path_of("reserved");
+        let file = database.make_file("reserved", 0o600)?;
+        let size = file.metadata().map_err(LocalStoreError::io("examine", &path))?.len();
         if size != RESERVED_BYTES {
             rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED_BYTES)
-                .map_err(LocalStoreError::errno("reserve space in", path))?;
-            file.set_len(RESERVED_BYTES).map_err(LocalStoreError::io("resize", path))?;
+                .map_err(LocalStoreError::io("reserve space in", &path))?;
+            file.set_len(RESERVED_BYTES).map_err(LocalStoreError::io("resize", &path))?;
         }
         Ok::<_, LocalStoreError>(())
     };

@@ -47,10 +47,13 @@ mod config;
 mod content;
 mod database;
 mod derivation;
+mod directory;
 mod error;
 mod header;
 mod import;
 mod layout;
+mod mount;
+mod owners;
 mod path_lock;
 mod query;
 mod reader;
@@ -60,6 +63,11 @@ mod temp_roots;
 mod uri;
 mod writer;
 
-pub use config::{Access, Defaults, LocalStoreConfig, Symlinks};
-pub use error::{LocalStoreError, StoreUriError};
+pub use closure::PathInfos;
+pub use config::{
+    Access, DatabaseSync, Defaults, Durability, Journal, LocalStoreConfig, Medium, Optimise, Symlinks,
+};
+pub use error::{ForeignReason, LocalStoreError, StoreUriError};
+/// How names that differ in case only are kept, which [`LocalStoreConfig`] says.
+pub use ncc_nar::CaseHack;
 pub use store::{Added, LocalStore};

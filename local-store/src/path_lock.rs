@@ -1,17 +1,20 @@
 //! The lock on one store path while it is created: a file `<path>.lock` beside it.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{File, Metadata},
     io::Write as _,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
-use rustix::{fs::FlockOperation, io::Errno};
+use rustix::{
+    fs::{FileType, FlockOperation, Mode},
+    io::Errno,
+};
 
-use crate::{LocalStoreError, layout::make_file};
+use crate::{LocalStoreError, directory::Directory};
 
 /// Pauses between two attempts grow from here ...
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -22,62 +25,69 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct PathLock {
     file: File,
-    path: PathBuf,
+    objects: Arc<Directory>,
+    name: String,
 }
 
 impl PathLock {
-    /// Takes the lock file of `object` unless somebody has it, in this process or another.
-    pub(crate) fn try_acquire(object: &Path) -> Result<Option<Self>, LocalStoreError> {
-        let mut path = object.to_owned().into_os_string();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+    /// Takes the lock file of `object` in `objects` unless somebody has it, in this process or another.
+    pub(crate) fn try_acquire(
+        objects: &Arc<Directory>,
+        object: &str,
+    ) -> Result<Option<Self>, LocalStoreError> {
+        let name = format!("{object}.lock");
+        let path = || objects.path_of(&name);
         loop {
-            // `x.lock` is also the name of a store path, which is read-only; a lock file never is.
-            let is_lock_file =
-                |status: &Metadata| status.is_file() && (status.mode() & 0o200 != 0 || status.nlink() == 0);
-            let file = match make_file(&path, 0o600) {
+            let file = match objects.make_file(&name, 0o600) {
                 Ok(file) => file,
-                Err(error) => match fs::symlink_metadata(&path) {
-                    Ok(status) if !is_lock_file(&status) => {
-                        return Err(LocalStoreError::NoLockFile { path });
+                Err(error) => match objects.status(&name)? {
+                    Some(status)
+                        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile
+                            || !Mode::from_raw_mode(status.st_mode).contains(Mode::WUSR) =>
+                    {
+                        return Err(LocalStoreError::NoLockFile { path: path() });
                     }
                     _ => return Err(error),
                 },
             };
-            let status = file.metadata().map_err(LocalStoreError::io("examine", &path))?;
+            let status = file.metadata().map_err(|error| LocalStoreError::io("examine", path())(error))?;
             if !is_lock_file(&status) {
-                return Err(LocalStoreError::NoLockFile { path });
+                return Err(LocalStoreError::NoLockFile { path: path() });
             }
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(None),
-                Err(error) => return Err(LocalStoreError::errno("lock", path)(error)),
+                Err(error) => return Err(LocalStoreError::io("lock", path())(error)),
             }
-            let status = file.metadata().map_err(LocalStoreError::io("examine", &path))?;
+            let status = file.metadata().map_err(|error| LocalStoreError::io("examine", path())(error))?;
             // Its owner was done and removed it, or a collector did: others lock another file by now. Nix looks for
             // the byte that the owner has written to it, for which there may have been no space.
             if status.nlink() == 0 {
                 continue;
             }
             if status.len() == 0 {
-                return Ok(Some(Self { file, path }));
+                return Ok(Some(Self { file, objects: objects.clone(), name }));
             }
             // Marked as done and still there: its owner was stopped in between. Nobody will ever use it, so all of
             // Nix would wait for ever; and nobody but its owner, who we are now, may remove it.
-            fs::remove_file(&path).map_err(LocalStoreError::io("remove", &path))?;
+            objects.remove_file(&name)?;
         }
     }
 
     /// Waits for it until `cancelled` says to stop. Nobody may do this who holds another path lock: two processes
     /// would wait for each other.
-    pub(crate) fn acquire(object: &Path, cancelled: &dyn Fn() -> bool) -> Result<Self, LocalStoreError> {
+    pub(crate) fn acquire(
+        objects: &Arc<Directory>,
+        object: &str,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Self, LocalStoreError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            if let Some(lock) = Self::try_acquire(object)? {
+            if let Some(lock) = Self::try_acquire(objects, object)? {
                 return Ok(lock);
             }
             if cancelled() {
-                return Err(LocalStoreError::Cancelled { path: object.to_owned() });
+                return Err(LocalStoreError::Cancelled { path: objects.path_of(object) });
             }
             thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -87,49 +97,59 @@ impl PathLock {
     /// Removes the lock file and tells those who wait for it.
     pub(crate) fn retire(mut self) {
         // If this fails, a lock file stays: the garbage collector takes it.
-        let removed = fs::remove_file(&self.path).and_then(|()| self.file.write_all(b"d"));
-        if let Err(error) = removed {
-            tracing::debug!(path = %self.path.display(), %error, "lock file not removed");
+        let mark = |file: &mut File| file.write_all(b"d").map_err(LocalStoreError::io("mark", &self.name));
+        if let Err(error) = self.objects.remove_file(&self.name).and_then(|()| mark(&mut self.file)) {
+            tracing::debug!(%error, "lock file not removed");
         }
     }
 }
 
+/// `x.lock` is also the name of a store path, which is read-only; a lock file never is.
+fn is_lock_file(status: &Metadata) -> bool {
+    status.is_file() && (status.mode() & 0o200 != 0 || status.nlink() == 0)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn scratch() -> (tempfile::TempDir, Arc<Directory>) {
+        let directory = tempfile::tempdir().unwrap();
+        let objects = Arc::new(Directory::open(directory.path()).unwrap());
+        (directory, objects)
+    }
 
     #[test]
     fn a_lock_excludes_others_until_it_is_retired() {
-        let directory = tempfile::tempdir().unwrap();
-        let object = directory.path().join("object");
+        let (directory, objects) = scratch();
         let lock_file = directory.path().join("object.lock");
-        let lock = PathLock::try_acquire(&object).unwrap().unwrap();
-        assert!(PathLock::try_acquire(&object).unwrap().is_none());
+        let lock = PathLock::try_acquire(&objects, "object").unwrap().unwrap();
+        assert!(PathLock::try_acquire(&objects, "object").unwrap().is_none());
         let old = File::open(&lock_file).unwrap();
         lock.retire();
         assert!(!lock_file.exists());
         assert_eq!(old.metadata().unwrap().len(), 1);
-        assert!(PathLock::try_acquire(&object).unwrap().is_some());
+        assert!(PathLock::try_acquire(&objects, "object").unwrap().is_some());
     }
 
     #[test]
     fn an_abandoned_lock_file_can_be_taken_over() {
-        let directory = tempfile::tempdir().unwrap();
-        let object = directory.path().join("object");
-        drop(PathLock::try_acquire(&object).unwrap().unwrap());
+        let (directory, objects) = scratch();
+        drop(PathLock::try_acquire(&objects, "object").unwrap().unwrap());
         assert!(directory.path().join("object.lock").exists());
-        assert!(PathLock::acquire(&object, &|| false).is_ok());
+        assert!(PathLock::acquire(&objects, "object", &|| false).is_ok());
     }
 
     #[test]
     fn a_lock_file_that_was_removed_without_a_mark_is_no_lock() {
-        let directory = tempfile::tempdir().unwrap();
-        let object = directory.path().join("object");
+        let (directory, objects) = scratch();
         let lock_file = directory.path().join("object.lock");
         // Opened, as if by somebody who waits, and then removed; for the mark the disk was too full.
-        let lock = PathLock::try_acquire(&object).unwrap().unwrap();
+        let lock = PathLock::try_acquire(&objects, "object").unwrap().unwrap();
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| PathLock::acquire(&object, &|| false));
+            let waiter = scope.spawn(|| PathLock::acquire(&objects, "object", &|| false));
             thread::sleep(Duration::from_millis(20));
             fs::remove_file(&lock_file).unwrap();
             drop(lock);
@@ -144,10 +164,9 @@ mod tests {
 
     #[test]
     fn a_lock_file_marked_as_done_is_not_waited_for_for_ever() {
-        let directory = tempfile::tempdir().unwrap();
-        let object = directory.path().join("object");
+        let (directory, objects) = scratch();
         fs::write(directory.path().join("object.lock"), "d").unwrap();
-        let lock = PathLock::try_acquire(&object).unwrap().unwrap();
+        let lock = PathLock::try_acquire(&objects, "object").unwrap().unwrap();
         assert_eq!(fs::metadata(directory.path().join("object.lock")).unwrap().len(), 0);
         lock.retire();
     }
@@ -155,7 +174,7 @@ mod tests {
     #[test]
     fn what_is_no_lock_file_is_left_alone() {
         use std::os::unix::fs::{PermissionsExt as _, symlink};
-        let directory = tempfile::tempdir().unwrap();
+        let (directory, objects) = scratch();
         let victim = directory.path().join("victim");
         fs::write(&victim, "").unwrap();
         // Whoever may write to a store directory could put a link there.
@@ -166,7 +185,7 @@ mod tests {
         fs::set_permissions(directory.path().join("c.lock"), fs::Permissions::from_mode(0o444)).unwrap();
         fs::create_dir(directory.path().join("d.lock")).unwrap();
         for name in ["a", "b", "c", "d"] {
-            let error = PathLock::try_acquire(&directory.path().join(name)).unwrap_err();
+            let error = PathLock::try_acquire(&objects, name).unwrap_err();
             assert!(matches!(error, LocalStoreError::NoLockFile { .. }), "{name}: {error:?}");
             assert!(directory.path().join(format!("{name}.lock")).symlink_metadata().is_ok(), "{name}");
         }
@@ -175,19 +194,18 @@ mod tests {
 
     #[test]
     fn a_lock_file_may_vanish_at_any_moment() {
-        let directory = tempfile::tempdir().unwrap();
-        let object = directory.path().join("object");
+        let (_directory, objects) = scratch();
         let stop = std::sync::atomic::AtomicBool::new(false);
         thread::scope(|scope| {
             let others = scope.spawn(|| {
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    if let Some(lock) = PathLock::try_acquire(&object).unwrap() {
+                    if let Some(lock) = PathLock::try_acquire(&objects, "object").unwrap() {
                         lock.retire();
                     }
                 }
             });
             for _ in 0..20_000 {
-                match PathLock::try_acquire(&object) {
+                match PathLock::try_acquire(&objects, "object") {
                     Ok(Some(lock)) => lock.retire(),
                     Ok(None) => {}
                     Err(error) => {
@@ -203,12 +221,14 @@ mod tests {
 
     #[test]
     fn waiting_can_be_cancelled_and_succeeds_once_the_owner_is_done() {
-        let directory = tempfile::tempdir().unwrap();
-        let object = directory.path().join("object");
-        let lock = PathLock::try_acquire(&object).unwrap().unwrap();
-        assert!(matches!(PathLock::acquire(&object, &|| true), Err(LocalStoreError::Cancelled { .. })));
+        let (_directory, objects) = scratch();
+        let lock = PathLock::try_acquire(&objects, "object").unwrap().unwrap();
+        assert!(matches!(
+            PathLock::acquire(&objects, "object", &|| true),
+            Err(LocalStoreError::Cancelled { .. })
+        ));
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| PathLock::acquire(&object, &|| false).map(drop));
+            let waiter = scope.spawn(|| PathLock::acquire(&objects, "object", &|| false).map(drop));
             thread::sleep(Duration::from_millis(20));
             assert!(!waiter.is_finished());
             lock.retire();

@@ -25,7 +25,14 @@ pub(crate) struct PathRow {
     content_address: Option<String>,
 }
 
-const COLUMNS: &str = "id, path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca";
+macro_rules! rows_where {
+    ($condition:literal) => {
+        concat!(
+            "select id, path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca from ValidPaths where ",
+            $condition
+        )
+    };
+}
 
 impl<'a> Query<'a> {
     pub(crate) const fn new(
@@ -38,10 +45,7 @@ impl<'a> Query<'a> {
 
     /// The row id of a valid path.
     pub(crate) fn id(&self, path: &StorePath) -> Result<Option<i64>, LocalStoreError> {
-        self.id_of_text(&self.store_dir.full(path))
-    }
-
-    fn id_of_text(&self, path: &str) -> Result<Option<i64>, LocalStoreError> {
+        let path = self.store_dir.full(path);
         self.connection
             .prepare_cached("select id from ValidPaths where path = ?1")
             .and_then(|mut statement| statement.query_row([path], |row| row.get(0)).optional())
@@ -50,23 +54,50 @@ impl<'a> Query<'a> {
 
     /// Everything about a valid path.
     pub(crate) fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, LocalStoreError> {
-        let Some(id) = self.id(path)? else { return Ok(None) };
-        let row = self.row(id)?;
+        let full = self.store_dir.full(path);
+        let row = self
+            .connection
+            .prepare_cached(rows_where!("path = ?1"))
+            .and_then(|mut statement| statement.query_row([full], read_row).optional())
+            .map_err(self.database.failed("read path metadata"))?;
+        let Some(row) = row else { return Ok(None) };
         let mut info = self.interpret(&row)?;
-        let mut references = Vec::new();
-        for reference in self.references(id)? {
-            references.push(self.path(&self.row(reference)?)?);
-        }
-        info.references = references.into_iter().collect();
+        let references: Vec<(i64, Option<String>)> = self
+            .connection
+            .prepare_cached(
+                "select reference, path from Refs left join ValidPaths on id = reference where referrer = ?1",
+            )
+            .and_then(|mut statement| {
+                statement.query_map([row.id], |row| Ok((row.get(0)?, text(row, 1)?)))?.collect()
+            })
+            .map_err(self.database.failed("read references"))?;
+        info.references = references
+            .into_iter()
+            .map(|(id, text)| {
+                let text = text.ok_or_else(|| self.lost(path, id))?;
+                self.store_dir.parse(&text).map_err(|error| self.bad(id, &text, "path", error.into()))
+            })
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .collect();
         Ok(Some(info))
     }
 
-    /// The row with this id, which the database promises to have.
-    pub(crate) fn row(&self, id: i64) -> Result<PathRow, LocalStoreError> {
+    /// The row with this id, unless it is gone.
+    pub(crate) fn row(&self, id: i64) -> Result<Option<PathRow>, LocalStoreError> {
         self.connection
-            .prepare_cached(&format!("select {COLUMNS} from ValidPaths where id = ?1"))
-            .and_then(|mut statement| statement.query_row([id], read_row))
+            .prepare_cached(rows_where!("id = ?1"))
+            .and_then(|mut statement| statement.query_row([id], read_row).optional())
             .map_err(self.database.failed("read path metadata"))
+    }
+
+    /// The error of `referrer`, which refers to a row that is gone.
+    pub(crate) fn lost(&self, referrer: &StorePath, row: i64) -> LocalStoreError {
+        LocalStoreError::LostReference {
+            path: referrer.clone(),
+            database: self.database.path().to_owned(),
+            row,
+        }
     }
 
     /// The row ids of what `id` refers to.
@@ -90,15 +121,17 @@ impl<'a> Query<'a> {
 
     /// The path of a row.
     pub(crate) fn path(&self, row: &PathRow) -> Result<StorePath, LocalStoreError> {
-        self.store_dir.parse(&row.path).map_err(|error| self.bad(row, "path", error.into()))
+        self.store_dir.parse(&row.path).map_err(|error| self.bad(row.id, &row.path, "path", error.into()))
     }
 
     /// The metadata in a row, without references. Its size is 0 if the row does not know it.
     pub(crate) fn interpret(&self, row: &PathRow) -> Result<PathInfo, LocalStoreError> {
         let path = self.path(row)?;
-        let hash = NarHash::parse(&row.hash).map_err(|error| self.bad(row, "hash", error.into()))?;
+        let hash =
+            NarHash::parse(&row.hash).map_err(|error| self.bad(row.id, &row.path, "hash", error.into()))?;
         let size = row.nar_size.unwrap_or(0);
-        let size = u64::try_from(size).map_err(|_| self.bad(row, "narSize", ColumnError::Size(size)))?;
+        let size = u64::try_from(size)
+            .map_err(|_| self.bad(row.id, &row.path, "narSize", ColumnError::Size(size)))?;
         let mut info = PathInfo::new(path, hash, size);
         info.registration_time = row.registration_time;
         info.ultimate = row.ultimate;
@@ -116,18 +149,19 @@ impl<'a> Query<'a> {
             info.signatures.shrink_to_fit();
         }
         if let Some(claim) = row.content_address.as_deref().filter(|text| !text.is_empty()) {
-            let claim: ContentAddress =
-                claim.parse().map_err(|error| self.bad(row, "ca", ColumnError::ContentAddress(error)))?;
+            let claim: ContentAddress = claim
+                .parse()
+                .map_err(|error| self.bad(row.id, &row.path, "ca", ColumnError::ContentAddress(error)))?;
             info.content_address = Some(claim);
         }
         Ok(info)
     }
 
-    fn bad(&self, row: &PathRow, column: &'static str, source: ColumnError) -> LocalStoreError {
+    fn bad(&self, row: i64, path: &str, column: &'static str, source: ColumnError) -> LocalStoreError {
         LocalStoreError::BadRow {
             database: self.database.path().to_owned(),
-            row: row.id,
-            path: row.path.clone(),
+            row,
+            path: path.escape_debug().to_string(),
             column,
             source: Box::new(source),
         }

@@ -1,7 +1,7 @@
 //! Rows of new paths: a batch in one transaction.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -9,7 +9,10 @@ use std::{
 use ncc_store::{PathInfo, StoreDir, StorePath};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::{LocalStoreError, database::Database};
+use crate::{
+    LocalStoreError,
+    database::{Cancelled, Database},
+};
 
 /// A path whose object lies complete on the disk, under its lock.
 #[derive(Debug)]
@@ -19,14 +22,17 @@ pub(crate) struct Candidate {
     pub(crate) outputs: Vec<(String, StorePath)>,
 }
 
-/// Registers a batch; whichever of them can be, as its references are valid or in the batch themselves.
+/// Registers a batch, in its order: a path whose references are not valid and were not registered before it fails.
 pub(crate) fn register(
     database: &Database,
+    cancelled: Cancelled<'_>,
     store_dir: &StoreDir,
     batch: &[&Candidate],
 ) -> Result<Vec<Result<(), LocalStoreError>>, LocalStoreError> {
-    database.write("register paths", |connection| {
-        Transaction { connection, database, store_dir, ids: HashMap::new(), now: now() }.register(batch)
+    database.write("register paths", cancelled, |connection| {
+        let mut transaction =
+            Transaction { connection, database, store_dir, ids: HashMap::new(), now: now() };
+        batch.iter().map(|candidate| transaction.register(candidate)).collect()
     })
 }
 
@@ -40,77 +46,15 @@ struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    fn register(
-        &mut self,
-        batch: &[&Candidate],
-    ) -> Result<Vec<Result<(), LocalStoreError>>, LocalStoreError> {
-        let mut results: Vec<Option<Result<(), LocalStoreError>>> = batch.iter().map(|_| None).collect();
-        // Where references come before their referrers, as they should, one round does it.
-        loop {
-            let unsettled = |results: &[Option<_>]| results.iter().filter(|result| result.is_none()).count();
-            let before = unsettled(&results);
-            for (candidate, result) in batch.iter().zip(&mut results) {
-                if result.is_none() && self.first_invalid_reference(&candidate.info)?.is_none() {
-                    self.insert(candidate)?;
-                    *result = Some(Ok(()));
-                }
-            }
-            if matches!(unsettled(&results), after if after == 0 || after == before) {
-                break;
+    /// The error inside is about this path alone.
+    fn register(&mut self, candidate: &Candidate) -> Result<Result<(), LocalStoreError>, LocalStoreError> {
+        for reference in candidate.info.other_references() {
+            if self.id(reference)?.is_none() {
+                let (path, reference) = (candidate.info.path.clone(), reference.clone());
+                return Ok(Err(LocalStoreError::InvalidReference { path, reference }));
             }
         }
-        self.explain(batch, &mut results)?;
-        // Whoever is left waits, by way of others, for itself.
-        let settled = batch.iter().zip(results).map(|(candidate, result)| {
-            result.unwrap_or_else(|| Err(LocalStoreError::Cycle { path: candidate.info.path.clone() }))
-        });
-        Ok(settled.collect())
-    }
-
-    /// Fails those that miss a reference for good, and those that wait for them.
-    fn explain(
-        &mut self,
-        batch: &[&Candidate],
-        results: &mut [Option<Result<(), LocalStoreError>>],
-    ) -> Result<(), LocalStoreError> {
-        let mut waiting: HashSet<&StorePath> = batch
-            .iter()
-            .zip(results.iter())
-            .filter(|(_, result)| result.is_none())
-            .map(|(candidate, _)| &candidate.info.path)
-            .collect();
-        loop {
-            let before = waiting.len();
-            for (candidate, result) in
-                batch.iter().zip(results.iter_mut()).filter(|(_, result)| result.is_none())
-            {
-                if let Some(reference) = self.first_missing_reference(&candidate.info, &waiting)? {
-                    let path = candidate.info.path.clone();
-                    *result = Some(Err(LocalStoreError::InvalidReference { path, reference }));
-                    waiting.remove(&candidate.info.path);
-                }
-            }
-            if waiting.len() == before {
-                return Ok(());
-            }
-        }
-    }
-
-    fn first_invalid_reference(&mut self, info: &PathInfo) -> Result<Option<StorePath>, LocalStoreError> {
-        self.first_missing_reference(info, &HashSet::new())
-    }
-
-    fn first_missing_reference(
-        &mut self,
-        info: &PathInfo,
-        besides: &HashSet<&StorePath>,
-    ) -> Result<Option<StorePath>, LocalStoreError> {
-        for reference in info.other_references() {
-            if !besides.contains(reference) && self.id(reference)?.is_none() {
-                return Ok(Some(reference.clone()));
-            }
-        }
-        Ok(None)
+        self.insert(candidate).map(Ok)
     }
 
     fn id(&mut self, path: &StorePath) -> Result<Option<i64>, LocalStoreError> {
@@ -181,7 +125,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn failed(&self) -> impl Fn(rusqlite::Error) -> LocalStoreError {
+    fn failed(&self) -> impl Fn(rusqlite::Error) -> LocalStoreError + '_ {
         self.database.failed("register paths")
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,11 +12,12 @@ use ncc_nar::{PackOptions, pack, size_of};
 use ncc_store::{Outputs, PathInfo, StoreDir, StorePath};
 
 use crate::{
-    Access, LocalStoreConfig, LocalStoreError,
+    Access, LocalStoreConfig, LocalStoreError, Medium, PathInfos,
     closure::closure,
-    database::Database,
+    database::{Cancelled, Database},
     derivation::Derivations,
-    layout,
+    directory::Directory,
+    layout::{self, Layout},
     query::Query,
     temp_roots::TempRoots,
     writer::{Body, BodyEvent, Done, Writer},
@@ -45,10 +45,9 @@ struct Shared {
 
 #[derive(Debug)]
 struct Writing {
+    layout: Layout,
     temp_roots: Arc<TempRoots>,
     derivations: Derivations,
-    /// Locked as long as it is open: nobody changes the schema meanwhile.
-    _schema_lock: File,
 }
 
 /// What adding a path came to.
@@ -63,17 +62,26 @@ pub enum Added {
 impl LocalStore {
     /// Opens the store in `config`. With [`Access::ReadWrite`] one is made if there is none.
     ///
+    /// A store directory that is mounted read-only, as on NixOS, is opened for writing through a mount that only this
+    /// store has, if the process has the rights to do so (`CAP_SYS_ADMIN`); nothing changes for other processes, its
+    /// own children included.
+    ///
     /// # Errors
     /// [`LocalStoreError::NoStore`] if there is nothing to read, [`LocalStoreError::Schema`] if it is of another
-    /// age, [`LocalStoreError::Io`] and [`LocalStoreError::Database`] where this user may not do what is needed.
+    /// age, [`LocalStoreError::ReadOnlyMount`], [`LocalStoreError::ForeignDirectory`] where root would write by way of
+    /// directories of others, [`LocalStoreError::Io`] and [`LocalStoreError::Database`] where this user may not do
+    /// what is needed.
     pub fn open(config: LocalStoreConfig, access: Access) -> Result<Self, LocalStoreError> {
         let writing = match access {
+            Access::ReadWrite if config.medium == Medium::ReadOnly => {
+                return Err(LocalStoreError::ReadOnlyStore { path: config.real_store_dir });
+            }
             Access::ReadWrite => {
-                let schema_lock = layout::prepare(&config)?;
+                let layout = layout::prepare(&config)?;
                 Some(Writing {
-                    temp_roots: TempRoots::open(&config.state_dir, &config.store_dir)?,
+                    temp_roots: TempRoots::open(layout.state.path(), &config.store_dir)?,
                     derivations: Derivations::new(&config.store_dir),
-                    _schema_lock: schema_lock,
+                    layout,
                 })
             }
             Access::ReadOnly => {
@@ -81,7 +89,7 @@ impl LocalStore {
                 None
             }
         };
-        let database = Database::open(config.database_file(), access)?;
+        let database = Database::open(&config, access)?;
         Ok(Self { shared: Arc::new(Shared { config, database, writing }) })
     }
 
@@ -127,16 +135,18 @@ impl LocalStore {
     fn query<T>(
         &self,
         action: &'static str,
+        cancelled: Cancelled<'_>,
         mut query: impl FnMut(&Query<'_>) -> Result<T, LocalStoreError>,
     ) -> Result<T, LocalStoreError> {
-        self.database()
-            .read(action, |connection| query(&Query::new(connection, self.database(), self.store_dir())))
+        self.database().read(action, cancelled, |connection| {
+            query(&Query::new(connection, self.database(), self.store_dir()))
+        })
     }
 
     /// The metadata of a path, if it is valid.
     ///
     /// # Errors
-    /// [`LocalStoreError::Database`], [`LocalStoreError::BadRow`].
+    /// [`LocalStoreError::Database`], [`LocalStoreError::BadRow`], [`LocalStoreError::LostReference`].
     pub fn query_path_info(&self, path: &StorePath) -> Result<Option<PathInfo>, LocalStoreError> {
         Ok(self.query_path_infos(std::slice::from_ref(path))?.pop())
     }
@@ -144,13 +154,38 @@ impl LocalStore {
     /// The metadata of those of `paths` that are valid, in ascending order.
     ///
     /// # Errors
-    /// [`LocalStoreError::Database`], [`LocalStoreError::BadRow`].
+    /// As [`query_path_info`](Self::query_path_info), of the first path that has one.
     pub fn query_path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, LocalStoreError> {
-        let paths: BTreeSet<&StorePath> = paths.iter().collect();
-        let infos = self.query("read path metadata", |query| {
-            paths.iter().filter_map(|path| query.info(path).transpose()).collect::<Result<Vec<_>, _>>()
+        self.examine_paths(paths)?.complete()
+    }
+
+    /// The metadata of those of `paths` that are valid, and what is wrong with those that cannot be understood.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::Database`]: what concerns all of them.
+    pub fn examine_paths(&self, paths: &[StorePath]) -> Result<PathInfos, LocalStoreError> {
+        self.examine_paths_until(paths, &|| false)
+    }
+
+    pub(crate) fn examine_paths_until(
+        &self,
+        paths: &[StorePath],
+        cancelled: Cancelled<'_>,
+    ) -> Result<PathInfos, LocalStoreError> {
+        let found = self.query("read path metadata", cancelled, |query| {
+            let mut found = PathInfos::default();
+            for path in paths {
+                match query.info(path) {
+                    Ok(info) => found.infos.extend(info),
+                    Err(error) if error.concerns_one_row() => found.bad.push((path.clone(), error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            found.sort();
+            found.infos.dedup_by(|a, b| a.path == b.path);
+            Ok(found)
         })?;
-        self.with_sizes(infos)
+        Ok(self.with_sizes(found))
     }
 
     /// Those of `paths` that are valid.
@@ -158,7 +193,15 @@ impl LocalStore {
     /// # Errors
     /// [`LocalStoreError::Database`].
     pub fn query_valid_paths(&self, paths: &[StorePath]) -> Result<BTreeSet<StorePath>, LocalStoreError> {
-        self.query("look up paths", |query| {
+        self.query_valid_paths_until(paths, &|| false)
+    }
+
+    pub(crate) fn query_valid_paths_until(
+        &self,
+        paths: &[StorePath],
+        cancelled: Cancelled<'_>,
+    ) -> Result<BTreeSet<StorePath>, LocalStoreError> {
+        self.query("look up paths", cancelled, |query| {
             let mut valid = BTreeSet::new();
             for path in paths {
                 if query.id(path)?.is_some() {
@@ -169,34 +212,79 @@ impl LocalStore {
         })
     }
 
-    pub(crate) fn is_valid(&self, path: &StorePath) -> Result<bool, LocalStoreError> {
-        self.query("look up paths", |query| Ok(query.id(path)?.is_some()))
+    pub(crate) fn is_valid(
+        &self,
+        path: &StorePath,
+        cancelled: Cancelled<'_>,
+    ) -> Result<bool, LocalStoreError> {
+        self.query("look up paths", cancelled, |query| Ok(query.id(path)?.is_some()))
     }
 
     /// Everything that `roots` refer to, themselves included, in ascending order.
     ///
     /// # Errors
-    /// [`LocalStoreError::NotValid`] for a root that is not; [`LocalStoreError::BadRow`] for something in the
-    /// closure that cannot be understood.
+    /// [`LocalStoreError::NotValid`] for a root that is not; [`LocalStoreError::BadRow`] and
+    /// [`LocalStoreError::LostReference`] for something in the closure that cannot be understood.
     pub fn query_closure(
         &self,
         roots: &[StorePath],
         outputs: Outputs,
     ) -> Result<Vec<PathInfo>, LocalStoreError> {
-        let infos = self.query("compute the closure", |query| {
+        self.examine_closure(roots, outputs)?.complete()
+    }
+
+    /// Everything that `roots` refer to, themselves included, and what is wrong with those that are not valid or
+    /// cannot be understood.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::Database`]: what concerns all of it.
+    pub fn examine_closure(
+        &self,
+        roots: &[StorePath],
+        outputs: Outputs,
+    ) -> Result<PathInfos, LocalStoreError> {
+        self.examine_closure_until(roots, outputs, &|| false)
+    }
+
+    pub(crate) fn examine_closure_until(
+        &self,
+        roots: &[StorePath],
+        outputs: Outputs,
+        cancelled: Cancelled<'_>,
+    ) -> Result<PathInfos, LocalStoreError> {
+        let found = self.query("compute the closure", cancelled, |query| {
             closure(query, roots, outputs, |path| self.store_dir().full(path))
         })?;
-        self.with_sizes(infos)
+        Ok(self.with_sizes(found))
     }
 
     /// Fills in the sizes that ancient rows do not have.
-    fn with_sizes(&self, mut infos: Vec<PathInfo>) -> Result<Vec<PathInfo>, LocalStoreError> {
-        for info in infos.iter_mut().filter(|info| info.nar_size == 0) {
-            let real = self.real_path(&info.path);
-            info.nar_size = size_of(&real, &PackOptions::default())
-                .map_err(|source| LocalStoreError::Read { path: real, source })?;
+    fn with_sizes(&self, mut found: PathInfos) -> PathInfos {
+        if found.infos.iter().all(|info| info.nar_size != 0) {
+            return found;
         }
-        Ok(infos)
+        let bad = &mut found.bad;
+        found.infos.retain_mut(|info| {
+            if info.nar_size == 0 {
+                let real = self.real_path(&info.path);
+                match size_of(&real, &self.pack_options()) {
+                    Ok(size) => info.nar_size = size,
+                    Err(source) => {
+                        bad.push((info.path.clone(), LocalStoreError::Read { path: real, source }));
+                        return false;
+                    }
+                }
+            }
+            true
+        });
+        found.sort();
+        found
+    }
+
+    pub(crate) fn pack_options(&self) -> PackOptions {
+        let mut options = PackOptions::default();
+        options.case_hack = self.config().case_hack;
+        options
     }
 
     /// Writes the NAR of a valid path and tells how long it is. Its hash is not checked.
@@ -204,11 +292,11 @@ impl LocalStore {
     /// # Errors
     /// [`LocalStoreError::NotValid`], [`LocalStoreError::Read`].
     pub fn write_nar(&self, path: &StorePath, writer: &mut impl Write) -> Result<u64, LocalStoreError> {
-        if !self.is_valid(path)? {
+        if !self.is_valid(path, &|| false)? {
             return Err(LocalStoreError::NotValid { path: self.store_dir().full(path) });
         }
         let real = self.real_path(path);
-        pack(&real, writer, &PackOptions::default())
+        pack(&real, writer, &self.pack_options())
             .map_err(|source| LocalStoreError::Read { path: real, source })
     }
 
@@ -224,7 +312,7 @@ impl LocalStore {
     pub(crate) fn root<'a>(
         &self,
         paths: impl IntoIterator<Item = &'a StorePath>,
-        cancelled: &dyn Fn() -> bool,
+        cancelled: Cancelled<'_>,
     ) -> Result<(), LocalStoreError> {
         self.writing()?.temp_roots.add(paths, cancelled)
     }
@@ -238,6 +326,11 @@ impl LocalStore {
         Ok(&self.writing()?.derivations)
     }
 
+    /// The directory of the objects, to write there.
+    pub(crate) fn objects(&self) -> Result<&Arc<Directory>, LocalStoreError> {
+        Ok(&self.writing()?.layout.objects)
+    }
+
     fn writing(&self) -> Result<&Writing, LocalStoreError> {
         self.shared
             .writing
@@ -249,7 +342,9 @@ impl LocalStore {
     /// when this returns.
     ///
     /// # Errors
-    /// Any [`LocalStoreError`]; nothing of the object is left then.
+    /// Any [`LocalStoreError`]. Nothing is registered then. Nothing is left on the disk either, unless the error is
+    /// [`LocalStoreError::Database`] or [`LocalStoreError::TempRootsLost`]: then the object may stay as garbage, for
+    /// the next attempt or a garbage collection to remove.
     pub fn add_nar(&self, info: &PathInfo, nar: &mut impl Read) -> Result<Added, LocalStoreError> {
         self.writing()?;
         let mut result = None;

@@ -15,7 +15,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     thread,
     time::Duration,
 };
@@ -23,7 +23,7 @@ use std::{
 use ncc_store::{StoreDir, StorePath};
 use rustix::{fs::FlockOperation, io::Errno};
 
-use crate::{LocalStoreError, layout::make_file};
+use crate::{LocalStoreError, database::Cancelled, directory::Directory};
 
 /// Pause while a collector runs that has no socket (yet).
 const COLLECTOR_PAUSE: Duration = Duration::from_millis(100);
@@ -48,12 +48,12 @@ const LOCK_ATTEMPTS: u32 = 5;
 pub(crate) struct TempRoots {
     state_dir: PathBuf,
     store_dir: StoreDir,
+    gc_lock: File,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    gc_lock: File,
     list: Option<List>,
     rooted: HashSet<StorePath>,
 }
@@ -84,11 +84,8 @@ impl TempRoots {
         let roots = Arc::new(Self {
             state_dir: state_dir.to_owned(),
             store_dir: store_dir.clone(),
-            state: Mutex::new(State {
-                gc_lock: make_file(&state_dir.join("gc.lock"), 0o600)?,
-                list: None,
-                rooted: HashSet::new(),
-            }),
+            gc_lock: Directory::open(state_dir)?.make_file("gc.lock", 0o600)?,
+            state: Mutex::default(),
         });
         registry.insert(key, Arc::downgrade(&roots));
         Ok(roots)
@@ -98,49 +95,64 @@ impl TempRoots {
     pub(crate) fn add<'a>(
         &self,
         paths: impl IntoIterator<Item = &'a StorePath>,
-        cancelled: &dyn Fn() -> bool,
+        cancelled: Cancelled<'_>,
     ) -> Result<(), LocalStoreError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut new: Vec<&StorePath> =
-            paths.into_iter().filter(|path| !state.rooted.contains(*path)).collect();
-        new.sort_unstable();
-        new.dedup();
-        if new.is_empty() {
-            return Ok(());
+        let mut new: Vec<&StorePath> = paths.into_iter().collect();
+        {
+            let mut state = self.state();
+            new.retain(|path| !state.rooted.contains(*path));
+            new.sort_unstable();
+            new.dedup();
+            if new.is_empty() {
+                return Ok(());
+            }
+            if state.list.is_none() {
+                state.list = Some(List::create(&self.state_dir.join("temproots"))?);
+            }
+            let Some(list) = &mut state.list else { return Ok(()) };
+            // First of all: who collects from now on will read it. A collector that has read it already still holds
+            // the lock below. (Nix tells the running collector first, and so tells nobody if the next one is quick.)
+            list.append(&self.store_dir, &new)?;
         }
-        if state.list.is_none() {
-            state.list = Some(List::create(&self.state_dir.join("temproots"))?);
-        }
-        let State { gc_lock, list: Some(list), rooted } = &mut *state else { return Ok(()) };
-        // First of all: who collects from now on will read it. Who has read it already still holds the lock below.
-        // (Nix tells the running collector first, and so says it to nobody if the next one is quick.)
-        list.append(&self.store_dir, &new)?;
-        let gc_lock_path = self.state_dir.join("gc.lock");
+        // Without the mutex: this can take hours, and others have something to register meanwhile.
+        self.wait_for_collector(&new, cancelled)?;
+        self.state().rooted.extend(new.into_iter().cloned());
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when no collector runs that does not know of `paths`.
+    fn wait_for_collector(
+        &self,
+        paths: &[&StorePath],
+        cancelled: Cancelled<'_>,
+    ) -> Result<(), LocalStoreError> {
+        let path = || self.state_dir.join("gc.lock");
         loop {
-            match rustix::fs::flock(&*gc_lock, FlockOperation::NonBlockingLockShared) {
+            match rustix::fs::flock(&self.gc_lock, FlockOperation::NonBlockingLockShared) {
                 Ok(()) => {
-                    rustix::fs::flock(&*gc_lock, FlockOperation::Unlock)
-                        .map_err(LocalStoreError::errno("unlock", &gc_lock_path))?;
-                    break;
+                    return rustix::fs::flock(&self.gc_lock, FlockOperation::Unlock)
+                        .map_err(|error| LocalStoreError::io("unlock", path())(error));
                 }
                 Err(Errno::WOULDBLOCK) => {}
-                Err(error) => return Err(LocalStoreError::errno("lock", &gc_lock_path)(error)),
+                Err(error) => return Err(LocalStoreError::io("lock", path())(error)),
             }
-            if self.tell_collector(&new, cancelled) {
-                break;
+            if self.tell_collector(paths, cancelled) {
+                return Ok(());
             }
             if cancelled() {
-                return Err(LocalStoreError::Cancelled { path: gc_lock_path });
+                return Err(LocalStoreError::Cancelled { path: path() });
             }
             thread::sleep(COLLECTOR_PAUSE);
         }
-        rooted.extend(new.into_iter().cloned());
-        Ok(())
     }
 
     /// Makes sure that what was added is still protected.
     pub(crate) fn check(&self) -> Result<(), LocalStoreError> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         let Some(list) = &state.list else { return Ok(()) };
         let metadata = list.file.metadata().map_err(LocalStoreError::io("examine", &list.path))?;
         // A byte more is what a collector writes that takes the owner for dead.
@@ -151,27 +163,25 @@ impl TempRoots {
     }
 
     /// Tells a collector of Nix 2.5 or later; false if there is none that listens, or it ended meanwhile.
-    fn tell_collector(&self, paths: &[&StorePath], cancelled: &dyn Fn() -> bool) -> bool {
+    fn tell_collector(&self, paths: &[&StorePath], cancelled: Cancelled<'_>) -> bool {
         let tell = || -> io::Result<()> {
             let mut socket = self.connect()?;
             socket.set_read_timeout(Some(ANSWER_PAUSE))?;
+            socket.set_write_timeout(Some(ANSWER_PAUSE))?;
             for batch in paths.chunks(SOCKET_BATCH) {
-                socket.write_all(&records(&self.store_dir, batch, b'\n'))?;
+                let records = records(&self.store_dir, batch, b'\n');
+                let mut rest = records.as_slice();
+                while !rest.is_empty() {
+                    let count = patiently(cancelled, || socket.write(rest))?;
+                    rest = rest.get(count..).unwrap_or_default();
+                }
                 let mut missing = batch.len();
                 while missing > 0 {
                     let mut answers = [0; SOCKET_BATCH];
                     let room = answers.get_mut(..missing).unwrap_or_default();
-                    match socket.read(room) {
-                        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                        Ok(count) => missing = missing.saturating_sub(count),
-                        Err(error)
-                            if matches!(
-                                error.kind(),
-                                io::ErrorKind::WouldBlock
-                                    | io::ErrorKind::TimedOut
-                                    | io::ErrorKind::Interrupted
-                            ) && !cancelled() => {}
-                        Err(error) => return Err(error),
+                    match patiently(cancelled, || socket.read(room))? {
+                        0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                        count => missing = missing.saturating_sub(count),
                     }
                 }
             }
@@ -225,7 +235,7 @@ impl List {
                 match rustix::fs::flock(&stale, FlockOperation::NonBlockingLockExclusive) {
                     Ok(()) => {}
                     Err(Errno::WOULDBLOCK) => return Ok(None),
-                    Err(error) => return Err(LocalStoreError::errno("lock", path)(error)),
+                    Err(error) => return Err(LocalStoreError::io("lock", path)(error)),
                 }
                 // Or else this would remove what somebody has put in its place, and who is not dead.
                 if stale.metadata().map_err(LocalStoreError::io("examine", path))?.nlink() == 0 {
@@ -245,7 +255,7 @@ impl List {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(error) => return Err(LocalStoreError::io("create", path)(error)),
         };
-        rustix::fs::flock(&file, FlockOperation::LockShared).map_err(LocalStoreError::errno("lock", path))?;
+        rustix::fs::flock(&file, FlockOperation::LockShared).map_err(LocalStoreError::io("lock", path))?;
         // Between creation and lock a collector, or a process of the same number, may have taken it for abandoned: it
         // then removed it, and the collector wrote a byte to it.
         let metadata = file.metadata().map_err(LocalStoreError::io("examine", path))?;
@@ -266,6 +276,20 @@ impl List {
         }
         self.length = length;
         Ok(())
+    }
+}
+
+/// Repeats what ran into a timeout for as long as somebody waits for it.
+fn patiently(cancelled: Cancelled<'_>, mut attempt: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match attempt() {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                ) && !cancelled() => {}
+            result => return result,
+        }
     }
 }
 
@@ -437,7 +461,7 @@ mod tests {
     fn a_running_collector_is_told_and_must_answer() {
         let state = state_dir();
         let roots = open(&state);
-        let collector = make_file(&state.path().join("gc.lock"), 0o600).unwrap();
+        let collector = Directory::open(state.path()).unwrap().make_file("gc.lock", 0o600).unwrap();
         rustix::fs::flock(&collector, FlockOperation::LockExclusive).unwrap();
         let cancelled = roots.add(&[path("x")], &|| true);
         assert!(matches!(cancelled, Err(LocalStoreError::Cancelled { .. })));

@@ -8,11 +8,14 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use ncc_nar::{Malformation, Metadata, UnpackOptions, unpack};
+use ncc_nar::{Malformation, Metadata, UnpackOptions, remove_at, unpack_at};
 use ncc_store::{NarHasher, PathInfo, StoreError, StorePath};
 
+use rustix::io::Errno;
+
 use crate::{
-    LocalStore, LocalStoreError, content, derivation,
+    Durability, LocalStore, LocalStoreError, content, derivation,
+    directory::Directory,
     path_lock::PathLock,
     registration::{Candidate, register},
 };
@@ -26,6 +29,9 @@ const BATCH_BYTES: u64 = 64 << 20;
 const BATCH_TIME: Duration = Duration::from_secs(1);
 /// An object of this size may be long under way: what is finished is registered before it.
 const LARGE_OBJECT: u64 = 4 << 20;
+
+/// Files that an object may need open at once: its directories, a file, and what others of this process open.
+const SPARE_DESCRIPTORS: usize = 20;
 
 /// Where the bytes of an object come from.
 pub(crate) trait Body {
@@ -108,15 +114,19 @@ impl<'a> Writer<'a> {
                 Entry::Settled(_) => None,
             })
             .collect();
-        // On an error the files stay as garbage: whether a commit that failed has happened is not always known.
-        let results = if candidates.is_empty() {
-            Vec::new()
-        } else {
-            // Or else a collector may have deleted the objects meanwhile.
-            self.store.check_roots()?;
-            register(self.store.database(), self.store.store_dir(), &candidates)?
+        let registered = if candidates.is_empty() { Ok(Vec::new()) } else { self.register(&candidates) };
+        let mut results = match registered {
+            Ok(results) => results.into_iter(),
+            // The files stay as garbage: whether a commit that failed has happened is not always known.
+            Err(error) => {
+                for entry in entries {
+                    if let Entry::Settled(done) = entry {
+                        (self.report)(done);
+                    }
+                }
+                return Err(error);
+            }
         };
-        let mut results = results.into_iter();
         let mut reports = Vec::with_capacity(entries.len());
         for entry in entries {
             reports.push(match entry {
@@ -141,10 +151,22 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    fn register(
+        &self,
+        candidates: &[&Candidate],
+    ) -> Result<Vec<Result<(), LocalStoreError>>, LocalStoreError> {
+        if self.store.config().durability == Durability::BeforeRegistration {
+            synchronise(self.store.objects()?)?;
+        }
+        // Or else a collector may have deleted the objects meanwhile.
+        self.store.check_roots()?;
+        register(self.store.database(), self.cancelled, self.store.store_dir(), candidates)
+    }
+
     /// Takes back an object that will not be registered.
     fn discard(&self, path: &StorePath, lock: PathLock) -> Result<(), LocalStoreError> {
         // If that fails it is garbage, and the error before says more.
-        if let Err(error) = remove_leftovers(&self.store.real_path(path)) {
+        if let Err(error) = remove_leftovers(self.store.objects()?, path) {
             tracing::warn!(%error, "an incomplete object stays behind, unregistered");
         }
         lock.retire();
@@ -156,30 +178,32 @@ impl<'a> Writer<'a> {
 
     fn write(&mut self, info: &Arc<PathInfo>, body: &mut dyn Body) -> Result<Entry, LocalStoreError> {
         let path = &info.path;
-        if info.nar_size == 0 {
-            return Err(LocalStoreError::UnknownSize { path: path.clone() });
-        }
         content::check_claim(self.store.store_dir(), info)?;
         // First the root, then the question: what is valid now stays valid while this process lives.
         self.store.root([path], self.cancelled)?;
         let already_valid = || Entry::Settled(Done::AlreadyValid(path.clone()));
-        if self.store.is_valid(path)? {
+        if self.store.is_valid(path, self.cancelled)? {
             return Ok(already_valid());
         }
-        let real = self.store.real_path(path);
-        let lock = self.lock(&real)?;
-        if self.store.is_valid(path)? {
+        let lock = self.lock(path)?;
+        if self.store.is_valid(path, self.cancelled)? {
             lock.retire();
             return Ok(already_valid());
         }
-        if info.nar_size >= LARGE_OBJECT {
+        if info.nar_size >= LARGE_OBJECT || info.nar_size == 0 || !spare_descriptors(self.store.objects()?) {
             self.commit()?;
         }
-        let written = remove_leftovers(&real).and_then(|()| {
-            self.unpack(info, &real, body)?;
-            content::check_content(&real, info)?;
+        let objects = self.store.objects()?.clone();
+        let written = remove_leftovers(&objects, path).and_then(|()| {
+            let real = self.store.real_path(path);
+            let size = self.unpack(info, &objects, &real, body)?;
+            content::check_content(&real, info, &self.store.pack_options())?;
             let outputs = derivation::outputs(self.store, info, &real)?;
-            Ok(Candidate { info: info.clone(), outputs })
+            let mut info = info.clone();
+            if info.nar_size != size {
+                Arc::make_mut(&mut info).nar_size = size;
+            }
+            Ok(Candidate { info, outputs })
         });
         match written {
             Ok(candidate) => Ok(Entry::Complete(candidate, lock)),
@@ -191,21 +215,30 @@ impl<'a> Writer<'a> {
     }
 
     /// Takes the lock of an object, after letting go of all others if it must be waited for.
-    fn lock(&mut self, real: &Path) -> Result<PathLock, LocalStoreError> {
-        match PathLock::try_acquire(real) {
+    fn lock(&mut self, path: &StorePath) -> Result<PathLock, LocalStoreError> {
+        let (objects, object) = (self.store.objects()?, path.base_name());
+        match PathLock::try_acquire(objects, object) {
             Ok(Some(lock)) => return Ok(lock),
             Ok(None) => {}
             // Other writers of this process may have used up the descriptors; a batch frees its own.
             Err(LocalStoreError::Io { source, .. })
                 if self.batch.locks > 0
-                    && source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {}
+                    && matches!(Errno::from_io_error(&source), Some(Errno::MFILE | Errno::NFILE)) => {}
             Err(error) => return Err(error),
         }
         self.commit()?;
-        PathLock::acquire(real, self.cancelled)
+        PathLock::acquire(objects, object, self.cancelled)
     }
 
-    fn unpack(&mut self, info: &PathInfo, real: &Path, body: &mut dyn Body) -> Result<(), LocalStoreError> {
+    /// The size of the NAR.
+    fn unpack(
+        &mut self,
+        info: &PathInfo,
+        objects: &Directory,
+        real: &Path,
+        body: &mut dyn Body,
+    ) -> Result<u64, LocalStoreError> {
+        let config = self.store.config();
         let mut incoming = Incoming {
             info,
             body,
@@ -217,8 +250,10 @@ impl<'a> Writer<'a> {
         };
         let mut options = UnpackOptions::default();
         options.metadata = Metadata::Canonical;
-        options.decode.nar_size = Some(info.nar_size);
-        let unpacked = unpack(&mut incoming, real, &options);
+        options.case_hack = config.case_hack;
+        options.ignored_acls.clone_from(&config.ignored_acls);
+        options.decode.nar_size = (info.nar_size != 0).then_some(info.nar_size);
+        let unpacked = unpack_at(&mut incoming, objects, info.path.base_name(), &options);
         incoming.finish(unpacked.map(drop), real)
     }
 }
@@ -270,7 +305,8 @@ impl Incoming<'_, '_> {
             }
         }
         let seen = self.hasher.size().saturating_add(self.block.len() as u64);
-        if seen > self.info.nar_size {
+        // 0 stands for "unknown".
+        if self.info.nar_size != 0 && seen > self.info.nar_size {
             return Err(LocalStoreError::SizeMismatch {
                 path: path(),
                 expected: self.info.nar_size,
@@ -280,7 +316,7 @@ impl Incoming<'_, '_> {
         Ok(())
     }
 
-    fn finish(mut self, unpacked: Result<(), ncc_nar::Error>, real: &Path) -> Result<(), LocalStoreError> {
+    fn finish(mut self, unpacked: Result<(), ncc_nar::Error>, real: &Path) -> Result<u64, LocalStoreError> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
@@ -289,7 +325,7 @@ impl Incoming<'_, '_> {
             |actual| LocalStoreError::SizeMismatch { path: path(), expected: self.info.nar_size, actual };
         match unpacked {
             Ok(()) => {}
-            Err(_) if self.ended => return Err(short(self.hasher.size())),
+            Err(_) if self.ended && self.info.nar_size != 0 => return Err(short(self.hasher.size())),
             Err(source @ ncc_nar::Error::Malformed { .. }) => {
                 return Err(match source.malformation() {
                     Some(Malformation::ShorterThanAnnounced { .. }) => short(self.hasher.size()),
@@ -302,10 +338,10 @@ impl Incoming<'_, '_> {
         self.fill()?;
         if !self.block.is_empty() {
             // More than the archive, within the announced size: then the announcement is wrong.
-            return Err(short(self.hasher.size()));
+            return Err(short(self.hasher.size().saturating_add(self.block.len() as u64)));
         }
         let (actual, size) = self.hasher.finish();
-        if size != self.info.nar_size {
+        if self.info.nar_size != 0 && size != self.info.nar_size {
             return Err(LocalStoreError::SizeMismatch {
                 path: self.info.path.clone(),
                 expected: self.info.nar_size,
@@ -319,7 +355,7 @@ impl Incoming<'_, '_> {
                 actual,
             });
         }
-        Ok(())
+        Ok(size)
     }
 }
 
@@ -337,12 +373,29 @@ impl Read for Incoming<'_, '_> {
     }
 }
 
-fn remove_leftovers(real: &Path) -> Result<(), LocalStoreError> {
-    match std::fs::symlink_metadata(real) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(LocalStoreError::io("examine", real)(error)),
-        Ok(_) => {}
+fn remove_leftovers(objects: &Directory, path: &StorePath) -> Result<(), LocalStoreError> {
+    if objects.status(path.base_name())?.is_none() {
+        return Ok(());
     }
+    let real = objects.path_of(path.base_name());
     tracing::debug!(path = %real.display(), "removing what lies there unregistered");
-    ncc_nar::remove(real).map_err(|source| LocalStoreError::Remove { path: real.to_owned(), source })
+    remove_at(objects, path.base_name()).map_err(|source| LocalStoreError::Remove { path: real, source })
+}
+
+/// Whether this process can open as many files as one object may need.
+fn spare_descriptors(objects: &Directory) -> bool {
+    let spare: Result<Vec<_>, _> =
+        (0..SPARE_DESCRIPTORS).map(|_| rustix::io::fcntl_dupfd_cloexec(objects, 0)).collect();
+    spare.is_ok()
+}
+
+/// Waits until everything on the file system of the store is on the disk.
+fn synchronise(objects: &Directory) -> Result<(), LocalStoreError> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return rustix::fs::syncfs(objects).map_err(LocalStoreError::io("synchronise", objects.path()));
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        rustix::fs::sync();
+        Ok(())
+    }
 }

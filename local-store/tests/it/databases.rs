@@ -2,7 +2,9 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio};
 
-use ncc_local_store::{Access, LocalStore, LocalStoreConfig, LocalStoreError, Symlinks};
+use ncc_local_store::{
+    Access, Defaults, Journal, LocalStore, LocalStoreConfig, LocalStoreError, Medium, Symlinks,
+};
 use ncc_store::{Destination as _, Outputs, ValidityQuery, test_util::file_nar};
 
 use crate::support::*;
@@ -91,15 +93,33 @@ fn reading_needs_a_store_and_makes_none() {
     assert!(!root.exists());
 }
 
+/// <https://github.com/NixOS/nix/issues/374>, <https://github.com/nix-community/disko/issues/1178>
 #[test]
-fn symlinks_above_the_store_are_refused_unless_allowed() {
+fn r374_symlinks_may_lead_to_the_root_and_elsewhere_only_if_allowed() {
     let scratch = Scratch::new();
     let link = scratch.path().join("link");
-    std::os::unix::fs::symlink(scratch.path(), &link).unwrap();
-    let config = LocalStoreConfig::chroot(&link);
+    fs::create_dir(scratch.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", &link).unwrap();
+    // The names in the database do not depend on where a chroot store lies.
+    let store = open(&link.join("x"));
+    let nar = file_nar(b"x");
+    store.add_nar(&output("x", &nar), &mut &nar[..]).unwrap();
+    assert_eq!(assert_sound(&open_read_only(&scratch.path().join("real/x"))), 1);
+
+    // But within the root, and for a store that is no chroot store.
+    let root = scratch.path().join("inside");
+    fs::create_dir_all(root.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", root.join("nix")).unwrap();
+    let mut config = LocalStoreConfig::chroot(&root);
     let error = LocalStore::open(config.clone(), Access::ReadWrite).unwrap_err();
+    assert!(matches!(error, LocalStoreError::SymlinkedStore { path } if path == root.join("nix")));
+    config.symlinks = Symlinks::Allow;
+    LocalStore::open(config, Access::ReadWrite).unwrap();
+
+    let mut config = LocalStoreConfig::system(&Defaults::default().with_state_dir(root.join("state")));
+    config.real_store_dir = link.join("store");
+    let error = LocalStore::open(config, Access::ReadWrite).unwrap_err();
     assert!(matches!(error, LocalStoreError::SymlinkedStore { path } if path == link));
-    LocalStore::open(config.with_symlinks(Symlinks::Allow), Access::ReadWrite).unwrap();
 }
 
 #[tokio::test]
@@ -170,15 +190,22 @@ fn a_missing_root_is_named() {
     }
 }
 
-/// Nix with `use-sqlite-wal = false`.
+fn header(root: &std::path::Path) -> [u8; 2] {
+    let header = fs::read(root.join("nix/var/nix/db/db.sqlite")).unwrap();
+    [header[18], header[19]]
+}
+
+fn without_log(root: &std::path::Path) -> LocalStoreConfig {
+    let mut config = LocalStoreConfig::chroot(root);
+    config.journal = Journal::Rollback;
+    config
+}
+
 #[test]
-fn a_database_without_write_ahead_log_keeps_its_mode() {
+fn a_database_without_write_ahead_log_is_made_and_used() {
     let scratch = Scratch::new();
-    drop(scratch.store());
-    let connection = rusqlite::Connection::open(scratch.path().join("nix/var/nix/db/db.sqlite")).unwrap();
-    connection.query_row("pragma journal_mode = truncate", [], |_| Ok(())).unwrap();
-    drop(connection);
-    let store = scratch.store();
+    let open_without_log = || LocalStore::open(without_log(&scratch.path()), Access::ReadWrite).unwrap();
+    let store = open_without_log();
     let nar = file_nar(b"x");
     let info = output("x", &nar);
     store.add_nar(&info, &mut &nar[..]).unwrap();
@@ -188,8 +215,169 @@ fn a_database_without_write_ahead_log_keeps_its_mode() {
     store.add_nar(&later, &mut &nar[..]).unwrap();
     assert!(reader.query_path_info(&later.path).unwrap().is_some(), "changes are noticed");
     drop(store);
-    let header = fs::read(scratch.path().join("nix/var/nix/db/db.sqlite")).unwrap();
-    assert_eq!(&header[18..20], [1, 1]);
+    assert_eq!(header(&scratch.path()), [1, 1]);
+    if nix_is_here() {
+        let arguments = ["--option", "use-sqlite-wal", "false", "--verify", "--check-contents"];
+        nix_ok(&scratch.path(), "nix-store", arguments);
+        open_without_log().add_nar(&output("last", &nar), &mut &nar[..]).unwrap();
+        assert_eq!(header(&scratch.path()), [1, 1]);
+    }
+}
+
+/// Each way of journaling has locks of its own, so that it must be the configured one, as in Nix.
+#[test]
+fn the_journal_is_the_configured_one_or_nothing_is_written() {
+    let scratch = Scratch::new();
+    drop(scratch.store());
+    assert_eq!(header(&scratch.path()), [2, 2]);
+    let error = LocalStore::open(without_log(&scratch.path()), Access::ReadWrite).unwrap_err();
+    assert!(matches!(error, LocalStoreError::OtherJournal { .. }), "{error:?}");
+
+    let connection = rusqlite::Connection::open(scratch.path().join("nix/var/nix/db/db.sqlite")).unwrap();
+    connection.query_row("pragma journal_mode = truncate", [], |_| Ok(())).unwrap();
+    drop(connection);
+    let lock = scratch.path().join("nix/var/nix/db/db.sqlite.lock");
+    fs::create_dir(&lock).unwrap();
+    let error = LocalStore::open(LocalStoreConfig::chroot(scratch.path()), Access::ReadWrite).unwrap_err();
+    assert!(matches!(error, LocalStoreError::OtherJournal { .. }), "{error:?}");
+    fs::remove_dir(&lock).unwrap();
+    drop(scratch.store());
+    assert_eq!(header(&scratch.path()), [2, 2], "as Nix does");
+}
+
+/// An embedder may have the database open too: POSIX locks go with the first descriptor that is closed.
+#[test]
+fn closing_a_store_leaves_the_locks_of_other_connections_alone() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("nix/var/nix/db/db.sqlite");
+    drop(scratch.store());
+    let own = rusqlite::Connection::open(&path).unwrap();
+    own.execute_batch("begin immediate").unwrap();
+    drop(open_read_only(&scratch.path()));
+    let script = "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], timeout=0)\nc.isolation_level = None\n\
+                  try: c.execute('begin immediate'); print('won')\n\
+                  except sqlite3.OperationalError as e: print(e)";
+    let Ok(output) = std::process::Command::new("python3").args(["-c", script]).arg(&path).output() else {
+        return left_out("no python3: locks were not looked at from another process");
+    };
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "database is locked");
+}
+
+#[test]
+fn who_waits_for_the_database_can_give_up() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let other = database(&store);
+    other.execute_batch("begin immediate").unwrap();
+    let nar = file_nar(b"x");
+    let memory = ncc_store::test_util::MemoryStore::new("memory");
+    memory.insert(output("x", &nar), nar);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let task = runtime.spawn({
+        let store = store.clone();
+        async move { add_all(&store, &memory).await.len() }
+    });
+    // Until it is written, and waits to be registered.
+    while on_disk(&store).len() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(!task.is_finished());
+    let start = std::time::Instant::now();
+    task.abort();
+    // Waits for the thread.
+    drop(runtime);
+    // SQLite itself waits one second at a time; it was an hour.
+    assert!(start.elapsed() < std::time::Duration::from_mins(1));
+    other.execute_batch("rollback").unwrap();
+    assert_eq!(registered(&store), []);
+}
+
+#[test]
+fn temporary_files_of_who_was_killed_go_away() {
+    let scratch = Scratch::new();
+    let directory = scratch.path().join("nix/var/nix/db");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("schema.new-1"), "1").unwrap();
+    drop(scratch.store());
+    let names = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.filter(|name| name.to_string_lossy().contains("new")).count(), 0);
+}
+
+/// <https://github.com/NixOS/nix/pull/8356>
+#[test]
+fn r8356_a_read_only_store_is_read_without_locks_and_not_written() {
+    let scratch = Scratch::new();
+    let nar = file_nar(b"x");
+    let store = scratch.store();
+    store.add_nar(&output("a", &nar), &mut &nar[..]).unwrap();
+    drop(store);
+    let files = |root: &std::path::Path| {
+        let names = fs::read_dir(root.join("nix/var/nix/db")).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = files(&scratch.path());
+    let mut config = LocalStoreConfig::chroot(scratch.path());
+    config.medium = Medium::ReadOnly;
+    let error = LocalStore::open(config.clone(), Access::ReadWrite).unwrap_err();
+    assert!(matches!(error, LocalStoreError::ReadOnlyStore { .. }));
+    let reader = LocalStore::open(config.clone(), Access::ReadOnly).unwrap();
+    assert_eq!(reader.query_valid_paths(&[output("a", b"").path]).unwrap().len(), 1);
+    assert_eq!(files(&scratch.path()), before);
+
+    // A writer of another process was killed: its log is passed over.
+    fs::write(scratch.path().join("nix/var/nix/db/db.sqlite-wal"), "not a log").unwrap();
+    let reader = LocalStore::open(config, Access::ReadOnly).unwrap();
+    assert_eq!(reader.query_valid_paths(&[output("a", b"").path]).unwrap().len(), 1);
+}
+
+/// <https://github.com/NixOS/nix/issues/6843>: rows go while others refer to them.
+#[test]
+fn r6843_a_lost_row_is_named_by_who_refers_to_it_and_stops_nobody_else() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let nar = file_nar(b"x");
+    let [lost, good, odd, mut referrer, mut user, mut odd_user] =
+        ["lost", "good", "odd", "referrer", "user", "odd-user"].map(|name| output(name, &nar));
+    referrer.references = [lost.path.clone(), good.path.clone()].into_iter().collect();
+    user.references = [referrer.path.clone()].into_iter().collect();
+    odd_user.references = [odd.path.clone()].into_iter().collect();
+    for info in [&lost, &good, &odd, &referrer, &user, &odd_user] {
+        store.add_nar(info, &mut &nar[..]).unwrap();
+    }
+    database(&store)
+        .execute_batch(
+            "pragma foreign_keys = off; delete from ValidPaths where path like '%-lost'; \
+             update ValidPaths set path = '/nix/store/odd one' where path like '%-odd'",
+        )
+        .unwrap();
+    let roots = [&user, &good, &lost, &odd_user].map(|info| info.path.clone());
+    let closure = store.examine_closure(&roots, Outputs::Exclude).unwrap();
+    let mut names: Vec<_> = closure.infos.iter().map(|info| info.path.name()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["good", "user"]);
+    let text = |name: &str| {
+        let (_, error) = closure.bad.iter().find(|(path, _)| path.name() == name).unwrap();
+        chain(error)
+    };
+    assert_eq!(closure.bad.len(), 3, "{closure:?}");
+    assert_eq!(text("lost"), format!("path '{}' is not valid", full(&lost.path)));
+    let referrers = text("referrer");
+    assert!(
+        referrers.starts_with(&format!("'{}' refers to row 1 of database '", referrer.path)),
+        "{referrers}"
+    );
+    assert!(referrers.contains("db/db.sqlite'") && referrers.contains("nix-store --verify"), "{referrers}");
+    let odd = text("odd-user");
+    assert!(odd.contains("row 3") && odd.contains("/nix/store/odd one"), "{odd}");
+
+    // One by one it is the same.
+    let infos = store.examine_paths(&[referrer.path.clone(), good.path.clone(), odd_user.path]).unwrap();
+    assert_eq!((infos.infos.len(), infos.bad.len()), (1, 2));
+    assert!(store.query_path_info(&referrer.path).is_err());
+    assert!(store.query_path_info(&good.path).unwrap().is_some());
 }
 
 /// Reads as somebody else: prints the names of the paths that are valid, whenever a line comes in.

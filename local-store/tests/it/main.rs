@@ -6,7 +6,9 @@
 mod adding;
 mod databases;
 mod derivations;
+mod foreign;
 mod locking;
+mod mounts;
 mod processes;
 mod real_nix;
 mod support;

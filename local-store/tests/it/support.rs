@@ -245,10 +245,10 @@ pub(crate) fn nix<S: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = S>,
 ) -> Output {
     let mut command = Command::new(program);
-    command
-        .env("NIX_REMOTE", "")
-        .env("HOME", root)
-        .env("NIX_CONFIG", "extra-experimental-features = nix-command\nsandbox = false\nsubstitute = false");
+    command.env("NIX_REMOTE", "").env("HOME", root).env(
+        "NIX_CONFIG",
+        "extra-experimental-features = nix-command\nsandbox = false\nsubstitute = false\nbuild-users-group =",
+    );
     if program != "nix" {
         command.arg("--store").arg(root);
     }
