@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use ncc_transport::{Channel, Exit, Failure, Reader, RemoteCommand, Transport, TransportError, Writer};
+use ncc_transport::{Channel, End, Failure, Reader, RemoteCommand, Transport, TransportError, Writer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What went through all channels of a transport so far.
@@ -62,8 +62,12 @@ impl Transport for Counted {
         .boxed()
     }
 
-    fn explain(&self, exit: &Exit, stderr: &str) -> Option<Failure> {
-        self.transport.explain(exit, stderr)
+    fn explain(&self, end: &End<'_>) -> Option<Failure> {
+        self.transport.explain(end)
+    }
+
+    fn words_of_the_host(&self, stderr: &str) -> String {
+        self.transport.words_of_the_host(stderr)
     }
 }
 

@@ -9,7 +9,8 @@ use ncc_protocol::{
     wire::WireReader,
 };
 use ncc_transport::{
-    ChannelControl, Exit, LineSink, Reader, RemoteCommand, StderrTail, Transport, Writer, throttled,
+    ChannelControl, End, Ending, Exit, LineSink, Reader, RemoteCommand, StderrTail, Transport, Writer,
+    throttled,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -194,7 +195,9 @@ impl ServerProcess {
     }
 
     /// Waits for the end, and brings it about if it does not come by itself.
-    pub(crate) async fn end(mut self) -> (Exit, String) {
+    ///
+    /// The second text is what came on stderr since something of ours ran there, if that is known.
+    pub(crate) async fn end(mut self) -> (Exit, String, Option<String>) {
         // Whoever was silent for so long has had its time.
         let time = if self.silence().is_some() { Duration::ZERO } else { TIME_TO_END };
         let exit = match tokio::time::timeout(time, self.control.wait()).await {
@@ -204,7 +207,8 @@ impl ServerProcess {
                 self.control.wait().await
             }
         };
-        (exit.unwrap_or(Exit::Unknown), self.stderr.finish().await)
+        let stderr = self.stderr.finish().await;
+        (exit.unwrap_or(Exit::Unknown), stderr, self.stderr.since_start())
     }
 
     pub(crate) async fn explain(
@@ -216,10 +220,12 @@ impl ServerProcess {
         let (program, silence) = (self.program.clone(), self.silence());
         // What it says because it is ended explains nothing.
         let before = silence.map(|_| self.stderr.text());
-        let (exit, stderr) = self.end().await;
+        let (exit, stderr, since_start) = self.end().await;
         let stderr = before.unwrap_or(stderr);
         tracing::debug!(%exit, %error, "the server has ended");
-        let failure = transport.explain(&exit, &stderr);
-        Remains { exit, stderr, failure, greeted, program, silence }.into_error(error)
+        let noise = matches!(&error, ProtocolError::NoGreeting { noise, .. } if !noise.is_empty());
+        let end = End::new(&exit, greeted, &stderr).since_start(since_start.as_deref()).said_on_stdout(noise);
+        let ending = Ending::of(transport, &end, &program);
+        Remains { exit, stderr, ending, greeted, program, silence }.into_error(error)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ncc_protocol::ProtocolError;
-use ncc_transport::{Exit, Failure, FailureKind, TransportError};
+use ncc_transport::{Ending, Exit, Failure, FailureKind, TransportError};
 
 /// What went wrong with a host.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +145,7 @@ fn last_lines(text: &str) -> String {
 pub(crate) struct Remains {
     pub(crate) exit: Exit,
     pub(crate) stderr: String,
-    pub(crate) failure: Option<Failure>,
+    pub(crate) ending: Ending,
     pub(crate) greeted: bool,
     pub(crate) program: String,
     pub(crate) silence: Option<Duration>,
@@ -153,24 +153,23 @@ pub(crate) struct Remains {
 
 impl Remains {
     pub(crate) fn into_error(self, source: ProtocolError) -> RemoteError {
-        let Self { exit, stderr, failure, greeted, program, silence } = self;
+        let Self { exit, stderr, ending, greeted, program, silence } = self;
         let broken = matches!(source, ProtocolError::Io { .. } | ProtocolError::Write(_));
         let ended = broken
             || matches!(source, ProtocolError::UnexpectedEnd { .. })
             || matches!(&source, ProtocolError::NoGreeting { noise, .. } if noise.is_empty());
         if let Some(limit) = silence {
             // However its process ended was our doing.
-            RemoteError::Silent { limit, greeted, stderr, source }
-        } else if let Some(failure) = failure {
-            RemoteError::Unreached { failure, stderr }
-        } else if !greeted && exit.is_command_not_found() {
-            RemoteError::ProgramNotFound { program, stderr }
-        } else if !ended {
-            RemoteError::Protocol { stderr, source }
-        } else if stderr.trim().is_empty() {
-            RemoteError::Lost { exit, source }
-        } else {
-            RemoteError::Ended { exit, stderr }
+            return RemoteError::Silent { limit, greeted, stderr, source };
+        }
+        match ending {
+            Ending::Transport(failure) => RemoteError::Unreached { failure, stderr },
+            Ending::NotFound { said } => RemoteError::ProgramNotFound { program, stderr: said },
+            _ if !ended => RemoteError::Protocol { stderr, source },
+            Ending::CannotRun { said } | Ending::Said(said) if !said.is_empty() => {
+                RemoteError::Ended { exit, stderr: said }
+            }
+            _ => RemoteError::Lost { exit, source },
         }
     }
 }

@@ -58,7 +58,8 @@ async fn ask(
     };
     drop((stdin, stdout));
     let silence = server.silence();
-    let (exit, stderr) = server.end().await;
+    let (exit, stderr, since_start) = server.end().await;
+    let stderr = since_start.unwrap_or(stderr);
     if let Some(limit) = silence {
         return Ok(Err(format!("nothing was heard from it for {} s", limit.as_secs())));
     }

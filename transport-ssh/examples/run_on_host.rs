@@ -8,7 +8,7 @@
 
 use std::{error::Error, process::ExitCode, sync::Arc};
 
-use ncc_transport::{Channel, RemoteCommand, StderrTail, Target, Transport};
+use ncc_transport::{Channel, End, RemoteCommand, StderrTail, Target, Transport};
 use ncc_transport_ssh::{OpenSsh, OpenSshOptions, parse_ssh_options};
 use tokio::io::AsyncReadExt;
 
@@ -34,7 +34,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     let exit = control.wait().await?;
     let messages = stderr.finish().await;
-    if let Some(failure) = transport.explain(&exit, &messages) {
+    if let Some(failure) = transport.explain(&End::new(&exit, false, &messages)) {
         eprintln!(
             "error: cannot reach {}: {failure}: {}\nhint: {}",
             transport.describe(),

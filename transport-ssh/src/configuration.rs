@@ -45,6 +45,11 @@ impl Configuration {
         self.0.get(keyword).is_some_and(|value| values.contains(&value.as_str()))
     }
 
+    /// Whether ssh leaves no word when it fails.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.says("loglevel", &["QUIET", "FATAL"])
+    }
+
     /// Where the user's own control socket is, or would be.
     pub(crate) fn control_path(&self) -> Option<&str> {
         self.0.get("controlpath").map(String::as_str).filter(|path| *path != "none")

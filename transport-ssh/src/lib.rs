@@ -34,6 +34,7 @@
 
 mod configuration;
 mod failure;
+mod notices;
 mod open_ssh;
 mod options;
 #[cfg(feature = "test-util")]
@@ -42,5 +43,6 @@ pub mod test_util;
 pub use failure::explain;
 /// What this transport has in common with every other that speaks SSH.
 pub use ncc_transport::{Compression, KeepAlive, SshOptionsError, parse_ssh_options};
+pub use notices::without_notices;
 pub use open_ssh::OpenSsh;
 pub use options::{ConfigurationUse, OpenSshOptions, Sharing};

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ncc_transport::{BoxFuture, Channel, Exit, Failure, RemoteCommand, Target, Transport, TransportError};
+use ncc_transport::{BoxFuture, Channel, End, Failure, RemoteCommand, Target, Transport, TransportError};
 use tempfile::TempDir;
 use tokio::{process::Command, sync::OnceCell};
 
@@ -13,7 +13,8 @@ use crate::{
     Compression, ConfigurationUse, OpenSshOptions, Sharing,
     configuration::Configuration,
     explain,
-    options::{asks_for_forwarding, names_control_path},
+    options::{asks_for_forwarding, names_control_path, silenced_by},
+    without_notices,
 };
 
 /// How long a master may take to say that it is there.
@@ -115,6 +116,12 @@ impl OpenSsh {
         status.is_ok_and(|status| status.is_ok_and(|status| status.success()))
     }
 
+    /// By what ssh was told not to speak, if it was.
+    fn silenced(&self) -> Option<&'static str> {
+        let quiet = self.configuration.get().is_some_and(Configuration::is_quiet);
+        silenced_by(&self.options.extra).or_else(|| quiet.then_some("LogLevel QUIET"))
+    }
+
     /// Port and user of the target, then the user's own options.
     fn users_words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
@@ -193,8 +200,12 @@ impl Transport for OpenSsh {
         })
     }
 
-    fn explain(&self, exit: &Exit, stderr: &str) -> Option<Failure> {
-        explain(&self.target, exit, stderr)
+    fn explain(&self, end: &End<'_>) -> Option<Failure> {
+        explain(&self.target, end, self.silenced())
+    }
+
+    fn words_of_the_host(&self, stderr: &str) -> String {
+        without_notices(stderr)
     }
 }
 

@@ -89,6 +89,14 @@ pub(crate) fn names_control_path(words: &[OsString]) -> bool {
     says(words, b"S", &["controlpath"])
 }
 
+/// What of the user's own options keeps ssh's words from us, if any does.
+pub(crate) fn silenced_by(words: &[OsString]) -> Option<&'static str> {
+    [(b'q', "'-q'"), (b'E', "'-E'"), (b'y', "'-y'")]
+        .into_iter()
+        .find(|(letter, _)| says(words, &[*letter], &[]))
+        .map(|(_, name)| name)
+}
+
 /// Whether there is one of these letters, or `-o` with one of these keywords.
 fn says(words: &[OsString], letters: &[u8], keywords: &[&str]) -> bool {
     ssh_options_in(words).iter().any(|option| match (option.letter, option.value) {

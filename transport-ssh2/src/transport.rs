@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ncc_transport::{BoxFuture, Channel, Exit, Failure, RemoteCommand, Target, Transport, TransportError};
+use ncc_transport::{
+    BoxFuture, Channel, End, Exit, Failure, RemoteCommand, Target, Transport, TransportError,
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -130,10 +132,10 @@ impl Transport for Ssh2 {
         })
     }
 
-    fn explain(&self, exit: &Exit, _stderr: &str) -> Option<Failure> {
+    fn explain(&self, end: &End<'_>) -> Option<Failure> {
         // A command's own end is known by its status or signal.
         let lost = || self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if *exit == Exit::Unknown { lost() } else { None }
+        if *end.exit == Exit::Unknown { lost() } else { None }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use futures_core::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Failure, RemoteCommand, TransportError};
+use crate::{End, Failure, RemoteCommand, TransportError};
 
 /// A way to run commands on one host.
 ///
@@ -31,12 +31,19 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// Dropping the future gives up; nothing stays behind.
     fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>>;
 
-    /// Whether `exit` and what came on stderr mean that the host was not reached (or was lost), and what can be done about it.
+    /// Whether the host was not reached, refused us, or was lost, by all that is known of the end, and what can be done.
     ///
-    /// `None` means that the transport sees nothing of its own in them: the command ran, and they are its own.
-    fn explain(&self, exit: &Exit, stderr: &str) -> Option<Failure> {
-        let _ = (exit, stderr);
+    /// `None` means that the transport sees nothing of its own in it: the command ran, and this is the command's own end. A caller
+    /// that wants to know why it ended asks [`Ending::of`](crate::Ending::of).
+    fn explain(&self, end: &End<'_>) -> Option<Failure> {
+        let _ = end;
         None
+    }
+
+    /// A text from stderr without the lines that the transport itself put there although nothing was wrong. What stays was
+    /// said by the host.
+    fn words_of_the_host(&self, stderr: &str) -> String {
+        stderr.to_owned()
     }
 }
 

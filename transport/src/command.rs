@@ -98,6 +98,13 @@ impl fmt::Display for RemoteCommand {
     }
 }
 
+/// A word as one would type it into a shell.
+pub(crate) fn quoted_for_shell(word: &str) -> String {
+    let mut line = Vec::new();
+    quote(word.as_bytes(), &mut line);
+    String::from_utf8_lossy(&line).into_owned()
+}
+
 fn quote(word: &[u8], line: &mut Vec<u8>) {
     if word.is_empty() {
         line.extend_from_slice(b"''");

@@ -39,7 +39,7 @@
 //! | [`RemoteScript`], [`Program`], [`Findings`] | looking for programs on the host, and starting one, within one command |
 //! | [`Transport`], [`Channel`], [`ChannelControl`], [`Exit`] | what a transport is |
 //! | [`parse_ssh_options`], [`Compression`], [`KeepAlive`], [`PinnedHostKey`] | what every SSH transport is told in the same words |
-//! | [`Failure`], [`FailureKind`] | why a host was not reached, and what a person can do |
+//! | [`End`], [`Ending`], [`Failure`], [`FailureKind`], [`FailureClass`] | how the other end ended, and what a person can do |
 //! | [`StderrTail`], [`throttled`], [`sanitize_line`] | a peer's messages, bounded and made harmless |
 //! | [`LocalProcess`] | the transport of `localhost` |
 //! | [`TransportError`], [`TargetError`] | what goes wrong |
@@ -60,7 +60,9 @@ mod channel;
 mod command;
 #[cfg(feature = "test-util")]
 pub mod conformance;
+mod ending;
 mod error;
+mod failure;
 mod host_key;
 mod local;
 mod process;
@@ -73,7 +75,9 @@ pub mod test_util;
 
 pub use channel::{Channel, ChannelControl, Exit, Reader, Transport, Writer};
 pub use command::RemoteCommand;
-pub use error::{Failure, FailureKind, TransportError};
+pub use ending::{End, Ending, login_shell_ended};
+pub use error::TransportError;
+pub use failure::{Client, Failure, FailureClass, FailureKind};
 /// The future type of the object-safe traits here.
 pub use futures_core::future::BoxFuture;
 pub use host_key::{PinnedHostKey, PinnedHostKeyError};

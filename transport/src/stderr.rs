@@ -73,18 +73,11 @@ impl StderrTail {
     /// The same, without what came before the program at the other end ran: notices of ssh, a banner of the server, and what
     /// the start-up files of the login shell print. None of them is the reason for which that program ended.
     ///
-    /// A [`RemoteScript`](crate::RemoteScript) marks the place by itself; for any other command,
-    /// [`note_start`](Self::note_start) does. Where nothing is known, this is all of the text.
-    pub fn since_start(&self) -> String {
+    /// A [`RemoteScript`](crate::RemoteScript) marks the place. `None` where it did not, or was not what was run: a greeting on
+    /// stdout marks no place here, since what is said after it may arrive before it.
+    pub fn since_start(&self) -> Option<String> {
         let kept = lock(&self.kept);
-        kept.text(kept.started_at.unwrap_or(0))
-    }
-
-    /// Notes that the program at the other end runs, for instance since it has greeted. Does nothing if that is known already.
-    pub fn note_start(&self) {
-        let mut kept = lock(&self.kept);
-        let lines = kept.lines;
-        kept.started_at.get_or_insert(lines);
+        kept.started_at.map(|lines| kept.text(lines))
     }
 
     /// The last line with something on it, so far: what the peer is probably busy with, or was when it ended.
@@ -545,14 +538,12 @@ mod tests {
         drop(peer);
         assert_eq!(tail.finish().await, "banner\nerror\nncc-started\nlast\n");
         // Once only: nobody hides a reason behind a second one.
-        assert_eq!(tail.since_start(), "error\nncc-started\nlast\n");
-        tail.note_start();
-        assert_eq!(tail.since_start(), "error\nncc-started\nlast\n");
+        assert_eq!(tail.since_start().as_deref(), Some("error\nncc-started\nlast\n"));
         assert_eq!(*seen.lock().unwrap(), ["banner", "error", "ncc-started", "last"]);
     }
 
     #[tokio::test]
-    async fn a_start_that_is_noted_parts_the_text_too() {
+    async fn what_came_before_the_program_may_be_much() {
         let (mut peer, stderr) = tokio::io::duplex(64 * 1024);
         let mut tail = StderrTail::collect(stderr, None);
         let line = "x".repeat(1023) + "\n";
@@ -561,13 +552,11 @@ mod tests {
         while tail.last_line().as_deref() != Some("banner") {
             tokio::task::yield_now().await;
         }
-        assert!(tail.since_start().contains("banner"));
-        tail.note_start();
-        assert_eq!(tail.since_start(), "");
-        peer.write_all(b"the end\n").await.unwrap();
+        assert_eq!(tail.since_start(), None);
+        peer.write_all(b"ncc-started\nthe end\n").await.unwrap();
         drop(peer);
         assert!(tail.finish().await.contains(" bytes left out]\n"));
-        assert_eq!(tail.since_start(), "the end\n");
+        assert_eq!(tail.since_start().as_deref(), Some("the end\n"));
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
+use crate::command::quoted_for_shell;
+
 /// A host to connect to: `[user@]host[:port]`.
 ///
 /// Exists only if it is safe to hand to an ssh: neither user nor host is empty, begins with a dash, or holds blanks, control
@@ -56,6 +58,21 @@ impl Target {
     /// Whether this is exactly `localhost`, without user and port: then upstream uses no ssh, and so should a caller.
     pub fn is_localhost(&self) -> bool {
         self.host == "localhost" && self.user.is_none() && self.port.is_none()
+    }
+
+    /// The name under which `known_hosts` has the host, unless the user's configuration says otherwise.
+    pub fn known_as(&self) -> String {
+        match self.port {
+            Some(port) if port != 22 => format!("[{}]:{port}", self.host),
+            _ => self.host.clone(),
+        }
+    }
+
+    /// What to type to try the connection by hand.
+    pub fn by_hand(&self) -> String {
+        let port = self.port.map_or_else(String::new, |port| format!("-p {port} "));
+        let user = self.user().map_or_else(String::new, |user| format!("-l {} ", quoted_for_shell(user)));
+        format!("ssh {port}{user}{}", quoted_for_shell(&self.host))
     }
 
     /// Reads `[user@]host[:port]`, nothing around it.

@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpListener, time::Duration};
 
-use ncc_transport::{Channel, Exit, Failure, FailureKind, RemoteCommand, StderrTail, Transport};
+use ncc_transport::{Channel, End, Exit, Failure, FailureKind, RemoteCommand, StderrTail, Transport};
 use ncc_transport_ssh::{OpenSsh, OpenSshOptions, parse_ssh_options, test_util::Sshd};
 use tokio::io::AsyncReadExt as _;
 
@@ -21,7 +21,8 @@ async fn fails(transport: &OpenSsh) -> (Failure, String) {
     assert!(output.is_empty());
     assert_eq!(exit, Exit::Code(255));
     let text = stderr.finish().await;
-    let failure = transport.explain(&exit, &text).unwrap_or_else(|| panic!("not understood: {text}"));
+    let failure =
+        transport.explain(&End::new(&exit, false, &text)).unwrap_or_else(|| panic!("not understood: {text}"));
     assert!(text.contains(&failure.evidence), "{failure:?} has words that ssh did not say: {text}");
     (failure, text)
 }
@@ -152,6 +153,7 @@ async fn a_connection_that_ends() {
     let exit = control.wait().await.unwrap();
     let text = stderr.finish().await;
     assert_eq!(output, "up\n");
-    let failure = transport.explain(&exit, &text).unwrap_or_else(|| panic!("{exit}: {text}"));
+    let end = End::new(&exit, true, &text);
+    let failure = transport.explain(&end).unwrap_or_else(|| panic!("{exit}: {text}"));
     assert_eq!(failure.kind, FailureKind::ConnectionLost, "{text}");
 }

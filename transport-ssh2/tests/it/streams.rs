@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ncc_transport::{Channel, Exit, FailureKind, KeepAlive, RemoteCommand, StderrTail, Transport};
+use ncc_transport::{Channel, End, Exit, FailureKind, KeepAlive, RemoteCommand, StderrTail, Transport};
 use ncc_transport_ssh::test_util::Sshd;
 use ncc_transport_ssh2::{Compression, Ssh2};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -102,7 +102,7 @@ async fn the_signal_is_named() {
     let transport = Ssh2::new(sshd.target(), options(&sshd));
     let (_, _, exit) = run(&transport, &RemoteCommand::new("exec").args(["sh", "-c", "kill -KILL $$"])).await;
     assert_eq!(exit, Exit::Signal("KILL".to_owned()));
-    assert_eq!(transport.explain(&exit, ""), None);
+    assert_eq!(transport.explain(&End::new(&exit, false, "")), None);
 }
 
 #[tokio::test]
@@ -308,7 +308,7 @@ async fn a_server_that_is_gone_is_noticed_and_the_next_channel_connects_again() 
     let text = stderr.finish().await;
     assert!(text.contains("keep-alive"), "{text}");
     assert!(stdout.read_u8().await.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
-    let failure = transport.explain(&exit, &text).unwrap();
+    let failure = transport.explain(&End::new(&exit, false, &text)).unwrap();
     assert_eq!(failure.kind, FailureKind::TimedOut, "{failure:?}");
     kill(&pid);
 
@@ -340,7 +340,7 @@ async fn a_server_that_stops_reading_is_noticed_by_who_writes() {
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
     let exit = bounded(control.wait()).await.unwrap();
-    let failure = transport.explain(&exit, &stderr.finish().await).unwrap();
+    let failure = transport.explain(&End::new(&exit, false, &stderr.finish().await)).unwrap();
     assert_eq!((exit, failure.kind), (Exit::Unknown, FailureKind::TimedOut), "{failure:?}");
     kill(&pid);
 }
@@ -358,7 +358,7 @@ async fn a_connection_that_breaks_is_explained() {
     assert!(bounded(stdout.read_to_end(&mut output)).await.is_err());
     assert_eq!(output, b"");
     let exit = bounded(control.wait()).await.unwrap();
-    let failure = transport.explain(&exit, &stderr.finish().await).unwrap();
+    let failure = transport.explain(&End::new(&exit, false, &stderr.finish().await)).unwrap();
     assert_eq!((exit, failure.kind), (Exit::Unknown, FailureKind::ConnectionLost), "{failure:?}");
 }
 
