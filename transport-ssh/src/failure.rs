@@ -38,6 +38,13 @@ const fn sign(kind: FailureKind, start: &'static str, parts: &'static [&'static 
 /// With what ssh ends before a session stands. The texts are OpenSSH's, from 8.4 to 10.x; `tests/it/failures.rs` makes those that
 /// loopback can make with the ssh that is installed.
 const BEFORE_A_SESSION: &[Sign] = &[
+    // Only the ssh behind a proxy command does not know its peer.
+    sign(FailureKind::ProxyFailed, "Connection closed by UNKNOWN port 65535", &[]),
+    sign(FailureKind::ProxyFailed, "Connection reset by UNKNOWN port 65535", &[]),
+    sign(FailureKind::ProxyFailed, "Connection to UNKNOWN port 65535 timed out", &[]),
+    sign(FailureKind::ProxyFailed, "", &["Connection to UNKNOWN port 65535"]),
+    sign(FailureKind::ProxyFailed, "", &["from UNKNOWN port 65535"]),
+    sign(FailureKind::ProxyFailed, "stdio forwarding failed", &[]),
     sign(FailureKind::NoLocalUser, "No user exists for uid ", &[]),
     sign(FailureKind::NoLocalUser, "You don't exist, go away", &[]),
     sign(FailureKind::HostKeyUnknown, "Host key verification failed.", &[]),
@@ -59,12 +66,6 @@ const BEFORE_A_SESSION: &[Sign] = &[
     sign(FailureKind::NoCommonAlgorithm, "Bad server host key: ", &[]),
     sign(FailureKind::NoCommonAlgorithm, "ssh_dispatch_run_fatal: ", &["Invalid key length"]),
     sign(FailureKind::NoCommonAlgorithm, "ssh_dispatch_run_fatal: ", &["no matching "]),
-    // Only the ssh behind a proxy command does not know its peer.
-    sign(FailureKind::ProxyFailed, "Connection closed by UNKNOWN port 65535", &[]),
-    sign(FailureKind::ProxyFailed, "Connection reset by UNKNOWN port 65535", &[]),
-    sign(FailureKind::ProxyFailed, "", &["Connection to UNKNOWN port 65535"]),
-    sign(FailureKind::ProxyFailed, "", &["from UNKNOWN port 65535"]),
-    sign(FailureKind::ProxyFailed, "stdio forwarding failed", &[]),
     sign(FailureKind::SessionRefused, "channel ", &[": open failed: "]),
     sign(FailureKind::SessionRefused, "mux_client_request_session: session request failed", &[]),
     sign(FailureKind::SessionRefused, "", &["ession open refused by peer"]),

@@ -148,6 +148,11 @@ alice@h: Permission denied (publickey).
     FailureKind::ProxyFailed,
     "/bin/sh: 1: exec: nope: not found"
 )]
+#[case::silent_jump_host(
+    "Connection timed out during banner exchange\nConnection to UNKNOWN port 65535 timed out\n",
+    FailureKind::ProxyFailed,
+    "Connection timed out during banner exchange"
+)]
 #[case::algorithms(
     "Unable to negotiate with 127.0.0.1 port 22: no matching cipher found. Their offer: aes256-ctr\n",
     FailureKind::NoCommonAlgorithm,
