@@ -1,6 +1,9 @@
 //! Content addresses: the claim that a path's digest follows from its content.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use sha2::{Digest as _, Sha256};
 
@@ -66,6 +69,16 @@ impl ContentAddress {
         allowed.then_some(Self { method, hash })
     }
 
+    /// That of a file which may refer to other paths. `hash` is that of its bytes, not of its NAR.
+    pub fn text(hash: NarHash) -> Self {
+        Self { method: ContentMethod::Text, hash: hash.into() }
+    }
+
+    /// That of an object by the sha256 of its NAR: what `nix-store --add` gives.
+    pub fn recursive(hash: NarHash) -> Self {
+        Self { method: ContentMethod::Recursive, hash: hash.into() }
+    }
+
     /// What is hashed.
     pub const fn method(&self) -> ContentMethod {
         self.method
@@ -95,8 +108,8 @@ impl ContentAddress {
         let with_references = |kind: &str| {
             let mut kind = kind.to_owned();
             for reference in references.iter().filter(|path| !is_own(path)) {
-                kind.push(':');
-                kind.push_str(&store_dir.full(reference));
+                // Writing to a String cannot fail.
+                let _ = write!(kind, ":{}", store_dir.display(reference));
             }
             kind
         };
@@ -236,8 +249,7 @@ mod tests {
         let store_dir = StoreDir::default();
         let a = StorePath::from_base_name("mwq47shl5x56hf8wz24fkh24l9ckb0bp-a").unwrap();
         let content = format!("see {}", store_dir.full(&a));
-        let hash = NarHash::new(Sha256::digest(content.as_bytes()).into());
-        let address = ContentAddress::new(ContentMethod::Text, hash.into()).unwrap();
+        let address = ContentAddress::text(NarHash::of(content.as_bytes()));
         let path = address.store_path(&store_dir, "b", &StorePathSet::from_iter([a]), None).unwrap();
         assert_eq!(path.base_name(), "yby6ddzz7f3708s7k5kxji0aq0i82mfj-b");
     }

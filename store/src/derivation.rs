@@ -12,7 +12,8 @@ pub use self::{
     modulo::ModuloCache,
 };
 use crate::{
-    ContentAddress, ContentMethod, HashAlgorithm, NarHash, StoreDir, StorePath, StorePathError, StorePathSet,
+    ContentAddress, ContentAddressError, ContentMethod, HashAlgorithm, NarHash, StoreDir, StorePath,
+    StorePathSet,
 };
 
 /// The content of a `.drv` file.
@@ -128,15 +129,14 @@ impl Derivation {
     /// Where its file belongs. `name` is without `.drv`.
     ///
     /// # Errors
-    /// [`StorePathError`] if the name is not allowed.
-    pub fn store_path(&self, store_dir: &StoreDir, name: &str) -> Result<StorePath, StorePathError> {
-        let mut kind = "text".to_owned();
-        for reference in &self.references() {
-            kind.push(':');
-            kind.push_str(&store_dir.full(reference));
-        }
-        let hash = NarHash::of(&self.to_bytes(store_dir));
-        crate::make_store_path(&kind, hash.as_bytes(), store_dir, &format!("{name}.drv"))
+    /// [`ContentAddressError::Path`] if the name is not allowed.
+    pub fn store_path(&self, store_dir: &StoreDir, name: &str) -> Result<StorePath, ContentAddressError> {
+        ContentAddress::text(NarHash::of(&self.to_bytes(store_dir))).store_path(
+            store_dir,
+            &format!("{name}.drv"),
+            &self.references(),
+            None,
+        )
     }
 
     /// Whether anything in it is about dynamic derivations, which takes the newer form of the file.

@@ -3,6 +3,7 @@
 //! * Names: [`StoreDir`], [`StorePath`], [`StorePathSet`].
 //! * Hashes: [`struct@Hash`], [`NarHash`], [`ContentAddress`].
 //! * Metadata: [`PathInfo`], [`Signature`] and the keys behind it.
+//! * Messages: [`Escaped`] shows text that comes from somewhere else.
 //! * Recipes: [`Derivation`], the content of `.drv` files, and the check of its output paths.
 //! * What a store can do: [`Source`] and [`Destination`], which a copy connects.
 //!
@@ -18,7 +19,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Feature `test-util`: an in-memory store for tests.
+//! Features, of which all but the last two are on by default: `derivations` (`.drv` files), `hashing` (md5, sha1 and
+//! sha512), `signing` (the keys that make and check signatures), `traits` ([`Source`] and [`Destination`]); `serde` (the
+//! JSON of Nix), `test-util` (an in-memory store for tests). Without any, a [`StorePath`] costs two small dependencies more
+//! than sha2.
 
 // What is parsed here may come from a peer or from a damaged database: no panics.
 #![cfg_attr(
@@ -37,6 +41,8 @@ mod escape;
 mod hash;
 #[cfg(feature = "hashing")]
 mod hasher;
+#[cfg(feature = "serde")]
+mod json;
 #[cfg(feature = "signing")]
 mod keys;
 pub mod nix32;
@@ -59,9 +65,11 @@ pub use escape::Escaped;
 pub use hash::{Hash, HashAlgorithm, HashError, NarHash, NarHasher};
 #[cfg(feature = "hashing")]
 pub use hasher::Hasher;
+#[cfg(feature = "serde")]
+pub use json::PathInfos;
 #[cfg(feature = "signing")]
 pub use keys::{PublicKey, SecretKey};
 pub use path_info::PathInfo;
 pub use path_set::StorePathSet;
 pub use signature::{Signature, SignatureError};
-pub use store_path::{StoreDir, StorePath, StorePathError};
+pub use store_path::{FullPath, StoreDir, StorePath, StorePathError};

@@ -72,11 +72,11 @@ impl PathInfo {
 
     /// The text that signatures sign: path, NAR hash and size, references.
     pub fn fingerprint(&self, store_dir: &StoreDir) -> String {
-        let mut text = format!("1;{};{};{};", store_dir.full(&self.path), self.nar_hash, self.nar_size);
+        let mut text = format!("1;{};{};{};", store_dir.display(&self.path), self.nar_hash, self.nar_size);
         for (index, reference) in self.references.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             // Writing to a String cannot fail.
-            let _ = write!(text, "{comma}{}", store_dir.full(reference));
+            let _ = write!(text, "{comma}{}", store_dir.display(reference));
         }
         text
     }

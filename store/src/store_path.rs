@@ -1,6 +1,6 @@
 //! Store paths: `<digest>-<name>` below a store directory.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use crate::{Escaped, nix32};
 
@@ -143,6 +143,30 @@ fn check_name(text: &str, name: &str) -> Result<(), StorePathError> {
     Ok(())
 }
 
+/// Reads a base name: [`StorePath::from_base_name`].
+impl FromStr for StorePath {
+    type Err = StorePathError;
+
+    fn from_str(text: &str) -> Result<Self, StorePathError> {
+        Self::from_base_name(text)
+    }
+}
+
+impl TryFrom<&str> for StorePath {
+    type Error = StorePathError;
+
+    fn try_from(text: &str) -> Result<Self, StorePathError> {
+        Self::from_base_name(text)
+    }
+}
+
+/// The base name.
+impl AsRef<str> for StorePath {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for StorePath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
@@ -191,11 +215,20 @@ impl StoreDir {
 
     /// The full text of a path: the form of the wire and of the database.
     pub fn full(&self, path: &StorePath) -> String {
-        let mut text = String::with_capacity(self.0.len() + 1 + path.0.len());
-        text.push_str(&self.0);
-        text.push('/');
-        text.push_str(&path.0);
-        text
+        [self.as_str(), path.base_name()].join("/")
+    }
+
+    /// Shows the full text of a path, without making it.
+    ///
+    /// ```
+    /// use ncc_store::{StoreDir, StorePath};
+    ///
+    /// let path: StorePath = "nlhn6cma43vk5l44cgr8sw3ykiir1wmm-hi".parse()?;
+    /// assert!(StoreDir::default().display(&path).to_string().starts_with("/nix/store/nlhn6cma"));
+    /// # Ok::<(), ncc_store::StorePathError>(())
+    /// ```
+    pub const fn display<'a>(&'a self, path: &'a StorePath) -> FullPath<'a> {
+        FullPath { store_dir: self, path }
     }
 
     /// Reads a full path that must be exactly a store path.
@@ -231,6 +264,19 @@ impl StoreDir {
                 path: text.to_owned(),
                 store_dir: self.0.as_ref().to_owned(),
             })
+    }
+}
+
+/// A full path as text: see [`StoreDir::display`].
+#[derive(Clone, Copy, Debug)]
+pub struct FullPath<'a> {
+    store_dir: &'a StoreDir,
+    path: &'a StorePath,
+}
+
+impl fmt::Display for FullPath<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.store_dir, self.path)
     }
 }
 
