@@ -48,3 +48,8 @@ mod sizes;
 
 pub use error::GraphError;
 pub use graph::Graph;
+
+/// The example in README.md is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

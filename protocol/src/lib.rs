@@ -49,3 +49,8 @@ pub mod wire;
 pub mod worker;
 
 pub use error::ProtocolError;
+
+/// The example in README.md is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -73,3 +73,8 @@ pub use path_info::PathInfo;
 pub use path_set::StorePathSet;
 pub use signature::{Signature, SignatureError};
 pub use store_path::{FullPath, StoreDir, StorePath, StorePathError};
+
+/// The example in README.md is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
