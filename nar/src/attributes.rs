@@ -55,3 +55,45 @@ fn is_harmless(name: &[u8], errno: Errno) -> bool {
 pub(crate) fn remove(_object: BorrowedFd<'_>, _ignored: &[String]) -> Result<(), AttributeError> {
     Ok(())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::print_stderr)]
+mod tests {
+    use std::{fs::File, os::fd::AsFd};
+
+    use rustix::fs::{IFlags, XattrFlags, fgetxattr, fsetxattr, ioctl_setflags};
+
+    use super::*;
+
+    /// <https://github.com/NixOS/nixpkgs/issues/29778>: some file systems list attributes that nobody may
+    /// remove. An immutable file is like that, too.
+    #[test]
+    fn nixpkgs_29778_an_attribute_that_cannot_be_removed_is_named_and_can_be_ignored() {
+        let file = tempfile::tempfile().unwrap();
+        let set = fsetxattr(&file, "user.stays", b"x", XattrFlags::empty())
+            .and_then(|()| ioctl_setflags(&file, IFlags::IMMUTABLE));
+        if let Err(errno) = set {
+            eprintln!("LEFT OUT: attributes that cannot be removed: no immutable file can be had ({errno})");
+            return;
+        }
+        let outcome = remove(file.as_fd(), &["user.other".into()]);
+        let ignored = remove(file.as_fd(), &["user.stays".into()]);
+        ioctl_setflags(&file, IFlags::empty()).unwrap();
+        assert_eq!(outcome, Err((Some("user.stays".into()), Errno::PERM)));
+        assert_eq!(ignored, Ok(()));
+        assert!(has(&file));
+        remove(file.as_fd(), &[]).unwrap();
+        assert!(!has(&file));
+    }
+
+    fn has(file: &File) -> bool {
+        fgetxattr(file, "user.stays", &mut [0_u8; 8][..]).is_ok()
+    }
+
+    #[test]
+    fn an_attribute_that_is_gone_does_not_matter() {
+        assert!(is_harmless(b"user.x", Errno::NODATA));
+        assert!(!is_harmless(b"user.x", Errno::PERM));
+        assert!(!is_harmless(b"com.apple.provenance", Errno::PERM));
+    }
+}

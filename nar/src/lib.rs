@@ -7,17 +7,25 @@
 //!
 //! | Task | Item |
 //! |---|---|
-//! | A tree on disk to an archive | [`pack`]; its size beforehand: [`size_of`] |
-//! | An archive to a tree on disk | [`unpack`]; canonical modes and times: [`Metadata`] |
+//! | A tree on disk to an archive | [`pack`]; many of them: [`Packer`]; the size beforehand: [`size_of`] |
+//! | An archive to a tree on disk | [`unpack`]; from bytes as they arrive: [`Unpacker`]; canonical modes and times: [`Metadata`] |
 //! | Delete a tree, read-only directories too | [`remove`] |
-//! | What is in an archive, and where | [`list`] |
-//! | Read an archive piece by piece | [`Decoder`] |
-//! | Write an archive piece by piece | [`Encoder`] |
-//! | Find the end of an archive without blocking | [`Parser`] |
+//! | The same in a directory that is open | [`unpack_at`], [`Packer::pack_at`], [`remove_at`] |
+//! | What is in an archive, and where | [`Listing`] |
+//! | One file out of an archive | [`Decoder::seek_to`] |
+//! | Read an archive piece by piece | [`Decoder`]; without waiting for a reader: [`Parser`] |
+//! | Write an archive piece by piece | [`Encoder`], to any [`Write`](std::io::Write) or [`BlockSink`] |
 //!
-//! Everything streams in constant memory over [`Read`](std::io::Read) and
-//! [`Write`](std::io::Write), never reads past the end of an archive, and does not panic whatever
-//! the input. Names are bytes. Every failure is an [`Error`] that says where and what.
+//! Archives stream: the decoder and the unpacker work in constant memory, the packer keeps the names
+//! of the directories that are open, and only a [`Listing`] grows with the archive. Nothing reads
+//! past the end of an archive, and nothing panics whatever the input. Names are bytes. Every failure
+//! is an [`Error`] that says where and what.
+//!
+//! # Features
+//!
+//! `serde`, off by default: [`Listing`] as the JSON of Nix.
+//!
+//! # Example
 //!
 //! ```
 //! use ncc_nar::{DecodeOptions, Listing, Metadata, PackOptions, UnpackOptions, pack, remove, unpack};
@@ -102,3 +110,8 @@ pub use pack::{PackOptions, Packer, pack, size_of};
 pub use remove::{remove, remove_at};
 #[cfg(unix)]
 pub use unpack::{DEFAULT_IGNORED_ACLS, Metadata, UnpackOptions, Unpacker, unpack, unpack_at};
+
+/// Compiles and runs the example in the README.
+#[cfg(all(doctest, unix))]
+#[doc = include_str!("../README.md")]
+struct Readme;

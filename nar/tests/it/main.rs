@@ -1,5 +1,6 @@
 //! Tests of the public interface, against golden files and, where there is one, real Nix.
-#![allow(clippy::print_stderr)]
+#![cfg(unix)]
+#![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod codec;
 mod disk;

@@ -280,6 +280,25 @@ fn absurd_lengths_allocate_nothing(#[case] length: u64) {
     assert!(decoded.error.unwrap().contains("UnexpectedEof"));
 }
 
+/// An allocation that an archive claims would fail where all of memory is as small as this. (Merely to
+/// reserve memory costs nothing and would pass unnoticed.)
+#[test]
+#[cfg(target_os = "linux")]
+fn absurd_lengths_allocate_nothing_where_there_is_little() {
+    let outcome = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -v 65536 && exec \"$0\" --test-threads=1 malformed::absurd_lengths_allocate_nothing::",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .env("MALLOC_ARENA_MAX", "1")
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&outcome.stdout);
+    let errors = String::from_utf8_lossy(&outcome.stderr);
+    assert!(outcome.status.success() && output.contains("4 passed"), "{output}{errors}");
+}
+
 #[test]
 fn an_error_is_found_again() {
     let (mut nar, place) = spell(words![MAGIC, b"(", b"type", b"directory", b"|", b"x"]);

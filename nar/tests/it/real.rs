@@ -11,7 +11,7 @@ use ncc_nar::{PackOptions, UnpackOptions, pack, unpack};
 use proptest::{
     prelude::*,
     strategy::ValueTree,
-    test_runner::{Config, TestRunner},
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
 use crate::tree::{Tree, trees};
@@ -89,7 +89,17 @@ fn random_trees_are_packed_and_unpacked_as_nix_does() {
     if !nix("random trees") {
         return;
     }
-    let mut runner = TestRunner::new(Config::default());
+    let seed = std::env::var("NCC_SEED").map_or_else(
+        // Random, because each of these has keys of its own.
+        |_| std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
+        |seed| seed.parse().unwrap(),
+    );
+    // Shown if the test fails.
+    println!("again with NCC_SEED={seed}");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&u64::to_le_bytes(seed));
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), random);
     for _ in 0..16 {
         compare(&trees().new_tree(&mut runner).unwrap().current());
     }
