@@ -1,5 +1,5 @@
 //! Speed of pack and unpack against `nix-store --dump` and `--restore`, in tmpfs, best of five,
-//! in turns.
+//! in turns; and of packing files that are on the disk of the target directory and not in memory.
 //!
 //! `cargo bench -p ncc-nar [-- SMALL_FILES BIG_MEGABYTES]`. Both sides read and write files, so that
 //! no pipe is measured; the time of starting a process is in Nix's numbers and about 10 ms.
@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -31,6 +31,7 @@ fn main() -> io::Result<()> {
     make_small_files(&small, small_files)?;
     compare(&small, &format!("{small_files} small files"), directory.path())?;
     remove(&small)?;
+    compare_on_disk(small_files / 5)?;
 
     let big = directory.path().join("big");
     let mut file = File::create(&big)?;
@@ -48,21 +49,58 @@ fn make_small_files(root: &Path, count: usize) -> io::Result<()> {
     fs::create_dir(root)?;
     let contents = [b'x'; 5200];
     for number in 0..count {
-        let directory = root.join(format!("directory-{}", number / 100));
-        if number % 100 == 0 {
-            fs::create_dir(&directory)?;
+        let file = small_file(root, number);
+        if let Some(directory) = file.parent().filter(|_| number % 100 == 0) {
+            fs::create_dir(directory)?;
         }
         let size = number.wrapping_mul(7919) % contents.len();
-        fs::write(directory.join(format!("file-{number}")), &contents[..size])?;
+        fs::write(file, &contents[..size])?;
     }
     Ok(())
+}
+
+/// Packs small files whose contents the system was asked to forget. (It still knows the directories.)
+fn compare_on_disk(count: usize) -> io::Result<()> {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let root = directory.path().join("small");
+    make_small_files(&root, count)?;
+    rustix::fs::syncfs(File::open(&root)?)?;
+    println!("{count} small files on disk, not in memory");
+    let evicted = |task: &str, pack: &dyn Fn() -> io::Result<()>| {
+        let mut best = f64::INFINITY;
+        for _ in 0..ROUNDS {
+            for number in 0..count {
+                let file = File::open(small_file(&root, number))?;
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            }
+            best = best.min(timed((), |()| pack())?);
+        }
+        println!("  {task:<30} {best:>7.3} s");
+        io::Result::Ok(())
+    };
+    evicted("pack", &|| Ok(pack(&root, io::sink(), &PackOptions::default()).map(drop)?))?;
+    if has_nix() {
+        let dump = || run(Command::new("nix-store").arg("--dump").arg(&root).stdout(Stdio::null()));
+        evicted("nix-store --dump", &dump)?;
+    }
+    Ok(())
+}
+
+fn small_file(root: &Path, number: usize) -> PathBuf {
+    root.join(format!("directory-{}", number / 100)).join(format!("file-{number}"))
+}
+
+fn has_nix() -> bool {
+    let version =
+        Command::new("nix-store").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    version.is_ok()
 }
 
 fn compare(object: &Path, what: &str, directory: &Path) -> io::Result<()> {
     let size = size_of(object, &PackOptions::default())?;
     let megabytes = size as f64 / 1e6;
     println!("{what}, {megabytes:.1} MB of archive");
-    let has_nix = Command::new("nix-store").arg("--version").stdout(Stdio::null()).status().is_ok();
+    let has_nix = has_nix();
     if !has_nix {
         println!("  there is no nix-store on PATH to compare with");
     }

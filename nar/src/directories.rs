@@ -28,6 +28,10 @@ const MAX_OPEN: usize = 16;
 pub(crate) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// A file to read. Does not block, should a fifo have taken its place.
+pub(crate) const FILE: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
 /// To enter names into a directory one need not be allowed to list it.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const PARENT: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

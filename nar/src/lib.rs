@@ -87,6 +87,8 @@ mod directories;
 #[cfg(unix)]
 mod pack;
 #[cfg(unix)]
+mod read_ahead;
+#[cfg(unix)]
 mod remove;
 #[cfg(unix)]
 mod unpack;

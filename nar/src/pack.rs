@@ -3,31 +3,28 @@ use std::{
     io,
     os::fd::AsFd,
     path::Path,
+    time::Instant,
     vec,
 };
 
 use rustix::{
     buffer::spare_capacity,
-    fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat_raw, statat},
+    fs::{AtFlags, FileType, Mode, Stat, fstat, openat, readlinkat_raw, statat},
     io::Errno,
 };
 
 use crate::{
     case_hack::{CaseHack, without_suffix},
     decode::DEFAULT_MAX_DEPTH,
-    directories::{DIRECTORY, Directories, OnDisk},
+    directories::{DIRECTORY, Directories, FILE, OnDisk},
     encode::{BlockSink, Encoder, FillError, Filled},
     error::{Error, NotCanonical, Operation, OrderError},
     name::MAX_TARGET,
+    read_ahead,
 };
 
 /// Size of reads and writes; see `BENCHMARKS.md`.
 const BLOCK_SIZE: usize = 256 * 1024;
-
-/// Of files larger than this the system is told that they are read from start to end; for smaller ones
-/// that is not worth a system call.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-const LARGE_FILE: u64 = 1024 * 1024;
 
 /// How to pack.
 #[derive(Clone, Debug)]
@@ -145,7 +142,8 @@ impl Packer {
             None => walk.directory_contents()?,
         }
         while let Some(level) = walk.levels.last_mut() {
-            if let Some(entry) = level.next() {
+            if let Some(entry) = level.entries.next() {
+                level.advised = level.advised.saturating_sub(1);
                 walk.entry(&entry)?;
             } else {
                 walk.encoder.directory_end()?;
@@ -170,10 +168,16 @@ struct Walk<'a, S, D> {
     encoder: Encoder<S>,
     directories: Directories<D>,
     /// What is still to do in each open directory.
-    levels: Vec<vec::IntoIter<OnDisk>>,
+    levels: Vec<Level>,
     scratch: &'a mut Vec<u8>,
     options: &'a PackOptions,
     contents: Contents,
+}
+
+struct Level {
+    entries: vec::IntoIter<OnDisk>,
+    /// How many of them, the next ones, are being read ahead.
+    advised: usize,
 }
 
 impl<S: BlockSink, D: AsFd> Walk<'_, S, D> {
@@ -243,7 +247,7 @@ impl<S: BlockSink, D: AsFd> Walk<'_, S, D> {
             }),
         }
         self.encoder.directory()?;
-        self.levels.push(entries.into_iter());
+        self.levels.push(Level { entries: entries.into_iter(), advised: 0 });
         Ok(())
     }
 
@@ -255,23 +259,25 @@ impl<S: BlockSink, D: AsFd> Walk<'_, S, D> {
             self.start_file(name, &stat)?;
             return self.encoder.pretend_contents();
         }
-        // Not to block, should a fifo have taken the place of the file.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = openat(directory, name, flags, Mode::empty())
+        let file = openat(directory, name, FILE, Mode::empty())
             .map_err(|errno| self.directories.failed(Operation::Open, name, errno))?;
         let stat = fstat(&file).map_err(|errno| self.directories.failed(Operation::Examine, name, errno))?;
         let size = self.start_file(name, &stat)?;
-        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-        if size > LARGE_FILE {
-            // Advice only: without it, reading is slower.
-            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        }
-        let read = |block: &mut Vec<u8>, _| match rustix::io::read(&file, spare_capacity(block)) {
-            Ok(_) => Ok(()),
-            Err(errno) => Err(io::Error::from(errno)),
+        read_ahead::sequential(file.as_fd(), size);
+        let mut from_disk = false;
+        let read = |block: &mut Vec<u8>, _| {
+            let before = Instant::now();
+            rustix::io::read(&file, spare_capacity(block))?;
+            from_disk = before.elapsed() > read_ahead::FROM_DISK;
+            Ok(())
         };
         match self.encoder.fill_contents(read, true) {
-            Ok(Filled::Exactly) => Ok(()),
+            Ok(Filled::Exactly) => {
+                if from_disk && size <= read_ahead::SMALL_FILE {
+                    self.read_ahead();
+                }
+                Ok(())
+            }
             Ok(Filled::TooFew { found } | Filled::TooMany { found }) => {
                 let path = self.directories.path_of(name);
                 Err(Error::SizeChanged { path, expected: size, found })
@@ -282,6 +288,17 @@ impl<S: BlockSink, D: AsFd> Walk<'_, S, D> {
                 source,
             }),
             Err(FillError::Encode(error)) => Err(error),
+        }
+    }
+
+    /// Has the system fetch the next files of this directory at once, since they would have to be waited
+    /// for one by one.
+    fn read_ahead(&mut self) {
+        if let Some(level) = self.levels.last_mut() {
+            let next = level.entries.as_slice();
+            let next = next.get(..read_ahead::FILES_AHEAD).unwrap_or(next);
+            read_ahead::soon(self.directories.current(), next.get(level.advised..).unwrap_or_default());
+            level.advised = next.len();
         }
     }
 
