@@ -2,7 +2,13 @@
 
 #![allow(clippy::struct_excessive_bools, reason = "they are switches of a command line")]
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{
     ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser,
@@ -10,7 +16,7 @@ use clap::{
     error::ErrorKind,
 };
 use clap_complete::Shell;
-use ncc_progress::LogFormat;
+use ncc_progress::{ConsoleOptions, LogFormat, Patient, printable};
 use ncc_remote_store::STALL_TIMEOUT;
 
 use crate::{exit, settings};
@@ -45,12 +51,16 @@ pub(crate) enum Document {
 }
 
 impl Task {
-    /// How much is said: 0 is normal.
-    pub(crate) fn verbosity(&self) -> u8 {
-        match self {
-            Self::Copy(arguments) | Self::Serve(arguments) => arguments.verbosity(),
-            Self::Document(_) => 0,
+    /// How the program speaks on standard error.
+    pub(crate) fn console_options(&self) -> ConsoleOptions {
+        let mut options = ConsoleOptions::default();
+        if let Self::Copy(arguments) | Self::Serve(arguments) = self {
+            let show = &arguments.show;
+            options.format = show.log_format.or(show.show_progress.then_some(LogFormat::Bar));
+            options.verbosity = arguments.verbosity();
+            options.quiet = show.quiet;
         }
+        options
     }
 }
 
@@ -273,9 +283,16 @@ impl Arguments {
     /// Reads the command line. `Err` is for what is finished with that: help, the version, a usage error.
     pub(crate) fn read() -> Result<Task, ExitCode> {
         Self::parse_from_words(std::env::args_os()).map_err(|error| {
-            // A closed stdout is no reason to complain.
+            // A closed stdout or stderr is no reason to complain.
+            if error.use_stderr() {
+                // It quotes words of the command line, which may hold anything.
+                let text = error.render().to_string();
+                let lines: Vec<_> = text.lines().map(printable).collect();
+                let _ = Patient::new(io::stderr()).write_all((lines.join("\n") + "\n").as_bytes());
+                return exit::ERROR.into();
+            }
             let _ = error.print();
-            if error.use_stderr() { exit::ERROR.into() } else { ExitCode::SUCCESS }
+            ExitCode::SUCCESS
         })
     }
 

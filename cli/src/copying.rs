@@ -6,8 +6,7 @@ use ncc_copy::{CopyError, Observer, OnFailure, Plan, Purpose, Request};
 use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
 use ncc_picture::GraphFormat;
 use ncc_progress::{
-    Direction, Importance, LogFormat, Progress, ProgressOptions, Wire, aside, chain, nothing_json, plan_json,
-    tell,
+    Console, Direction, Importance, Progress, ProgressOptions, Wire, chain, nothing_json, plan_json,
 };
 use ncc_store::{Destination, Outputs, Source, StoreDir, StorePath};
 use ncc_transport::LineSink;
@@ -18,9 +17,9 @@ use crate::{
 };
 
 /// Copies what the arguments say.
-pub(crate) async fn copy(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) async fn copy(arguments: &Arguments, console: &Console) -> Result<(), Failure> {
     let mut reported = false;
-    let result = prepare_and_copy(arguments, &mut reported).await;
+    let result = prepare_and_copy(arguments, console, &mut reported).await;
     if arguments.show.json && !reported {
         let error = result.as_ref().err().map(|failure| failure.message().to_owned());
         let direction = direction(arguments, arguments.host.clone().unwrap_or_default());
@@ -39,7 +38,11 @@ fn direction(arguments: &Arguments, host: String) -> Direction {
 }
 
 /// `reported`: what came of it is on standard output already.
-async fn prepare_and_copy(arguments: &Arguments, reported: &mut bool) -> Result<(), Failure> {
+async fn prepare_and_copy(
+    arguments: &Arguments,
+    console: &Console,
+    reported: &mut bool,
+) -> Result<(), Failure> {
     let config = stores::local_config(arguments)?;
     let argument = stores::host_argument(arguments.host.as_deref().unwrap_or_default())?;
     if let Some(file) = &arguments.show.graph {
@@ -56,9 +59,7 @@ async fn prepare_and_copy(arguments: &Arguments, reported: &mut bool) -> Result<
     }
     let request = request(arguments, &config)?;
     if request.roots.is_empty() {
-        if !arguments.show.quiet {
-            tell(Importance::Notice, "no paths given, nothing to copy");
-        }
+        console.say(Importance::Notice, "no paths given, nothing to copy");
         return Ok(());
     }
     let local = Local::open(config.clone(), arguments)?;
@@ -66,7 +67,7 @@ async fn prepare_and_copy(arguments: &Arguments, reported: &mut bool) -> Result<
     let host = argument.target.to_string();
     let may_ask = !argument.target.is_localhost();
     let direction = direction(arguments, host);
-    let progress = Progress::start(progress_options(arguments, direction.clone(), &config, may_ask));
+    let progress = Progress::start(console, progress_options(arguments, direction.clone(), &config, may_ask));
     let remote = stores::remote(arguments, argument, &config.store_dir, &progress)?;
     let local = local.with_substitutes(arguments, progress.own_line());
     let (source, destination): (&dyn Source, &dyn Destination) = match &local {
@@ -77,7 +78,7 @@ async fn prepare_and_copy(arguments: &Arguments, reported: &mut bool) -> Result<
     };
     let ends = Ends { source, destination };
     let wire = || Wire { sent: remote.counter.sent(), received: remote.counter.received() };
-    let result = work(arguments, &request, ends, &progress, &direction, wire, reported).await;
+    let result = work(arguments, &request, ends, (console, &progress), &direction, wire, reported).await;
     remote.store.close().await;
     if let Local::Substituting(store) = &local {
         store.close().await;
@@ -130,9 +131,6 @@ fn progress_options(
     may_ask: bool,
 ) -> ProgressOptions {
     let mut options = ProgressOptions::new(direction, config.store_dir.clone());
-    options.format = arguments.show.log_format.or(arguments.show.show_progress.then_some(LogFormat::Bar));
-    options.verbosity = arguments.verbosity();
-    options.quiet = arguments.show.quiet;
     options.looking = arguments.what.dry_run;
     options.may_ask = may_ask;
     options
@@ -167,13 +165,13 @@ async fn work(
     arguments: &Arguments,
     request: &Request,
     Ends { source, destination }: Ends<'_>,
-    progress: &Progress,
+    (console, progress): (&Console, &Progress),
     direction: &Direction,
     wire: impl Fn() -> Wire,
     reported: &mut bool,
 ) -> Result<(), Failure> {
     let observer = progress.observer();
-    let result = plan_and_run(arguments, request, source, destination, &observer, direction).await;
+    let result = plan_and_run(arguments, request, source, destination, (console, &observer), direction).await;
     let report = match result {
         Ok(Done::Looked(text)) => {
             progress.finish(None);
@@ -191,7 +189,7 @@ async fn work(
     }
     match report {
         Ok(_) => Ok(()),
-        Err(error) => Err(explain(&error, request.on_failure, source.store_dir())),
+        Err(error) => Err(explain(console, &error, request.on_failure, source.store_dir())),
     }
 }
 
@@ -211,11 +209,11 @@ async fn plan_and_run(
     request: &Request,
     source: &dyn Source,
     destination: &dyn Destination,
-    observer: &Arc<dyn Observer>,
+    (console, observer): (&Console, &Arc<dyn Observer>),
     direction: &Direction,
 ) -> Result<Done, Trouble> {
     let plan: Plan = ncc_copy::plan(source, destination, request, observer).await.map_err(Trouble::Copy)?;
-    aside(|| pictures::draw(arguments, &plan, source.store_dir())).map_err(Trouble::Other)?;
+    console.aside(|| pictures::draw(arguments, &plan, source.store_dir())).map_err(Trouble::Other)?;
     if arguments.what.dry_run {
         return Ok(Done::Looked(dry_run::describe(arguments, &plan, direction, destination.store_dir())));
     }
@@ -228,7 +226,7 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Where several paths failed, each gets its own line before the summary, and so does what needs them.
-fn explain(error: &CopyError, on_failure: OnFailure, store_dir: &StoreDir) -> Failure {
+fn explain(console: &Console, error: &CopyError, on_failure: OnFailure, store_dir: &StoreDir) -> Failure {
     let mut failure = Failure::plain(error);
     let CopyError::Failed { report } = error else { return failure };
     for failed in &report.failed {
@@ -239,7 +237,7 @@ fn explain(error: &CopyError, on_failure: OnFailure, store_dir: &StoreDir) -> Fa
                 store_dir.full(&failed.path)
             ),
         };
-        tell(Importance::Error, &format!("error: {line}"));
+        console.say(Importance::Error, &format!("error: {line}"));
         // A screen full of advice is none.
         if let Some(error) = failed.error.as_ref().filter(|_| failure.advises_little()) {
             failure = failure.hints_of(error);

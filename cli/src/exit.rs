@@ -17,6 +17,8 @@ Environment:
   NIX_STATE_DIR  the state directory of the local store
   NO_COLOR       no colours";
 
+/// All went well.
+pub(crate) const SUCCESS: u8 = 0;
 /// Any error that has no code of its own; also of the command line, as for Nix's own program.
 pub(crate) const ERROR: u8 = 1;
 /// The host was not reached.

@@ -1,10 +1,10 @@
 //! How failure is told: what, then each cause, then what can be done.
 
-use std::{error::Error, fmt, process::ExitCode, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use ncc_copy::CopyError;
 use ncc_local_store::LocalStoreError;
-use ncc_progress::{Importance, causes, chain, tell};
+use ncc_progress::{Console, Importance, causes, chain};
 use ncc_remote_store::RemoteError;
 use ncc_store::StoreError;
 use ncc_transport::TransportError;
@@ -33,12 +33,6 @@ impl Failure {
     /// A failure in words alone.
     pub(crate) fn text(message: impl Into<String>) -> Self {
         Self { message: message.into(), hints: Vec::new(), code: exit::ERROR }
-    }
-
-    /// Ended by a signal: silent, and with the code that shells give it.
-    pub(crate) fn signal(number: i32) -> Self {
-        let code = u8::try_from(number.saturating_add(128)).unwrap_or(1);
-        Self { message: String::new(), hints: Vec::new(), code }
     }
 
     /// What it says, on one line.
@@ -73,15 +67,13 @@ impl Failure {
         self
     }
 
-    /// Says it on stderr and gives the exit code.
-    pub(crate) fn report(self) -> ExitCode {
-        if !self.message.is_empty() {
-            tell(Importance::Error, &format!("error: {}", self.message));
-        }
+    /// Says it, and gives the exit code.
+    pub(crate) fn report(self, console: &Console) -> u8 {
+        console.say(Importance::Error, &format!("error: {}", self.message));
         for hint in self.hints {
-            tell(Importance::Error, &format!("hint: {hint}"));
+            console.say(Importance::Error, &format!("hint: {hint}"));
         }
-        ExitCode::from(self.code)
+        self.code
     }
 }
 

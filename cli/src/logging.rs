@@ -2,21 +2,22 @@
 
 use std::io;
 
-use ncc_progress::Importance;
+use ncc_progress::{Console, Importance};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter};
 
-/// Starts diagnostics: nothing but warnings, then info, debug, trace.
-pub(crate) fn start(verbosity: u8) {
+/// Starts diagnostics: warnings, then with each `-v` info, debug, trace; `None` is for errors alone.
+pub(crate) fn start(console: Console, verbosity: Option<u8>) {
     let level = match verbosity {
-        0 => LevelFilter::WARN,
-        1 => LevelFilter::INFO,
-        2 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
+        None => LevelFilter::ERROR,
+        Some(0) => LevelFilter::WARN,
+        Some(1) => LevelFilter::INFO,
+        Some(2) => LevelFilter::DEBUG,
+        Some(_) => LevelFilter::TRACE,
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(Lines)
+        .with_writer(Lines(console))
         .without_time()
         .with_target(false)
         .with_level(false)
@@ -24,33 +25,34 @@ pub(crate) fn start(verbosity: u8) {
 }
 
 /// Gives each diagnostic to whoever has the terminal, so that a progress bar is not torn.
-struct Lines;
+struct Lines(Console);
 
-impl MakeWriter<'_> for Lines {
-    type Writer = Line;
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
 
-    fn make_writer(&self) -> Line {
-        Line { importance: Importance::Info, text: Vec::new() }
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { console: &self.0, importance: Importance::Info, text: Vec::new() }
     }
 
-    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Line {
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
         let importance = match *metadata.level() {
             Level::ERROR => Importance::Error,
             Level::WARN => Importance::Warning,
             Level::INFO => Importance::Info,
             _ => Importance::Debug,
         };
-        Line { importance, text: Vec::new() }
+        Line { console: &self.0, importance, text: Vec::new() }
     }
 }
 
 /// Gathers one diagnostic and says it when it is dropped.
-struct Line {
+struct Line<'a> {
+    console: &'a Console,
     importance: Importance,
     text: Vec<u8>,
 }
 
-impl io::Write for Line {
+impl io::Write for Line<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.text.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -61,7 +63,7 @@ impl io::Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for Line<'_> {
     fn drop(&mut self) {
         // As Nix begins them.
         let prefix = match self.importance {
@@ -70,7 +72,7 @@ impl Drop for Line {
             _ => "",
         };
         for line in String::from_utf8_lossy(&self.text).lines() {
-            ncc_progress::tell(self.importance, &format!("{prefix}{line}"));
+            self.console.say(self.importance, &format!("{prefix}{line}"));
         }
     }
 }

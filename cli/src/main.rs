@@ -21,6 +21,7 @@ mod pictures;
 mod roots;
 mod serving;
 mod settings;
+mod signals;
 mod ssh;
 mod stores;
 mod substituting;
@@ -30,6 +31,8 @@ use std::{process::ExitCode, time::Duration};
 
 use arguments::{Arguments, Task};
 use failure::Failure;
+use ncc_progress::Console;
+use signals::{Signal, Signals};
 
 /// How long after a failure a signal is waited for that may have been its cause.
 const SIGNAL_ON_ITS_WAY: Duration = Duration::from_millis(100);
@@ -42,72 +45,80 @@ fn main() -> ExitCode {
         Ok(task) => task,
         Err(code) => return code,
     };
-    logging::start(task.verbosity());
+    let options = task.console_options();
+    let console = match Console::start(options) {
+        Ok(console) => console,
+        Err(error) => {
+            eprintln!("error: could not start: {error}");
+            return exit::ERROR.into();
+        }
+    };
+    logging::start(console.clone(), if options.quiet { None } else { Some(options.verbosity) });
+    match run(task, &console) {
+        End::Code(code) => code.into(),
+        End::Signal(signal) => {
+            console.flush(Some(TIDYING));
+            signal.die()
+        }
+    }
+}
+
+/// How the program ends.
+enum End {
+    Code(u8),
+    Signal(Signal),
+}
+
+fn run(task: Task, console: &Console) -> End {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::new("could not start", error).report(),
+        Err(error) => return End::Code(Failure::new("could not start", error).report(console)),
     };
-    let result = runtime.block_on(async {
-        let mut signal = std::pin::pin!(interrupted());
+    let end = runtime.block_on(async {
+        let mut signals = Signals::catch(console);
         // In a task of its own: what it waits for in the middle of a step (a list on standard input, a lock) must not keep
         // a signal from being seen.
-        let mut work = tokio::spawn(perform(task));
-        let failure = tokio::select! {
+        let mut work = tokio::spawn(perform(task, console.clone()));
+        let result = tokio::select! {
             biased;
-            signal = &mut signal => {
+            signal = signals.next() => {
                 work.abort();
                 // What it holds is let go of, such as the terminal and the other processes, unless it is in such a step.
                 let _ = tokio::time::timeout(TIDYING, work).await;
-                return Err(signal);
+                return End::Signal(signal);
             }
-            result = &mut work => match result {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(failure)) => failure,
-                Err(error) => Failure::new("this is a fault of this program", error),
-            },
+            result = &mut work => result,
         };
-        // Ctrl-C goes to ssh too, and its end can be seen before the signal is: the cause is the signal then.
+        let code = match result {
+            Ok(Ok(())) => exit::SUCCESS,
+            Ok(Err(failure)) => {
+                // Ctrl-C goes to ssh too, and its end can be seen before the signal is: the cause is the signal then.
+                if let Ok(signal) = tokio::time::timeout(SIGNAL_ON_ITS_WAY, signals.next()).await {
+                    return End::Signal(signal);
+                }
+                failure.report(console)
+            }
+            Err(error) => Failure::new("this is a fault of this program", error).report(console),
+        };
+        // Whoever reads what was said may take as long as they like, or end the wait.
+        let speaking = console.clone();
+        let said = tokio::task::spawn_blocking(move || speaking.flush(None));
         tokio::select! {
             biased;
-            signal = signal => Err(signal),
-            () = tokio::time::sleep(SIGNAL_ON_ITS_WAY) => Err(failure),
+            signal = signals.next() => End::Signal(signal),
+            _ = said => End::Code(code),
         }
     });
     // Threads that are in the middle of disk work may end it, with the locks that go with it; what takes longer is left
     // behind, since whatever they do is safe to be cut off anywhere.
     runtime.shutdown_timeout(TIDYING);
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    end
 }
 
-async fn perform(task: Task) -> Result<(), Failure> {
+async fn perform(task: Task, console: Console) -> Result<(), Failure> {
     match task {
-        Task::Copy(arguments) => copying::copy(&arguments).await,
+        Task::Copy(arguments) => copying::copy(&arguments, &console).await,
         Task::Serve(arguments) => serving::serve(&arguments).await,
         Task::Document(document) => documents::print(document),
-    }
-}
-
-/// Waits for a signal that asks this program to end.
-async fn interrupted() -> Failure {
-    use tokio::signal::unix::{SignalKind, signal};
-    let wait = |kind: SignalKind| async move {
-        match signal(kind) {
-            Ok(mut signals) => {
-                signals.recv().await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a signal cannot be waited for");
-                std::future::pending::<()>().await;
-            }
-        }
-        Failure::signal(kind.as_raw_value())
-    };
-    tokio::select! {
-        failure = wait(SignalKind::interrupt()) => failure,
-        failure = wait(SignalKind::terminate()) => failure,
-        failure = wait(SignalKind::hangup()) => failure,
     }
 }

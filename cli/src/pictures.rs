@@ -2,11 +2,12 @@
 
 use std::{
     env,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
 };
 
 use ncc_copy::Plan;
 use ncc_picture::TreeOptions;
+use ncc_progress::Patient;
 use ncc_store::StoreDir;
 
 use crate::{arguments::Arguments, environment::variable, failure::Failure, output};
@@ -21,7 +22,9 @@ pub(crate) fn draw(arguments: &Arguments, plan: &Plan, store_dir: &StoreDir) -> 
     }
     if arguments.show.tree {
         if arguments.show.json {
-            eprint!("{}", ncc_picture::tree(plan, &options(io::stderr().is_terminal())));
+            let tree = ncc_picture::tree(plan, &options(io::stderr().is_terminal()));
+            // That stderr is closed is no reason to stop copying.
+            let _ = Patient::new(io::stderr()).write_all(tree.as_bytes());
         } else {
             let tree = ncc_picture::tree(plan, &options(io::stdout().is_terminal()));
             output::print(&tree)

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use ncc_copy::{Request, copy};
-use ncc_progress::{Direction, LogFormat, Progress, ProgressOptions};
+use ncc_progress::{Console, ConsoleOptions, Direction, LogFormat, Progress, ProgressOptions};
 use ncc_store::{StoreDir, test_util::MemoryStore};
 
 #[tokio::main(flavor = "current_thread")]
@@ -13,11 +13,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let program = here.add("program", "more code", &[library]);
     let there = MemoryStore::new("web1");
 
-    let mut options = ProgressOptions::new(Direction::To("web1".to_owned()), StoreDir::default());
+    let mut options = ConsoleOptions::default();
     options.format = std::env::args().nth(1).and_then(|name| LogFormat::named(&name));
-    options.verbosity = 1;
-    let progress = Progress::start(options);
+    let console = Console::start(options)?;
+    let direction = Direction::To("web1".to_owned());
+    let progress = Progress::start(&console, ProgressOptions::new(direction, StoreDir::default()));
     let report = copy(&here, &there, &Request::new([program]), &progress.observer()).await?;
     progress.finish(Some(&report));
+    console.flush(None);
     Ok(())
 }

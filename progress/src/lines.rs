@@ -7,10 +7,8 @@ use super::{Direction, state::State};
 /// The line that upstream prints at this moment, if any.
 pub(crate) fn line(state: &State, event: &Event<'_>) -> Option<String> {
     match event {
-        // As Nix 2.3 and 2.35: nothing where nothing is missing.
-        Event::Planned(plan) if !plan.to_send.is_empty() => {
-            Some(format!("copying {} paths...", plan.to_send.len()))
-        }
+        // Also where it is none: scripts look for it.
+        Event::Planned(plan) => Some(format!("copying {} paths...", plan.to_send.len())),
         Event::Started(info) => Some(format!("{}...", copying(state, &info.path))),
         _ => None,
     }
@@ -56,9 +54,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_missing_prints_nothing() {
+    fn nothing_missing_is_said_too() {
         let story = Story::new();
         let state = story.state(Direction::To("h".to_owned()));
-        assert_eq!(line(&state, &Event::Planned(&ncc_copy::Plan::default())), None);
+        let nothing = line(&state, &Event::Planned(&ncc_copy::Plan::default()));
+        assert_eq!(nothing.as_deref(), Some("copying 0 paths..."));
     }
 }

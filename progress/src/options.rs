@@ -104,19 +104,26 @@ impl LogFormat {
     }
 }
 
-/// What is to be shown. Fields may be added.
-#[derive(Clone, Debug)]
-pub struct ProgressOptions {
+/// How a program speaks on standard error.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct ConsoleOptions {
     /// `None`: a bar on a terminal, lines elsewhere.
     pub format: Option<LogFormat>,
+    /// How often `-v` was given.
+    pub verbosity: u8,
+    /// Errors, and nothing else.
+    pub quiet: bool,
+}
+
+/// What is to be shown of one copy.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ProgressOptions {
     /// Which way, and with whom.
     pub direction: Direction,
     /// The store directory that paths are shown in.
     pub store_dir: StoreDir,
-    /// How often `-v` was given.
-    pub verbosity: u8,
-    /// Errors only, which are not told here.
-    pub quiet: bool,
     /// Nothing is copied: no line says so, though a bar may show what is waited for.
     pub looking: bool,
     /// ssh may ask for something on the terminal before the host answers. Not so for `localhost`.
@@ -124,9 +131,9 @@ pub struct ProgressOptions {
 }
 
 impl ProgressOptions {
-    /// With nothing special about it.
+    /// A copy over ssh.
     pub const fn new(direction: Direction, store_dir: StoreDir) -> Self {
-        Self { format: None, direction, store_dir, verbosity: 0, quiet: false, looking: false, may_ask: true }
+        Self { direction, store_dir, looking: false, may_ask: true }
     }
 }
 

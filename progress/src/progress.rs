@@ -1,375 +1,255 @@
-//! One copy on the screen: what happens goes in, and one of three forms comes out.
+//! One copy, from its start to its end, as it is shown.
 
-use std::{
-    io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use ncc_copy::{CopyError, Event, Observer, Report};
 
 use crate::{
-    Direction, Importance, LogFormat, ProgressOptions,
+    Console, Direction, Importance, ProgressOptions,
     bar::{self, Look},
+    console::{Form, Shared, left_out_text, lock},
     human,
-    internal_json::{self, InternalJson},
+    internal_json::InternalJson,
     lines,
     report::{self, Wire},
     state::State,
-    terminal::{self, Screen, Surroundings, Terminal},
+    terminal,
+    throttle::{self, Throttle},
     watchdog::Watchdog,
 };
 
-/// How often the bar is redrawn.
-const REDRAW: Duration = Duration::from_millis(100);
-
-/// How often silence is looked for where there is no bar.
-const LISTEN: Duration = Duration::from_secs(1);
-
-/// The copy that goes on, for [`tell`].
-static CURRENT: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
-
-/// Says a line on stderr, above the bar and in the form that was asked for.
-pub fn tell(importance: Importance, line: &str) {
-    let current = lock(&CURRENT).clone();
-    match current {
-        Some(shared) => shared.say(importance, line),
-        None => Screen::Plain(Box::new(io::stderr())).line(line),
-    }
-}
-
-/// Writes to standard output, which may be the same terminal, with the bar out of the way.
-pub fn aside<T>(work: impl FnOnce() -> T) -> T {
-    let current = lock(&CURRENT).clone();
-    match current.as_ref().map(|shared| lock(&shared.screen)).as_deref_mut() {
-        Some(Screen::Terminal(terminal)) => terminal.aside(work),
-        _ => work(),
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// How long a copy waits, once, for a line to stand on the terminal before ssh may ask something there.
+const BEFORE_SSH: Duration = Duration::from_millis(200);
 
 /// What is shown of one copy, from its beginning to [`Progress::finish`] or until this is dropped.
 pub struct Progress {
-    shared: Arc<Shared>,
+    console: Console,
+    host: String,
 }
 
 impl Progress {
-    /// Shows nothing yet. From now on [`tell`] respects this copy's form.
-    pub fn start(options: ProgressOptions) -> Self {
-        let surroundings = Surroundings::detect();
-        let form = Form::of(options.format, surroundings, options.quiet);
-        let screen = match form {
-            Form::Bar { .. } => Screen::Terminal(Terminal::stderr()),
-            _ => Screen::Plain(Box::new(io::stderr())),
-        };
-        let start = Instant::now();
-        let shared = Arc::new(Shared::new(options, form, screen, Box::new(move || start.elapsed())));
-        *lock(&CURRENT) = Some(Arc::clone(&shared));
-        let ticking = Arc::clone(&shared);
-        // Never waited for: it ends by itself, or with the process. Without it there is no bar, and the copy is as good.
-        let _ =
-            thread::Builder::new().name("progress".to_owned()).spawn(move || ticking.tick_until_finished());
-        Self { shared }
+    /// Shows nothing yet.
+    pub fn start(console: &Console, options: ProgressOptions) -> Self {
+        let host = options.direction.host().to_owned();
+        let now = console.shared.now();
+        console.shared.begin(Copy::new(options, now));
+        Self { console: console.clone(), host }
     }
 
     /// What the engine tells.
     pub fn observer(&self) -> Arc<dyn Observer> {
-        Arc::clone(&self.shared) as Arc<dyn Observer>
+        Arc::clone(&self.console.shared) as Arc<dyn Observer>
     }
 
     /// What the transport hands the host's stderr to, line by line.
     pub fn host_line(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
-        let shared = Arc::clone(&self.shared);
-        let host = lock(&shared.core).state.direction.host().to_owned();
-        Arc::new(move |line| shared.line_of(&host, line))
+        self.line_of(self.host.clone())
     }
 
     /// The same for a program of this machine.
     pub fn own_line(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
-        let shared = Arc::clone(&self.shared);
-        Arc::new(move |line| shared.line_of("this machine", line))
+        self.line_of("this machine".to_owned())
+    }
+
+    fn line_of(&self, speaker: String) -> Arc<dyn Fn(&str) + Send + Sync> {
+        let shared = Arc::clone(&self.console.shared);
+        Arc::new(move |line| shared.line_of(&speaker, line))
     }
 
     /// What is called when the host has greeted: ssh asks nothing any more.
     pub fn greeted(&self) -> Arc<dyn Fn() + Send + Sync> {
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.console.shared);
         Arc::new(move || {
             let now = shared.now();
-            let state = &mut lock(&shared.core).state;
-            state.answered = true;
-            state.touch(now);
+            shared.change(|inner| {
+                if let Some(copy) = &mut inner.copy {
+                    copy.state.answered = true;
+                    copy.state.touch(now);
+                }
+            });
         })
     }
 
     /// Takes the bar away and sums up what was done; says nothing of a failure, for which there is a message.
     pub fn finish(&self, report: Option<&Report>) {
-        self.shared.finish(report);
+        self.console.shared.finish(report);
     }
 
-    /// What was done, for `--json`.
+    /// What was done, for `--json`; after [`finish`](Self::finish).
     pub fn report_json(&self, result: Result<&Report, &CopyError>, wire: Option<Wire>) -> String {
-        report::report_json(&lock(&self.shared.core).state, result, wire)
+        let inner = lock(&self.console.shared.inner);
+        inner.finished.as_ref().map(|state| report::report_json(state, result, wire)).unwrap_or_default()
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.shared.finish(None);
+        self.finish(None);
     }
 }
 
-/// What is made of what happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Nothing,
-    Lines,
-    Bar { look: Look, with_lines: bool },
-    InternalJson,
-}
-
-impl Form {
-    fn of(format: Option<LogFormat>, surroundings: Surroundings, quiet: bool) -> Self {
-        let with_lines = match format {
-            Some(LogFormat::InternalJson) => return Self::InternalJson,
-            _ if quiet => return Self::Nothing,
-            Some(LogFormat::Raw | LogFormat::RawWithLogs) => return Self::Lines,
-            Some(LogFormat::BarWithLogs | LogFormat::MultilineWithLogs) => true,
-            Some(LogFormat::Bar | LogFormat::Multiline) | None => false,
-        };
-        if surroundings.terminal { Self::Bar { look: surroundings.look(), with_lines } } else { Self::Lines }
-    }
-}
-
-/// What the engine, the transport, the thread that draws and [`tell`] have in common.
-struct Shared {
-    form: Form,
-    verbosity: u8,
-    quiet: bool,
-    looking: bool,
-    may_ask: bool,
-    core: Mutex<Core>,
-    /// Apart from `core`, so that a terminal that takes nothing (Ctrl-S) does not stop the copy behind a bar: nobody
-    /// waits for this while holding that.
-    screen: Mutex<Screen>,
-    clock: Box<dyn Fn() -> Duration + Send + Sync>,
-    /// Wakes the thread that draws when the copy is finished.
-    finished: Condvar,
-}
-
-struct Core {
-    state: State,
+/// What is known of the copy that goes on.
+pub(crate) struct Copy {
+    pub(crate) state: State,
     json: InternalJson,
     watchdog: Watchdog,
-    /// Lines that the next drawing puts above the bar.
-    pending: Vec<String>,
+    throttle: Throttle,
+    looking: bool,
+    may_ask: bool,
     /// `connecting to HOST...` was said.
     connecting: bool,
-    finished: bool,
+    /// When the host last became silent on a terminal that ssh may be asking on.
+    speaker: Option<String>,
 }
 
-impl Core {
-    /// Whether a bar may stand on the terminal.
-    const fn is_visible(&self, may_ask: bool) -> bool {
-        !self.finished && (self.state.answered || !may_ask)
+impl Copy {
+    fn new(options: ProgressOptions, now: Duration) -> Self {
+        let ProgressOptions { direction, store_dir, looking, may_ask } = options;
+        let mut state = State::new(direction, store_dir);
+        state.touch(now);
+        state.phase_since = now;
+        Self {
+            state,
+            json: InternalJson::new(std::process::id()),
+            watchdog: Watchdog::new(),
+            throttle: Throttle::new(),
+            looking,
+            may_ask,
+            connecting: false,
+            speaker: None,
+        }
+    }
+
+    /// Whether a bar may stand on the terminal: ssh has asked what it had to ask.
+    pub(crate) const fn is_answered(&self) -> bool {
+        self.state.answered || !self.may_ask
+    }
+
+    pub(crate) fn frame(&self, now: Duration, width: usize, look: Look) -> Vec<String> {
+        bar::frame(&self.state, now, width, look)
+    }
+
+    /// Called again and again: what is to be said of a silence.
+    pub(crate) fn listen(
+        &mut self,
+        form: Form,
+        has_bar: bool,
+        now: Duration,
+        hides_input: impl Fn() -> bool,
+    ) -> Vec<String> {
+        let Some(line) = self.watchdog.check(&self.state, now) else { return Vec::new() };
+        match form {
+            Form::Quiet => Vec::new(),
+            Form::Lines | Form::InternalJson => vec![line],
+            // The bar says it itself, with seconds that count.
+            Form::Bar { .. } if has_bar => Vec::new(),
+            // Somebody types a password: not a word. If not, ssh may have asked something openly, and the cursor stands
+            // behind its question.
+            Form::Bar { .. } if self.connecting && !hides_input() => {
+                vec![String::new(), format!("{line}; if ssh asks something above, it waits for you")]
+            }
+            Form::Bar { .. } => Vec::new(),
+        }
+    }
+
+    /// What upstream prints at this event.
+    fn line(&self, event: &Event<'_>) -> Option<String> {
+        if self.looking { None } else { lines::line(&self.state, event) }
+    }
+
+    /// What is said of lines that were not shown.
+    fn thinned(&mut self, count: usize) -> Option<String> {
+        let speaker = self.speaker.take()?;
+        (count > 0).then(|| format!("{speaker}: {}", left_out_text(count)))
     }
 }
 
 impl Shared {
-    fn new(
-        options: ProgressOptions,
-        form: Form,
-        screen: Screen,
-        clock: Box<dyn Fn() -> Duration + Send + Sync>,
-    ) -> Self {
-        let ProgressOptions { direction, store_dir, verbosity, quiet, looking, may_ask, format: _ } = options;
-        Self {
-            form,
-            verbosity,
-            quiet,
-            looking,
-            may_ask,
-            core: Mutex::new(Core {
-                state: State::new(direction, store_dir),
-                json: InternalJson::new(std::process::id()),
-                watchdog: Watchdog::new(),
-                pending: Vec::new(),
-                connecting: false,
-                finished: false,
-            }),
-            screen: Mutex::new(screen),
-            clock,
-            finished: Condvar::new(),
-        }
-    }
-
-    fn now(&self) -> Duration {
-        (self.clock)()
-    }
-
-    /// What upstream prints at this event.
-    fn line(&self, state: &State, event: &Event<'_>) -> Option<String> {
-        if self.looking { None } else { lines::line(state, event) }
-    }
-
-    /// A line from outside.
-    fn say(&self, importance: Importance, line: &str) {
-        let line = match self.form {
-            Form::InternalJson => internal_json::message(importance, line),
-            _ => line.to_owned(),
-        };
-        self.print([line]);
-    }
-
-    /// Prints lines: at once, or with the next drawing where there is a bar.
-    fn print(&self, lines: impl IntoIterator<Item = String>) {
-        if matches!(self.form, Form::Bar { .. }) {
-            let mut core = lock(&self.core);
-            if core.is_visible(self.may_ask) {
-                core.pending.extend(lines);
-                return;
-            }
-        }
-        let mut screen = lock(&self.screen);
-        for line in lines {
-            screen.line(&line);
-        }
-    }
-
-    /// Errors are left to the message at the end, which quotes them, unless everything is wanted.
-    fn line_of(&self, speaker: &str, line: &str) {
+    /// A line that somebody else wrote. Errors are left to the message at the end, which quotes them, unless everything is
+    /// wanted.
+    pub(crate) fn line_of(&self, speaker: &str, line: &str) {
         let now = self.now();
-        let line = terminal::harmless(line);
-        lock(&self.core).state.touch(now);
-        if !self.quiet && (self.verbosity > 0 || !line.trim_start().starts_with("error:")) {
-            self.say(Importance::Notice, &format!("{speaker}: {line}"));
-        }
-    }
-
-    /// Called again and again while the copy goes on.
-    fn tick(&self, hides_input: impl Fn() -> bool) {
-        let now = self.now();
-        let (lines, frame) = {
-            let core = &mut *lock(&self.core);
-            if core.finished {
+        let wanted =
+            self.form != Form::Quiet && (self.verbosity > 0 || !line.trim_start().starts_with("error:"));
+        let mut told = Vec::new();
+        self.change(|inner| {
+            let Some(copy) = &mut inner.copy else { return };
+            copy.state.touch(now);
+            if !wanted {
                 return;
             }
-            let visible = core.is_visible(self.may_ask);
-            let silent_for_long = core.watchdog.check(&core.state, now);
-            match self.form {
-                Form::Nothing => return,
-                Form::Lines => (silent_for_long.into_iter().collect(), false),
-                Form::InternalJson => {
-                    let message = |line: String| internal_json::message(Importance::Notice, &line);
-                    (silent_for_long.map(message).into_iter().collect(), false)
-                }
-                // The bar says it itself, with seconds that count.
-                Form::Bar { .. } if visible => (std::mem::take(&mut core.pending), true),
-                // Somebody types a password: not a word. If not, ssh may have asked something openly, and the
-                // cursor stands behind its question.
-                Form::Bar { .. } => match silent_for_long.filter(|_| core.connecting && !hides_input()) {
-                    Some(line) => {
-                        let hint = "if ssh asks something above, it waits for you";
-                        (vec![String::new(), format!("{line}; {hint}")], false)
-                    }
-                    None => (Vec::new(), false),
-                },
+            let admitted = copy.throttle.admit(now);
+            if let Some(left_out) = admitted {
+                told.extend(copy.thinned(left_out));
+                let (line, rest) = match line.char_indices().nth(throttle::LONGEST) {
+                    Some((end, _)) => (&line[..end], "..."),
+                    None => (line, ""),
+                };
+                told.push(format!("{speaker}: {}{rest}", terminal::harmless(line)));
+            } else {
+                copy.speaker = Some(speaker.to_owned());
             }
-        };
-        let screen = &mut *lock(&self.screen);
-        // Whoever has finished meanwhile holds the screen while it clears: look again, with the screen in hand.
-        let frame = match (&self.form, &screen) {
-            (Form::Bar { look, .. }, Screen::Terminal(terminal)) if frame => {
-                let core = lock(&self.core);
-                (!core.finished).then(|| bar::frame(&core.state, now, terminal.width(), *look))
-            }
-            _ => None,
-        };
-        for line in lines {
-            screen.line(&line);
-        }
-        if let (Screen::Terminal(terminal), Some(frame)) = (screen, frame) {
-            terminal.frame(&frame);
-        }
-    }
-
-    fn tick_until_finished(&self) {
-        let period = if matches!(self.form, Form::Bar { .. }) { REDRAW } else { LISTEN };
-        loop {
-            let core = lock(&self.core);
-            let (core, _) = self.finished.wait_timeout(core, period).unwrap_or_else(PoisonError::into_inner);
-            let finished = core.finished;
-            drop(core);
-            if finished {
-                return;
-            }
-            self.tick(terminal::hides_input);
+        });
+        for line in told {
+            self.say(Importance::Notice, &line);
         }
     }
 
     fn finish(&self, report: Option<&Report>) {
-        let (lines, last) = {
-            let core = &mut *lock(&self.core);
-            if core.finished {
-                return;
+        let quiet = self.form == Form::Quiet;
+        self.change(|inner| {
+            let Some(mut copy) = inner.copy.take() else { return };
+            let left_out = copy.throttle.left_out();
+            let thinned = copy.thinned(left_out).filter(|_| !quiet);
+            if let Some(line) = thinned {
+                inner.queue.push(self.message(Importance::Notice, &line), false);
             }
-            core.finished = true;
-            let mut lines = std::mem::take(&mut core.pending);
-            let last = report.map(|report| summary(&core.state.direction, report));
-            let last = match self.form {
-                Form::Nothing => None,
-                Form::Bar { .. } => last,
-                Form::Lines => last.filter(|_| self.verbosity > 0),
-                Form::InternalJson => {
-                    lines.extend(core.json.finish());
-                    last.filter(|_| self.verbosity > 0)
-                        .map(|line| internal_json::message(Importance::Info, &line))
+            if self.form == Form::InternalJson {
+                for line in copy.json.finish() {
+                    inner.queue.push(line, false);
                 }
-            };
-            (lines, last)
-        };
-        self.finished.notify_all();
-        let screen = &mut *lock(&self.screen);
-        for line in lines {
-            screen.line(&line);
-        }
-        if let Screen::Terminal(terminal) = screen {
-            terminal.clear();
-        }
-        if let Some(last) = last {
-            screen.line(&last);
-        }
+            }
+            let summary = report.map(|report| summary(&copy.state.direction, report));
+            if let Some(summary) = summary.filter(|_| !quiet && !copy.looking) {
+                inner.queue.push(self.message(Importance::Info, &summary), false);
+            }
+            inner.finished = Some(copy.state);
+        });
     }
 }
 
 impl Observer for Shared {
     fn event(&self, event: Event<'_>) {
         let now = self.now();
-        let lines = {
-            let core = &mut *lock(&self.core);
-            core.state.apply(&event, now);
-            match self.form {
-                // After the end there is nothing more to say, though tasks that are cut off may still be at it.
-                _ if core.finished => Vec::new(),
-                Form::Nothing => Vec::new(),
-                Form::Lines => self.line(&core.state, &event).into_iter().collect(),
-                Form::InternalJson => core.json.event(&core.state, &event, now),
+        let before_ssh = self.change(|inner| {
+            // After the end there is nothing more to say, though tasks that are cut off may still be at it.
+            let Some(copy) = &mut inner.copy else { return false };
+            copy.state.apply(&event, now);
+            let mut before_ssh = false;
+            let lines = match self.form {
+                Form::Quiet => Vec::new(),
+                Form::Lines => copy.line(&event).into_iter().collect(),
+                Form::InternalJson => copy.json.event(&copy.state, &event, now),
                 Form::Bar { with_lines, .. } => {
-                    let connecting =
-                        connects(&core.state.direction, &event) && self.may_ask && !core.connecting;
-                    core.connecting |= connecting;
-                    let host = core.state.direction.host();
-                    let connecting = connecting.then(|| format!("connecting to {host}..."));
-                    let line = if with_lines { self.line(&core.state, &event) } else { None };
+                    let again = matches!(event, Event::StartingAgain);
+                    let connects = again || connects(&copy.state.direction, &event) && !copy.connecting;
+                    before_ssh = connects && copy.may_ask;
+                    copy.connecting |= before_ssh;
+                    let host = copy.state.direction.host();
+                    let said = if again { "connecting again to" } else { "connecting to" };
+                    let connecting = before_ssh.then(|| format!("{said} {host}..."));
+                    let line = if with_lines { copy.line(&event) } else { None };
                     connecting.into_iter().chain(line).collect()
                 }
+            };
+            for line in lines {
+                inner.queue.push(line, false);
             }
-        };
-        if !lines.is_empty() {
-            self.print(lines);
+            before_ssh
+        });
+        if before_ssh {
+            // With the bar taken away, too.
+            self.flush(Some(BEFORE_SSH));
         }
     }
 }

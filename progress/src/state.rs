@@ -109,6 +109,7 @@ impl State {
                 self.rate.add(now, 0);
             }
             Event::Started(info) => {
+                self.answered = true;
                 self.in_flight.push(InFlight { path: info.path.clone(), size: info.nar_size, sent: 0 });
             }
             Event::Sent { path, bytes } => {
@@ -130,6 +131,8 @@ impl State {
                 self.failed += 1;
             }
             Event::StartingAgain => {
+                // Another connection, for which ssh may ask another time.
+                self.answered = false;
                 for flying in self.in_flight.drain(..) {
                     self.sent.bytes = self.sent.bytes.saturating_sub(flying.sent);
                 }

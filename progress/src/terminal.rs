@@ -1,97 +1,108 @@
 //! The terminal on stderr: whether it is one, what it can, and drawing on it.
 
 use std::{
+    borrow::Cow,
     env, io,
     io::{IsTerminal as _, Write},
 };
 
-use super::bar::Look;
+use rustix::termios::{LocalModes, tcgetattr, tcgetpgrp, tcgetwinsize};
+
+use crate::{bar::Look, patient::Patient};
 
 /// What a terminal is taken for that does not say how wide it is.
 const USUAL_WIDTH: usize = 80;
 
-/// Where lines go, and what stays below them.
-pub(crate) enum Screen {
-    /// Lines one after the other.
-    Plain(Box<dyn Write + Send>),
-    /// A terminal with a frame at the bottom.
-    Terminal(Terminal),
+/// What has to be asked of a terminal.
+pub(crate) trait Terminal: Send {
+    /// Columns; 0 where it does not know.
+    fn width(&self) -> usize;
+
+    /// Whether somebody types a secret at this moment: then it does not echo.
+    fn hides_input(&self) -> bool;
+
+    /// Whether it is ours to draw on. A job in the background shares its screen with whatever runs in front.
+    fn is_foreground(&self) -> bool;
 }
 
-impl Screen {
-    /// Writes a line, above the frame if there is one. That stderr is closed is no reason to stop copying.
-    pub(crate) fn line(&mut self, line: &str) {
-        match self {
-            Self::Plain(output) => {
-                let _ = output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush());
-            }
-            Self::Terminal(terminal) => terminal.line(line),
-        }
+/// Standard error, if that is a terminal.
+struct Stderr;
+
+impl Terminal for Stderr {
+    fn width(&self) -> usize {
+        tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col))
+    }
+
+    fn hides_input(&self) -> bool {
+        tcgetattr(io::stderr()).is_ok_and(|modes| !modes.local_modes.contains(LocalModes::ECHO))
+    }
+
+    fn is_foreground(&self) -> bool {
+        // A terminal that is not the controlling one has no foreground to ask about.
+        tcgetpgrp(io::stderr()).map_or(true, |group| group == rustix::process::getpgrp())
     }
 }
 
-/// A terminal of which the last lines can be redrawn.
+/// Where lines go, and the frame that stays below them on a terminal.
 ///
 /// indicatif fills its last line with blanks to the edge. What the terminal itself then writes there, as `^C`, goes to the
 /// next line, and taking the bar away misses its first line. So the few control sequences that it takes are here: the
 /// cursor stays behind the last character, and every line leaves room for `^C`.
-pub(crate) struct Terminal {
+pub(crate) struct Screen {
     output: Box<dyn Write + Send>,
-    width: Box<dyn Fn() -> usize + Send>,
+    terminal: Box<dyn Terminal>,
     frame: Vec<String>,
 }
 
-impl Terminal {
-    /// The terminal on stderr.
+impl Screen {
     pub(crate) fn stderr() -> Self {
-        let width = || rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
-        Self { output: Box::new(io::stderr()), width: Box::new(width), frame: Vec::new() }
+        Self::new(Box::new(Patient::new(io::stderr())), Box::new(Stderr))
     }
 
-    /// A terminal in memory.
-    #[cfg(test)]
-    pub(crate) fn in_memory(terminal: &super::testing::Memory, width: usize) -> Self {
-        Self { output: Box::new(terminal.clone()), width: Box::new(move || width), frame: Vec::new() }
+    pub(crate) fn new(output: Box<dyn Write + Send>, terminal: Box<dyn Terminal>) -> Self {
+        Self { output, terminal, frame: Vec::new() }
+    }
+
+    pub(crate) fn terminal(&self) -> &dyn Terminal {
+        &*self.terminal
     }
 
     pub(crate) fn width(&self) -> usize {
-        match (self.width)() {
+        match self.terminal.width() {
             0 => USUAL_WIDTH,
             width => width,
         }
     }
 
-    /// Shows these lines at the bottom instead of those that are there.
-    pub(crate) fn frame(&mut self, lines: &[String]) {
-        let text = format!("{}{}", to_start(&self.frame, self.width()), drawn(lines));
-        self.write(&text);
-        self.frame = lines.to_vec();
+    /// Whether something stands at the bottom that is to be redrawn.
+    pub(crate) fn has_frame(&self) -> bool {
+        !self.frame.is_empty()
     }
 
-    /// Does something else with the terminal, and then puts the frame back.
-    pub(crate) fn aside<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let frame = std::mem::take(&mut self.frame);
-        self.write(&erased(&frame, self.width()));
-        let result = work();
-        self.frame(&frame);
-        result
+    /// What stands there is not ours any more: another program has written below it.
+    pub(crate) fn forget_frame(&mut self) {
+        self.frame.clear();
     }
 
-    /// In one piece with the frame below, so that nothing flickers.
-    fn line(&mut self, line: &str) {
-        let text = format!("{}{line}\r\n{}", erased(&self.frame, self.width()), drawn(&self.frame));
-        self.write(&text);
-    }
-
-    /// Takes the frame away.
-    pub(crate) fn clear(&mut self) {
-        let frame = std::mem::take(&mut self.frame);
-        self.write(&erased(&frame, self.width()));
-    }
-
+    /// Writes lines, and below them this frame in the place of the one that is there. In one piece, so that nothing flickers.
+    ///
     /// That stderr is closed is no reason to stop copying.
-    fn write(&mut self, text: &str) {
-        let _ = self.output.write_all(text.as_bytes()).and_then(|()| self.output.flush());
+    pub(crate) fn show(&mut self, lines: &[String], line_end: &str, frame: Vec<String>) {
+        let width = self.width();
+        let mut text = match (lines, &*frame) {
+            // Over what is there.
+            ([], [_, ..]) => to_start(&self.frame, width),
+            _ => erased(&self.frame, width),
+        };
+        for line in lines {
+            text.push_str(line);
+            text.push_str(line_end);
+        }
+        text.push_str(&drawn(&frame));
+        self.frame = frame;
+        if !text.is_empty() {
+            let _ = self.output.write_all(text.as_bytes()).and_then(|()| self.output.flush());
+        }
     }
 }
 
@@ -134,7 +145,8 @@ impl Surroundings {
     fn from(is_terminal: bool, variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
         let is = |name: &str, wanted: &str| variable(name).is_some_and(|value| value == wanted);
-        let terminal = is_terminal && !is("TERM", "dumb");
+        // As Nix: a terminal that does not say what it is can be nothing but a teletype.
+        let terminal = is_terminal && set("TERM") && !is("TERM", "dumb");
         let refused = set("NO_COLOR") || set("NOCOLOR") || is("CLICOLOR", "0");
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(|name| set(name)).and_then(&variable);
         let unicode = locale.is_none_or(|locale| {
@@ -149,17 +161,38 @@ impl Surroundings {
     }
 }
 
-/// Whether somebody types a secret on the terminal at this moment: then it does not echo.
-pub(crate) fn hides_input() -> bool {
-    rustix::termios::tcgetattr(io::stderr())
-        .is_ok_and(|modes| !modes.local_modes.contains(rustix::termios::LocalModes::ECHO))
-}
-
 /// A line of another machine as it may be shown: without anything that moves the cursor or changes colours.
 pub(crate) fn harmless(line: &str) -> String {
-    // Of what overwrites itself, the last.
-    let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
-    console::strip_ansi_codes(line).chars().filter(|sign| *sign == '\t' || !sign.is_control()).collect()
+    console::strip_ansi_codes(line).chars().filter(|sign| *sign == '\t' || !is_hostile(*sign)).collect()
+}
+
+/// A text in which everything that a terminal would obey, or show in another place, is written out: `\u{1b}`.
+///
+/// Names of files may hold anything, and come from command lines, lists and archives.
+///
+/// ```
+/// assert_eq!(ncc_progress::printable("/tmp/\x1b[31mred\n"), r"/tmp/\u{1b}[31mred\n");
+/// assert_eq!(ncc_progress::printable("/tmp/grün"), "/tmp/grün");
+/// ```
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hostile) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for sign in text.chars() {
+        if is_hostile(sign) && sign != '\t' {
+            escaped.extend(sign.escape_default());
+        } else {
+            escaped.push(sign);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Control characters, and those that turn the direction of writing.
+fn is_hostile(sign: char) -> bool {
+    let turns = matches!(sign, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || sign.is_control()
 }
 
 #[cfg(test)]
@@ -167,6 +200,7 @@ mod tests {
     use super::*;
 
     fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
+        let variables = [variables, &[("TERM", "xterm")]].concat();
         Surroundings::from(true, |name| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
@@ -184,7 +218,10 @@ mod tests {
         // Colours are one thing, a bar another.
         assert!(surroundings(&[("NO_COLOR", "1")]).terminal);
         assert!(!surroundings(&[("TERM", "dumb")]).terminal);
-        assert!(!Surroundings::from(false, |_| None).terminal);
+        assert!(!surroundings(&[("TERM", "")]).terminal);
+        // https://github.com/NixOS/nix/issues/10131, https://github.com/console-rs/indicatif/issues/763
+        assert!(!Surroundings::from(true, |_| None).terminal);
+        assert!(!Surroundings::from(false, |_| Some("xterm".to_owned())).terminal);
     }
 
     #[test]
@@ -198,7 +235,6 @@ mod tests {
     #[test]
     fn lines_of_others_move_no_cursor() {
         assert_eq!(harmless("\x1b[31mred\x1b[0m\x07 and\tplain"), "red and\tplain");
-        assert_eq!(harmless("10 %\r20 %\r"), "20 %");
         assert_eq!(harmless("\x1b[2J\x1b[1;1Hgone"), "gone");
     }
 }

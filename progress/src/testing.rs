@@ -2,14 +2,17 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use ncc_copy::{Event, Plan, Total};
 use ncc_store::{NarHash, PathInfo, StoreDir, StorePath};
 
-use super::{Direction, state::State};
+use crate::{Direction, state::State, terminal::Terminal};
 
 pub(crate) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -92,11 +95,18 @@ impl Story {
 
 /// A terminal in memory, to write to and to look at.
 #[derive(Clone)]
-pub(crate) struct Memory(Arc<Mutex<vt100::Parser>>);
+pub(crate) struct Memory(Arc<Mutex<vt100::Parser>>, pub(crate) Arc<Modes>);
+
+/// What is else to be known of it.
+#[derive(Default)]
+pub(crate) struct Modes {
+    pub(crate) hides_input: AtomicBool,
+    pub(crate) is_background: AtomicBool,
+}
 
 impl Memory {
     pub(crate) fn new(columns: u16) -> Self {
-        Self(Arc::new(Mutex::new(vt100::Parser::new(12, columns, 0))))
+        Self(Arc::new(Mutex::new(vt100::Parser::new(12, columns, 0))), Arc::default())
     }
 
     /// The lines that it shows, without blanks at the end.
@@ -110,6 +120,20 @@ impl Memory {
     /// What somebody else writes there.
     pub(crate) fn type_in(&self, text: &str) {
         self.0.lock().unwrap().process(text.as_bytes());
+    }
+}
+
+impl Terminal for Memory {
+    fn width(&self) -> usize {
+        usize::from(self.0.lock().unwrap().screen().size().1)
+    }
+
+    fn hides_input(&self) -> bool {
+        self.1.hides_input.load(Ordering::SeqCst)
+    }
+
+    fn is_foreground(&self) -> bool {
+        !self.1.is_background.load(Ordering::SeqCst)
     }
 }
 

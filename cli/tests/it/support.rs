@@ -7,9 +7,10 @@ use std::{
     os::unix::{
         ffi::OsStrExt as _,
         fs::{MetadataExt as _, PermissionsExt as _},
+        process::ExitStatusExt as _,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -134,7 +135,7 @@ impl World {
         // Whoever does not read it closes it.
         let _ = child.stdin.take().expect("stdin").write_all(input);
         let Output { status, stdout, stderr } = child.wait_with_output().expect("its end");
-        let code = status.code().unwrap_or_else(|| panic!("{status}"));
+        let code = code(status);
         let ran = Ran { code, stdout: self.plain(&stdout), stderr: self.plain(&stderr) };
         assert!(!ran.stderr.contains("panicked"), "{}", ran.transcript());
         ran
@@ -148,7 +149,8 @@ impl World {
                 text = text.replace(digest, "...");
             }
         }
-        text.replace(&self.directory().display().to_string(), "$DIR").replace(PROGRAM, "$PROGRAM")
+        let text = text.replace(&self.directory().display().to_string(), "$DIR").replace(PROGRAM, "$PROGRAM");
+        text.split_inclusive('\n').map(without_time).collect()
     }
 
     /// The paths that are valid at the destination.
@@ -181,6 +183,22 @@ impl World {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("executable");
         file
     }
+}
+
+/// A line without the time that a copy took.
+fn without_time(line: &str) -> String {
+    match line.split_once(" in ") {
+        Some((before, after)) if before.starts_with("copied ") => match after.split_once(" s") {
+            Some((_, rest)) => format!("{before} in ... s{rest}"),
+            None => line.to_owned(),
+        },
+        _ => line.to_owned(),
+    }
+}
+
+/// The exit code, or for a program that died of a signal what a shell makes of it.
+pub(crate) fn code(status: ExitStatus) -> i32 {
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("one of both")
 }
 
 /// A program that runs, and what it has said so far.
@@ -247,25 +265,36 @@ impl Running {
         kill_process(pid, signal).expect("it is there");
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and says how it came.
     #[track_caller]
-    pub(crate) fn end(mut self, world: &World, within: Duration) -> Ran {
+    pub(crate) fn status(mut self, within: Duration) -> ExitStatus {
+        self.wait(within)
+    }
+
+    #[track_caller]
+    fn wait(&mut self, within: Duration) -> ExitStatus {
         let start = Instant::now();
-        let status = loop {
+        loop {
             if let Some(status) = self.child.try_wait().expect("a state") {
-                break status;
+                return status;
             }
             if start.elapsed() > within {
                 let _ = self.child.kill();
                 panic!("it has not ended within {within:?}: {}", self.stderr());
             }
             std::thread::sleep(Duration::from_millis(5));
-        };
+        }
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn end(mut self, world: &World, within: Duration) -> Ran {
+        let status = self.wait(within);
         for reader in std::mem::take(&mut self.readers) {
             // Whoever holds the pipe open has outlived the program.
             reader.join().expect("a reader");
         }
-        let code = status.code().unwrap_or_else(|| panic!("{status}: {}", self.stderr()));
+        let code = code(status);
         let plain = |bytes: &Arc<Mutex<Vec<u8>>>| world.plain(&bytes.lock().expect("text"));
         Ran { code, stdout: plain(&self.stdout), stderr: plain(&self.stderr) }
     }

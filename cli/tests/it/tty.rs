@@ -17,7 +17,10 @@ use rustix::{
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 
-use crate::{support::World, transports::path};
+use crate::{
+    support::{World, code},
+    transports::path,
+};
 
 /// How long something on the terminal may be waited for.
 const SOON: Duration = Duration::from_secs(20);
@@ -33,10 +36,15 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn start(command: &Command) -> Self {
+        Self::start_as(command, Some("xterm-256color"), (24, 80))
+    }
+
+    /// With this in the variable TERM, and of this size.
+    pub(crate) fn start_as(command: &Command, term: Option<&str>, (rows, columns): (u16, u16)) -> Self {
         let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("a pseudo-terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).expect("its size");
         let name = ptsname(&master, Vec::new()).expect("its name");
         let name = PathBuf::from(name.to_str().expect("UTF-8"));
@@ -48,7 +56,10 @@ impl Terminal {
         for (name, value) in command.get_envs() {
             wrapped.env(name, value.unwrap_or_default());
         }
-        wrapped.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
+        if let Some(term) = term {
+            wrapped.env("TERM", term);
+        }
+        wrapped.stdin(end()).stdout(end()).stderr(end());
         if let Some(directory) = command.get_current_dir() {
             wrapped.current_dir(directory);
         }
@@ -85,9 +96,15 @@ impl Terminal {
 
     #[track_caller]
     pub(crate) fn wait_for(&self, text: &str) {
+        self.wait_for_change(|screen| screen.contains(text));
+    }
+
+    /// Waits until the screen is as wanted.
+    #[track_caller]
+    pub(crate) fn wait_for_change(&self, wanted: impl Fn(&str) -> bool) {
         let start = Instant::now();
-        while !self.screen().contains(text) {
-            assert!(start.elapsed() < SOON, "no {text:?} came:\n{}\n{:?}", self.screen(), self.raw());
+        while !wanted(&self.screen()) {
+            assert!(start.elapsed() < SOON, "it does not come:\n{}", self.screen());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -108,7 +125,7 @@ impl Terminal {
             if let Some(status) = self.child.try_wait().expect("a state") {
                 // What it said last has to come through.
                 std::thread::sleep(Duration::from_millis(100));
-                return status.code().unwrap_or_else(|| panic!("{status}:\n{}", self.screen()));
+                return code(status);
             }
             assert!(start.elapsed() < within, "it has not ended:\n{}", self.screen());
             std::thread::sleep(Duration::from_millis(5));

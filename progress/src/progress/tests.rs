@@ -1,15 +1,23 @@
 //! Whole copies, seen from outside: on a terminal in memory, in a pipe, as JSON.
 
 use std::{
-    io::Write,
-    sync::atomic::{AtomicU64, Ordering},
+    io::{self, Write},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use ncc_copy::Total;
 use ncc_store::StoreDir;
 
 use super::*;
-use crate::testing::{Memory, Story, seconds};
+use crate::{
+    ConsoleOptions, LogFormat,
+    terminal::{Screen, Surroundings, Terminal},
+    testing::{Memory, Story, seconds},
+};
 
 const PLAIN_BAR: Form = Form::Bar { look: Look { colours: false, unicode: false }, with_lines: false };
 
@@ -28,41 +36,82 @@ impl Write for Pipe {
     }
 }
 
-/// A copy whose clock the test turns.
+impl Terminal for Pipe {
+    fn width(&self) -> usize {
+        0
+    }
+
+    fn hides_input(&self) -> bool {
+        false
+    }
+
+    fn is_foreground(&self) -> bool {
+        true
+    }
+}
+
+/// A copy whose clock the test turns, and for which it does the work of the thread that writes.
 struct Stage {
     shared: Arc<Shared>,
+    screen: Mutex<Screen>,
     clock: Arc<AtomicU64>,
+    progress: Option<Progress>,
 }
 
 impl Stage {
-    fn new(form: Form, screen: Screen, change: impl FnOnce(&mut ProgressOptions)) -> Self {
+    fn new(
+        form: Form,
+        screen: Screen,
+        change: impl FnOnce(&mut ConsoleOptions, &mut ProgressOptions),
+    ) -> Self {
         let direction = Direction::To("web1".to_owned());
+        let mut console = ConsoleOptions::default();
         let mut options = ProgressOptions::new(direction, StoreDir::default());
-        change(&mut options);
+        change(&mut console, &mut options);
         let clock = Arc::new(AtomicU64::new(0));
         let hand = Arc::clone(&clock);
         let now = Box::new(move || Duration::from_millis(hand.load(Ordering::SeqCst)));
-        Self { shared: Arc::new(Shared::new(options, form, screen, now)), clock }
+        let shared = Arc::new(Shared::new(console, form, now));
+        let progress = Some(Progress::start(&Console::of(Arc::clone(&shared)), options));
+        Self { shared, screen: Mutex::new(screen), clock, progress }
     }
 
     fn on_terminal(columns: u16, change: impl FnOnce(&mut ProgressOptions)) -> (Self, Memory) {
         let terminal = Memory::new(columns);
-        let screen = Screen::Terminal(Terminal::in_memory(&terminal, columns.into()));
-        (Self::new(PLAIN_BAR, screen, change), terminal)
+        let screen = Screen::new(Box::new(terminal.clone()), Box::new(terminal.clone()));
+        (Self::new(PLAIN_BAR, screen, |_, options| change(options)), terminal)
     }
 
-    fn in_pipe(form: Form, change: impl FnOnce(&mut ProgressOptions)) -> (Self, Pipe) {
+    fn in_pipe(form: Form, change: impl FnOnce(&mut ConsoleOptions, &mut ProgressOptions)) -> (Self, Pipe) {
         let pipe = Pipe::default();
-        (Self::new(form, Screen::Plain(Box::new(pipe.clone())), change), pipe)
+        let screen = Screen::new(Box::new(pipe.clone()), Box::new(pipe.clone()));
+        (Self::new(form, screen, change), pipe)
     }
 
     fn at(&self, now: Duration) {
         self.clock.store(u64::try_from(now.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
+    fn draw(&self) {
+        self.shared.round(&mut self.screen.lock().unwrap());
+    }
+
     fn tick_at(&self, second: u64) {
         self.at(seconds(second));
-        self.shared.tick(|| false);
+        self.draw();
+    }
+
+    /// An event, with the thread that writes at work.
+    fn event(&self, event: Event<'_>) {
+        std::thread::scope(|scope| {
+            let telling = scope.spawn(|| self.shared.event(event));
+            while !telling.is_finished() {
+                std::thread::yield_now();
+                if !self.shared.is_settled() {
+                    self.draw();
+                }
+            }
+        });
     }
 
     /// Plays the story from after `begin` to `end`, and draws.
@@ -70,10 +119,15 @@ impl Stage {
         story.tell_until(seconds(end), |event, now| {
             if begin.is_none_or(|begin| now > seconds(begin)) {
                 self.at(now);
-                self.shared.event(event);
+                self.event(event);
             }
         });
         self.tick_at(end);
+    }
+
+    fn finish(&self, report: Option<&Report>) {
+        self.shared.finish(report);
+        self.draw();
     }
 }
 
@@ -147,7 +201,7 @@ fn lines_stand_above_the_bar_and_the_summary_in_its_place() {
     );
     stage.play(&story, Some(6), 7);
     assert!(terminal.contents().ends_with("3 sent: registering data"));
-    stage.shared.finish(Some(&report(45, 0, 3)));
+    stage.finish(Some(&report(45, 0, 3)));
     assert_eq!(
         terminal.contents(),
         "connecting to web1...\n\
@@ -164,13 +218,14 @@ fn lines_stand_above_the_bar_and_the_summary_in_its_place() {
 #[test]
 fn a_copy_that_is_dropped_leaves_no_bar() {
     let story = Story::new();
-    let (stage, terminal) = Stage::on_terminal(80, |options| options.may_ask = false);
+    let (mut stage, terminal) = Stage::on_terminal(80, |options| options.may_ask = false);
     stage.play(&story, None, 6);
     stage.shared.line_of("web1", "last words");
     stage.tick_at(6);
     // As the terminal answers to Ctrl-C.
     terminal.type_in("^C");
-    drop(Progress { shared: stage.shared });
+    drop(stage.progress.take());
+    stage.draw();
     assert_eq!(terminal.contents(), "web1: last words");
 }
 
@@ -196,11 +251,11 @@ fn silence_before_the_answer_is_not_told_while_a_password_is_typed() {
     let story = Story::new();
     let (stage, terminal) = Stage::on_terminal(80, |_| {});
     stage.play(&story, None, 1);
-    stage.at(seconds(21));
-    stage.shared.tick(|| true);
+    terminal.1.hides_input.store(true, Ordering::SeqCst);
+    stage.tick_at(21);
     assert_eq!(terminal.contents(), "connecting to web1...");
-    stage.at(seconds(61));
-    stage.shared.tick(|| false);
+    terminal.1.hides_input.store(false, Ordering::SeqCst);
+    stage.tick_at(61);
     assert_eq!(
         terminal.contents(),
         "connecting to web1...\n\nwaiting 1 min 00 s for web1 to answer; if ssh asks something above, it waits for\n you"
@@ -212,8 +267,8 @@ fn a_bar_with_logs_has_the_lines_too() {
     let story = Story::new();
     let terminal = Memory::new(100);
     let form = Form::Bar { look: Look { colours: false, unicode: false }, with_lines: true };
-    let screen = Screen::Terminal(Terminal::in_memory(&terminal, 100));
-    let stage = Stage::new(form, screen, |options| options.may_ask = false);
+    let screen = Screen::new(Box::new(terminal.clone()), Box::new(terminal.clone()));
+    let stage = Stage::new(form, screen, |_, options| options.may_ask = false);
     stage.play(&story, None, 4);
     let lines = terminal.contents();
     assert!(lines.starts_with("copying 3 paths...\ncopying path '/nix/store/"), "{lines}");
@@ -223,12 +278,12 @@ fn a_bar_with_logs_has_the_lines_too() {
 #[test]
 fn in_a_pipe_there_are_the_lines_of_upstream_and_the_watchdog() {
     let story = Story::new();
-    let (stage, pipe) = Stage::in_pipe(Form::Lines, |_| {});
+    let (stage, pipe) = Stage::in_pipe(Form::Lines, |_, _| {});
     stage.play(&story, None, 7);
     for second in 8..=70 {
         stage.tick_at(second);
     }
-    stage.shared.finish(Some(&report(2, 0, 3)));
+    stage.finish(Some(&report(2, 0, 3)));
     let [library, program, data] = ["library-1.0", "program-2.1", "data"].map(|name| story.full(name));
     assert_eq!(
         pipe.text(),
@@ -239,20 +294,118 @@ fn in_a_pipe_there_are_the_lines_of_upstream_and_the_watchdog() {
              copying path '{data}' to 'ssh://web1'...\n\
              waiting 20 s for web1 to register {data}\n\
              waiting 1 min 00 s for web1 to register {data} (a slow disk, or another process there that works on the \
-             same path)\n"
+             same path)\n\
+             copied 3 paths (34.5 MiB) to web1 in 6.0 s; 2 were there already\n"
         )
     );
 }
 
 #[test]
-fn in_a_pipe_the_summary_is_for_those_who_ask() {
-    let (stage, pipe) = Stage::in_pipe(Form::Lines, |options| options.verbosity = 1);
-    stage.shared.line_of("web1", "error: said at once");
-    stage.shared.finish(Some(&report(2, 0, 3)));
-    assert_eq!(
-        pipe.text(),
-        "web1: error: said at once\ncopied 3 paths (34.5 MiB) to web1 in 6.0 s; 2 were there already\n"
+fn errors_of_the_host_are_said_at_once_where_more_is_wanted() {
+    for (verbosity, expected) in [(0, ""), (1, "web1: error: said at once\n")] {
+        let (stage, pipe) = Stage::in_pipe(Form::Lines, |console, _| console.verbosity = verbosity);
+        stage.shared.line_of("web1", "error: said at once");
+        stage.draw();
+        assert_eq!(pipe.text(), expected);
+    }
+}
+
+#[test]
+fn a_host_that_floods_is_thinned_and_cut() {
+    let (stage, pipe) = Stage::in_pipe(Form::Lines, |_, _| {});
+    for _ in 0..2000 {
+        stage.shared.line_of("web1", "y");
+    }
+    stage.at(seconds(60));
+    stage.shared.line_of("web1", &"long".repeat(10_000));
+    stage.draw();
+    let text = pipe.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!((lines.len(), lines[499], lines[500]), (502, "web1: y", "web1: (1500 lines left out)"));
+    assert_eq!(lines[501].len(), "web1: ...".len() + 2000);
+}
+
+/// https://github.com/NixOS/nix/issues/2477: the bar stands where somebody else's question does.
+#[test]
+fn a_second_connection_gets_the_terminal_for_its_question() {
+    let story = Story::new();
+    let (stage, terminal) = Stage::on_terminal(80, |_| {});
+    stage.play(&story, None, 1);
+    (stage.progress.as_ref().unwrap().greeted())();
+    stage.play(&story, Some(1), 5);
+    assert!(terminal.contents().contains("copying to web1 ["), "{}", terminal.contents());
+    stage.event(Event::StartingAgain);
+    let asked = "connecting to web1...\nconnecting again to web1...";
+    assert_eq!(terminal.contents(), asked);
+    stage.tick_at(6);
+    assert_eq!(terminal.contents(), asked);
+    (stage.progress.as_ref().unwrap().greeted())();
+    stage.tick_at(7);
+    assert!(
+        terminal.contents().starts_with(&format!("{asked}\ncopying to web1 [")),
+        "{}",
+        terminal.contents()
     );
+}
+
+#[test]
+fn a_job_in_the_background_draws_nothing_and_says_everything() {
+    let story = Story::new();
+    let (stage, terminal) = Stage::on_terminal(80, |options| options.may_ask = false);
+    terminal.1.is_background.store(true, Ordering::SeqCst);
+    stage.play(&story, None, 5);
+    stage.shared.line_of("web1", "a word");
+    stage.draw();
+    assert_eq!(terminal.contents(), "web1: a word");
+    terminal.1.is_background.store(false, Ordering::SeqCst);
+    stage.draw();
+    assert!(terminal.contents().starts_with("web1: a word\ncopying to web1 ["), "{}", terminal.contents());
+}
+
+#[test]
+fn a_suspended_bar_is_gone_until_it_is_resumed() {
+    let story = Story::new();
+    let (stage, terminal) = Stage::on_terminal(80, |options| options.may_ask = false);
+    stage.play(&story, None, 5);
+    let console = Console::of(Arc::clone(&stage.shared));
+    std::thread::scope(|scope| {
+        let suspending = scope.spawn(|| console.suspend());
+        while !suspending.is_finished() {
+            stage.draw();
+        }
+    });
+    stage.tick_at(6);
+    assert_eq!(terminal.contents(), "");
+    terminal.type_in("[1]+  Stopped\r\n");
+    console.resume();
+    stage.draw();
+    assert!(terminal.contents().starts_with("[1]+  Stopped\ncopying to web1 ["), "{}", terminal.contents());
+}
+
+/// Nobody waits for a terminal that takes nothing, and what finds no room is counted.
+#[test]
+fn a_terminal_that_takes_nothing_stops_nobody() {
+    let (stage, pipe) = Stage::in_pipe(Form::Lines, |_, _| {});
+    let start = Instant::now();
+    for number in 0..200_000 {
+        stage.shared.say(Importance::Notice, &format!("line {number} of a program that says a great deal"));
+    }
+    stage.shared.say(Importance::Error, "error: the last word");
+    assert!(!stage.shared.flush(Some(Duration::from_millis(10))));
+    assert!(start.elapsed() < Duration::from_secs(30));
+    stage.draw();
+    let text = pipe.text();
+    let (said, last) = text.trim_end().rsplit_once('\n').unwrap();
+    assert!(text.len() < (5 << 20) && said.ends_with("\nerror: the last word"), "{}", text.len());
+    assert!(last.ends_with(" lines left out)"), "{last}");
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_written_out() {
+    let (stage, pipe) = Stage::in_pipe(Form::Lines, |_, _| {});
+    stage.shared.say(Importance::Error, "error: path '/tmp/\x1b[2J\u{202e}\n' is not in the Nix store");
+    stage.draw();
+    assert_eq!(pipe.text(), "error: path '/tmp/\\u{1b}[2J\\u{202e}\\n' is not in the Nix store\n");
 }
 
 #[test]
@@ -260,25 +413,29 @@ fn quiet_is_quiet_except_for_what_goes_wrong() {
     let story = Story::new();
     let surroundings = Surroundings { terminal: true, colours: true, unicode: true };
     let form = Form::of(Some(LogFormat::Bar), surroundings, true);
-    let (stage, pipe) = Stage::in_pipe(form, |options| options.quiet = true);
+    let (stage, pipe) = Stage::in_pipe(form, |console, _| console.quiet = true);
     stage.play(&story, None, 8);
     stage.tick_at(100);
     stage.shared.line_of("web1", "a word");
-    stage.shared.finish(Some(&report(2, 0, 3)));
+    stage.finish(Some(&report(2, 0, 3)));
+    stage.shared.say(Importance::Warning, "a warning");
+    stage.draw();
     assert_eq!(pipe.text(), "");
     stage.shared.say(Importance::Error, "error: it went wrong");
+    stage.draw();
     assert_eq!(pipe.text(), "error: it went wrong\n");
 }
 
 #[test]
 fn for_programs_every_line_is_json() {
     let story = Story::new();
-    let (stage, pipe) = Stage::in_pipe(Form::InternalJson, |options| options.verbosity = 1);
+    let (stage, pipe) = Stage::in_pipe(Form::InternalJson, |console, _| console.verbosity = 1);
     stage.play(&story, None, 7);
     stage.tick_at(27);
     stage.shared.line_of("web1", "a \"word\"");
-    stage.shared.finish(Some(&report(2, 0, 3)));
+    stage.finish(Some(&report(2, 0, 3)));
     stage.shared.say(Importance::Error, "error: late");
+    stage.draw();
     let text = pipe.text();
     for line in text.lines() {
         let object = line.strip_prefix("@nix ").unwrap();
@@ -312,7 +469,7 @@ fn the_form_follows_the_option_and_the_terminal() {
         assert_eq!(Form::of(format, terminal, false), on_terminal);
         assert_eq!(Form::of(format, pipe, false), in_pipe);
     }
-    assert_eq!(Form::of(None, terminal, true), Form::Nothing);
+    assert_eq!(Form::of(None, terminal, true), Form::Quiet);
 }
 
 #[test]
