@@ -139,16 +139,14 @@ impl Copy {
     ) -> Vec<String> {
         let Some(line) = self.watchdog.check(&self.state, now) else { return Vec::new() };
         match form {
-            Form::Quiet => Vec::new(),
             Form::Lines | Form::InternalJson => vec![line],
-            // The bar says it itself, with seconds that count.
-            Form::Bar { .. } if has_bar => Vec::new(),
             // Somebody types a password: not a word. If not, ssh may have asked something openly, and the cursor stands
             // behind its question.
-            Form::Bar { .. } if self.connecting && !hides_input() => {
+            Form::Bar { .. } if !has_bar && self.connecting && !hides_input() => {
                 vec![String::new(), format!("{line}; if ssh asks something above, it waits for you")]
             }
-            Form::Bar { .. } => Vec::new(),
+            // A bar says it itself, with seconds that count.
+            Form::Bar { .. } | Form::Quiet => Vec::new(),
         }
     }
 
