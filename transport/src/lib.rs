@@ -34,7 +34,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`HostArgument`], [`Target`], [`TargetParams`] | what a user wrote: `ssh://alice@[2001:db8::1]:2200?compress=true`, and all older spellings |
+//! | [`HostArgument`], [`Target`], [`TargetParams`], [`HostParams`] | what a user wrote, and what it means: `ssh://alice@[2001:db8::1]:2200?compress=true`, and all older spellings |
 //! | [`RemoteCommand`] | a program and its arguments; quoting for the login shell on the other side |
 //! | [`RemoteScript`], [`Program`], [`Findings`] | looking for programs on the host, and starting one, within one command |
 //! | [`Transport`], [`Channel`], [`ChannelControl`], [`Exit`] | what a transport is |
@@ -64,6 +64,7 @@ mod ending;
 mod error;
 mod failure;
 mod host_key;
+mod host_params;
 mod local;
 mod process;
 mod script;
@@ -81,6 +82,7 @@ pub use failure::{Client, Failure, FailureClass, FailureKind};
 /// The future type of the object-safe traits here.
 pub use futures_core::future::BoxFuture;
 pub use host_key::{PinnedHostKey, PinnedHostKeyError};
+pub use host_params::{HostParamError, HostParams};
 pub use local::LocalProcess;
 pub use script::{Account, Fact, Findings, Input, Program, RemoteScript};
 pub use ssh_options::{

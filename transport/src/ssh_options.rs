@@ -57,6 +57,14 @@ pub enum SshOptionsError {
         /// The word.
         word: String,
     },
+    /// An option with which ssh does something else than run a command.
+    #[error("'-{option}' in NIX_SSHOPTS makes no sense here: {does}")]
+    MakesNoSense {
+        /// The option's letter.
+        option: char,
+        /// What ssh does with it.
+        does: &'static str,
+    },
     /// The last option lacks its value. It would swallow the next word on ssh's command line.
     #[error("'-{option}' at the end of NIX_SSHOPTS lacks its value")]
     MissingValue {
@@ -70,6 +78,10 @@ pub enum SshOptionsError {
 /// As Nix 2.26 and later do it: single and double quotes, and backslashes (within double quotes only before `$`, `` ` ``, `"` and
 /// `\`). Nothing is expanded. Unlike there, a newline separates words too, as it did in older releases.
 ///
+/// Options for a session that is no byte stream are left out, as their namesakes in a configuration file are overruled: `-n` (no
+/// stdin), `-N` (no command), `-f` (in the background), `-t` and `-T` (a terminal or none, which is decided here). Those with which ssh
+/// would not run a command at all are refused by name: `-s`, `-W`, `-O`, `-Q`, `-G`, `-V`.
+///
 /// A word that is not an option is refused. Up to Nix 2.14 it became the beginning of the remote command, so that people wrote
 /// `NIX_SSHOPTS='PATH=...'` to make nix-store found; here the host comes last, and the word would be taken for the host.
 ///
@@ -81,7 +93,7 @@ pub enum SshOptionsError {
 pub fn parse_ssh_options(value: &str) -> Result<Vec<OsString>, SshOptionsError> {
     let words = split(value).ok_or_else(|| SshOptionsError::UnbalancedQuotes { value: value.to_owned() })?;
     check_options(&words)?;
-    Ok(words)
+    Ok(for_a_byte_stream(words))
 }
 
 /// The words, or `None` for unbalanced quotes. The crate shell-words would do, but for the comments that it knows and Nix does
@@ -166,8 +178,57 @@ pub fn ssh_options_in(words: &[OsString]) -> Vec<SshOption<'_>> {
     getopt(words).0
 }
 
+/// With these ssh runs no command.
+const SENSELESS: &[(u8, &str)] = &[
+    (b's', "ssh would start a subsystem in the place of the command"),
+    (b'W', "ssh would forward to another host in the place of running the command"),
+    (b'O', "ssh would only control a master that is there already"),
+    (b'Q', "ssh would only list what it supports"),
+    (b'G', "ssh would only print its configuration"),
+    (b'V', "ssh would only print its version"),
+];
+
+/// What says how a session is to be, and would spoil a byte stream.
+const OF_SESSIONS: &[u8] = b"nNftT";
+
+/// The words without the options that would spoil a byte stream.
+fn for_a_byte_stream(words: Vec<OsString>) -> Vec<OsString> {
+    let mut kept = Vec::with_capacity(words.len());
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let bytes = word.as_bytes();
+        let value_at = bytes.iter().position(|letter| WITH_VALUE.contains(letter));
+        // A word that is not understood stays as it is.
+        let is_known = bytes
+            .get(1..value_at.unwrap_or(bytes.len()))
+            .is_some_and(|letters| letters.iter().all(|letter| WITHOUT_VALUE.contains(letter)));
+        if !is_known {
+            kept.push(word);
+            kept.extend(words);
+            return kept;
+        }
+        let (letters, value) = bytes.split_at(value_at.unwrap_or(bytes.len()));
+        let letters = letters.iter().filter(|letter| !OF_SESSIONS.contains(letter));
+        let rest: Vec<u8> = letters.chain(value).copied().collect();
+        if rest != b"-" {
+            kept.push(OsString::from_vec(rest));
+        }
+        if value.len() == 1 {
+            kept.extend(words.next());
+        }
+    }
+    kept
+}
+
 fn check_options(words: &[OsString]) -> Result<(), SshOptionsError> {
     let (options, stopped_at) = getopt(words);
+    let senseless = |option: &SshOption<'_>| {
+        let (_, does) = SENSELESS.iter().find(|(letter, _)| *letter == option.letter)?;
+        Some(SshOptionsError::MakesNoSense { option: char::from(option.letter), does })
+    };
+    if let Some(error) = options.iter().find_map(senseless) {
+        return Err(error);
+    }
     // Of an option that is new to us it is not known whether the next word is its value: let ssh decide.
     let all_known = options
         .iter()
@@ -204,6 +265,13 @@ mod tests {
     #[case::cluster("-4Cp 22", &["-4Cp", "22"])]
     #[case::value_looks_like_an_option("-o -v -p22", &["-o", "-v", "-p22"])]
     #[case::unknown_option("-Z value -p 22", &["-Z", "value", "-p", "22"])]
+    // https://github.com/serokell/deploy-rs/issues/364
+    #[case::deploy_rs_364_no_stdin("-n -p 22", &["-p", "22"])]
+    #[case::no_command("-N -f -4", &["-4"])]
+    #[case::terminals("-T -t -tt -4", &["-4"])]
+    #[case::in_a_cluster("-nT4Np 22", &["-4p", "22"])]
+    #[case::in_values("-o n -i N -ln", &["-o", "n", "-i", "N", "-ln"])]
+    #[case::before_an_unknown_option("-n -Z -n", &["-Z", "-n"])]
     fn words(#[case] value: &str, #[case] expected: &[&str]) {
         assert_eq!(parse_ssh_options(value).unwrap(), expected);
     }
@@ -217,6 +285,15 @@ mod tests {
     #[case::dashes("-4 -- -p 22", "'--' in NIX_SSHOPTS is not an option of ssh")]
     #[case::dash("-", "'-' in NIX_SSHOPTS is not an option of ssh")]
     #[case::empty("''", "'' in NIX_SSHOPTS is not an option of ssh")]
+    #[case::subsystem(
+        "-s",
+        "'-s' in NIX_SSHOPTS makes no sense here: ssh would start a subsystem in the place of the command"
+    )]
+    #[case::forwarding(
+        "-4W h:22",
+        "'-W' in NIX_SSHOPTS makes no sense here: ssh would forward to another host in the place of running the command"
+    )]
+    #[case::version("-V", "'-V' in NIX_SSHOPTS makes no sense here: ssh would only print its version")]
     #[case::no_value("-4 -o", "'-o' at the end of NIX_SSHOPTS lacks its value")]
     #[case::no_value_in_a_cluster("-4Co", "'-o' at the end of NIX_SSHOPTS lacks its value")]
     fn refused(#[case] value: &str, #[case] message: &str) {

@@ -6,23 +6,27 @@ use crate::command::quoted_for_shell;
 
 /// A host to connect to: `[user@]host[:port]`.
 ///
-/// Exists only if it is safe to hand to an ssh: neither user nor host is empty, begins with a dash, or holds blanks, control
-/// characters or what a shell would interpret (a host name ends up in the shell commands of a ProxyCommand).
+/// Whatever ssh takes as a destination is taken, names of `Host` blocks and of gateways included; and nothing that ssh refuses
+/// since a host name can end up in the shell command of a ProxyCommand: neither user nor host is empty, begins with a dash, or
+/// holds control characters or what a shell would interpret.
 ///
 /// Accepts what upstream's releases accept, all together:
 ///
 /// | Written | Means |
 /// |---|---|
 /// | `h`, `a_b.example` | a name: resolved, or an alias in the user's ssh configuration |
+/// | `vsock/3`, `web#1` | names too |
 /// | `alice@h`, `a@b@h` | the last `@` ends the user |
+/// | `admin:web1@h`, `admin#web1@h`, `DOMAIN\\alice@h` | the user is handed to ssh as written |
 /// | `h:2200`, `h:` | with a port, with the usual one |
 /// | `::1`, `alice@2001:db8::1` | an IPv6 address: more than one colon is never a port |
 /// | `[::1]`, `[2001:db8::1]:2200` | the same in brackets, which a port needs |
 /// | `fe80::1%eth0`, `[fe80::1%25eth0]` | with a zone |
 /// | `ssh://h`, `ssh://h/` | the same as `h` |
+/// | `ssh://admin%3Aweb1@vmi%2Ftest` | `admin:web1` at `vmi/test`: in a URI, `%XX` is any byte |
 ///
-/// A password (`alice:secret@h`) is refused, where upstream drops it in silence: each process on the machine could read it, and
-/// whoever wrote it expects that it has an effect.
+/// In a URI a colon in the user begins a password (`ssh://alice:secret@h`). That is refused, where upstream drops it in silence: each
+/// process on the machine could read it, and whoever wrote it expects that it has an effect.
 ///
 /// ```
 /// use ncc_transport::Target;
@@ -76,9 +80,9 @@ impl Target {
     }
 
     /// Reads `[user@]host[:port]`, nothing around it.
-    fn from_authority(text: &str) -> Result<Self, TargetError> {
+    fn from_authority(text: &str, syntax: Syntax) -> Result<Self, TargetError> {
         let (user, address) = match text.rsplit_once('@') {
-            Some((user, address)) => (Some(checked_user(user)?), address),
+            Some((user, address)) => (Some(checked_user(user, syntax)?), address),
             None => (None, text),
         };
         let (host, port) = if let Some(bracketed) = address.strip_prefix('[') {
@@ -93,15 +97,22 @@ impl Target {
                         .ok_or_else(|| TargetError::InvalidIpv6 { address: address.to_owned() })?,
                 ),
             };
-            (ipv6(inside, ZoneSyntax::Uri)?, port)
+            (ipv6(inside, Syntax::Uri)?, port)
         } else {
             match address.split_once(':') {
-                Some((_, rest)) if rest.contains(':') => (ipv6(address, ZoneSyntax::Plain)?, None),
-                Some((host, port)) => (checked_name(host)?, Some(port)),
-                None => (checked_name(address)?, None),
+                Some((_, rest)) if rest.contains(':') => (ipv6(address, Syntax::Plain)?, None),
+                Some((host, port)) => (checked_name(host, syntax)?, Some(port)),
+                None => (checked_name(address, syntax)?, None),
             }
         };
         Ok(Self { user, host, port: port.map(parse_port).transpose()?.flatten() })
+    }
+
+    /// The same host at this port, unless a port was written. For the URL parameter `port` that Lix has.
+    #[must_use]
+    pub fn or_port(mut self, port: Option<u16>) -> Self {
+        self.port = self.port.or(port);
+        self
     }
 }
 
@@ -119,15 +130,24 @@ impl FromStr for Target {
 }
 
 impl fmt::Display for Target {
-    /// In a form that can be parsed again; brackets only where a port needs them.
+    /// In a form that can be parsed again: as a user writes it, with brackets only where a port needs them; as a URI only where
+    /// a name holds what would end it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(user) = &self.user {
-            write!(f, "{user}@")?;
+        let names = [self.user.as_deref().unwrap_or_default(), &self.host];
+        let needs_uri = names.iter().any(|name| name.contains('?') || name.contains("://"));
+        let encoded = |name: &str| if needs_uri { percent_encoded(name) } else { name.to_owned() };
+        if needs_uri {
+            f.write_str("ssh://")?;
         }
+        if let Some(user) = &self.user {
+            write!(f, "{}@", encoded(user))?;
+        }
+        let is_address = self.host.contains(':');
         match self.port {
-            Some(port) if self.host.contains(':') => write!(f, "[{}]:{port}", self.host),
-            Some(port) => write!(f, "{}:{port}", self.host),
-            None => f.write_str(&self.host),
+            Some(port) if is_address => write!(f, "[{}]:{port}", self.host),
+            Some(port) => write!(f, "{}:{port}", encoded(&self.host)),
+            None if is_address => f.write_str(&self.host),
+            None => f.write_str(&encoded(&self.host)),
         }
     }
 }
@@ -146,7 +166,8 @@ impl fmt::Display for Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostArgument {
-    /// What stood before `://`, if anything.
+    /// What stood before `://`, if anything. A scheme is a promise: `ssh-ng://` means the daemon's protocol, which decides
+    /// differently whom it trusts, so that a caller that does not speak it has to refuse.
     pub scheme: Option<Scheme>,
     /// The host.
     pub target: Target,
@@ -162,16 +183,16 @@ impl FromStr for HostArgument {
             Some(("ssh", rest)) => (Some(Scheme::Ssh), rest),
             Some(("ssh-ng", rest)) => (Some(Scheme::SshNg), rest),
             // "h?remote-store=unix://..." is a host with a parameter.
-            Some((before, _)) if before.contains('?') => (None, text),
+            Some((before, _)) if before.contains(['?', '@', '/']) => (None, text),
             Some((other, _)) => return Err(TargetError::UnknownScheme { scheme: other.to_owned() }),
             None => (None, text),
         };
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let authority = match scheme {
-            Some(_) => authority.strip_suffix('/').unwrap_or(authority),
-            None => authority,
+        let (authority, syntax) = match scheme {
+            Some(_) => (authority.strip_suffix('/').unwrap_or(authority), Syntax::Uri),
+            None => (authority, Syntax::Plain),
         };
-        Ok(Self { scheme, target: Target::from_authority(authority)?, params: query.parse()? })
+        Ok(Self { scheme, target: Target::from_authority(authority, syntax)?, params: query.parse()? })
     }
 }
 
@@ -210,14 +231,17 @@ impl TargetParams {
 impl FromStr for TargetParams {
     type Err = TargetError;
 
-    /// Reads `key=value&key=value`, with `%XX` for any byte.
+    /// Reads `key=value&key=value`, with `%XX` for any byte. A key without `=` has an empty value, as for Nix.
     fn from_str(query: &str) -> Result<Self, TargetError> {
         let mut params = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let invalid = || TargetError::InvalidParam { param: pair.to_owned() };
-            let (key, value) = pair.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(invalid)?;
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (key, value) =
                 (percent_decoded(key).ok_or_else(invalid)?, percent_decoded(value).ok_or_else(invalid)?);
+            if key.is_empty() {
+                return Err(invalid());
+            }
             if params.value(&key).is_some() {
                 return Err(TargetError::RepeatedParam { key });
             }
@@ -277,7 +301,19 @@ pub enum TargetError {
         /// What stands before `://`.
         scheme: String,
     },
-    /// Not of the form `key=value`, a bad `%XX`, not UTF-8, or control characters in it.
+    /// `%` without two hexadecimal digits in a URI, or what they say is not UTF-8.
+    #[error("'{}' has a '%' that is not followed by two digits as in '%2F' (write a plain one as '%25')", .name.escape_debug())]
+    InvalidEncoding {
+        /// The user or host as written.
+        name: String,
+    },
+    /// What stands there is a path and not a host.
+    #[error("'{}' is a path, not a host", .name.escape_debug())]
+    IsPath {
+        /// The path.
+        name: String,
+    },
+    /// No key, a bad `%XX`, not UTF-8, or control characters in it.
     #[error("'{}' is not a parameter of the form 'key=value'", .param.escape_debug())]
     InvalidParam {
         /// The parameter as written.
@@ -297,50 +333,80 @@ pub enum TargetError {
     },
 }
 
-/// What ssh itself refuses in a host name on the command line since CVE-2023-51385, and what ends or begins something in a URI.
-const NOT_IN_HOSTS: &[char] = &[
-    '\'', '`', '"', '$', '\\', ';', '&', '<', '>', '|', '(', ')', '{', '}', '[', ']', '/', '#', '?', '@',
-    ':', ',', '*', '!',
-];
+/// What ssh itself refuses in a host name on the command line since CVE-2023-51385. Beyond that, a colon would be read as the
+/// beginning of a port or an address, an `@` as the end of a user, and brackets as an address.
+const NOT_IN_HOSTS: &[char] =
+    &['\'', '`', '"', '$', '\\', ';', '&', '<', '>', '|', '(', ')', '{', '}', ',', '[', ']', '@', ':'];
 
-/// What ssh itself refuses in a user name. A backslash is fine: `DOMAIN\alice`.
-const NOT_IN_USERS: &[char] = &['\'', '`', '"', ';', '&', '<', '>', '|', '(', ')', '{', '}', '/', '?', '#'];
+/// What ssh itself refuses in a user name. A backslash is fine (`DOMAIN\alice`), and so is a blank.
+const NOT_IN_USERS: &[char] = &['\'', '`', '"', ';', '&', '<', '>', '|', '(', ')', '{', '}'];
 
-fn checked(name: &str, not_in: &[char]) -> Result<(), TargetError> {
+/// How names are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Syntax {
+    /// In a URI: `%XX` is any byte (RFC 3986); in a zone, `%25` is the percent sign (RFC 6874), but people write it bare as well.
+    Uri,
+    /// As for ssh. A zone's percent sign is bare (RFC 4007); `%25` alone or before digits is interface 25..., before anything else it
+    /// is a URI's.
+    Plain,
+}
+
+impl Syntax {
+    fn decoded(self, name: &str) -> Result<String, TargetError> {
+        match self {
+            Self::Plain => Ok(name.to_owned()),
+            Self::Uri => bytes_of(name)
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .ok_or_else(|| TargetError::InvalidEncoding { name: name.to_owned() }),
+        }
+    }
+}
+
+fn checked(name: &str, is_bad: impl Fn(char) -> bool) -> Result<(), TargetError> {
     if name.starts_with('-') {
         return Err(TargetError::LeadingDash { name: name.to_owned() });
     }
-    match name
-        .chars()
-        .find(|&character| character.is_control() || character.is_whitespace() || not_in.contains(&character))
-    {
+    match name.chars().find(|&character| character.is_control() || is_bad(character)) {
         Some(character) => Err(TargetError::InvalidCharacter { name: name.to_owned(), character }),
         None => Ok(()),
     }
 }
 
-fn checked_name(name: &str) -> Result<String, TargetError> {
+fn checked_name(name: &str, syntax: Syntax) -> Result<String, TargetError> {
+    let name = syntax.decoded(name)?;
     if name.is_empty() {
         return Err(TargetError::EmptyHost);
     }
-    checked(name, NOT_IN_HOSTS)?;
-    Ok(name.to_owned())
+    // A host that was forgotten: ssh would look for the path.
+    if name.starts_with(['/', '.']) && name.contains('/') || name.contains("nix/store/") {
+        return Err(TargetError::IsPath { name });
+    }
+    checked(&name, |character| character.is_whitespace() || NOT_IN_HOSTS.contains(&character))?;
+    Ok(name)
 }
 
-fn checked_user(user: &str) -> Result<String, TargetError> {
-    let (name, password) =
-        user.split_once(':').map_or((user, None), |(name, password)| (name, Some(password)));
-    if name.is_empty() {
+fn checked_user(user: &str, syntax: Syntax) -> Result<String, TargetError> {
+    let (name, password) = match syntax {
+        Syntax::Uri => user.split_once(':').map_or((user, None), |(name, password)| (name, Some(password))),
+        Syntax::Plain => (user, None),
+    };
+    let name = syntax.decoded(name)?;
+    if name.is_empty() || syntax == Syntax::Plain && name.starts_with(':') {
         return Err(TargetError::EmptyUser);
     }
-    checked(name, NOT_IN_USERS)?;
-    // ssh refuses it: it would escape what follows the name in a ProxyCommand.
+    checked(&name, |character| {
+        (character.is_whitespace() && character != ' ') || NOT_IN_USERS.contains(&character)
+    })?;
+    // ssh refuses both: an option, once a shell has split the words of a ProxyCommand, and an escape of what follows there.
+    if name.contains(" -") {
+        return Err(TargetError::LeadingDash { name });
+    }
     if name.ends_with('\\') {
-        return Err(TargetError::InvalidCharacter { name: name.to_owned(), character: '\\' });
+        return Err(TargetError::InvalidCharacter { name, character: '\\' });
     }
     match password {
-        Some(_) => Err(TargetError::Password { user: name.to_owned() }),
-        None => Ok(name.to_owned()),
+        Some(_) => Err(TargetError::Password { user: name }),
+        None => Ok(name),
     }
 }
 
@@ -355,23 +421,14 @@ fn parse_port(port: &str) -> Result<Option<u16>, TargetError> {
     }
 }
 
-/// How the `%` before a zone may be written.
-#[derive(Clone, Copy)]
-enum ZoneSyntax {
-    /// RFC 6874: `%25` is the percent sign, but people write it bare as well.
-    Uri,
-    /// RFC 4007: bare. `%25` alone or before digits is then interface 25...; before anything else it is the URI's.
-    Plain,
-}
-
-fn ipv6(text: &str, syntax: ZoneSyntax) -> Result<String, TargetError> {
+fn ipv6(text: &str, syntax: Syntax) -> Result<String, TargetError> {
     let invalid = || TargetError::InvalidIpv6 { address: text.to_owned() };
     let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
     address.parse::<Ipv6Addr>().map_err(|_| invalid())?;
     let Some(zone) = zone else { return Ok(address.to_owned()) };
     let zone = match (zone.strip_prefix("25"), syntax) {
-        (Some(encoded), ZoneSyntax::Uri) if !encoded.is_empty() => encoded,
-        (Some(encoded), ZoneSyntax::Plain) if encoded.bytes().any(|byte| !byte.is_ascii_digit()) => encoded,
+        (Some(encoded), Syntax::Uri) if !encoded.is_empty() => encoded,
+        (Some(encoded), Syntax::Plain) if encoded.bytes().any(|byte| !byte.is_ascii_digit()) => encoded,
         _ => zone,
     };
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
@@ -383,6 +440,11 @@ fn ipv6(text: &str, syntax: ZoneSyntax) -> Result<String, TargetError> {
 
 /// `None` for a bad `%XX`, for what is not UTF-8, and for control characters.
 fn percent_decoded(text: &str) -> Option<String> {
+    String::from_utf8(bytes_of(text)?).ok().filter(|text| !text.chars().any(char::is_control))
+}
+
+/// The bytes that a text with `%XX` stands for; `None` for a bad one.
+fn bytes_of(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -398,7 +460,20 @@ fn percent_decoded(text: &str) -> Option<String> {
             bytes.push(byte);
         }
     }
-    String::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control))
+    Some(bytes)
+}
+
+/// A name for a URI.
+fn percent_encoded(name: &str) -> String {
+    let mut encoded = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            encoded.extend(['%'].into_iter().chain(format!("{byte:02X}").chars()));
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]
