@@ -8,7 +8,7 @@
 
 use std::{error::Error, process::ExitCode, sync::Arc};
 
-use ncc_transport::{Channel, End, RemoteCommand, StderrTail, Target, Transport};
+use ncc_transport::{Channel, End, Exit, RemoteCommand, StderrTail, Target, Transport};
 use ncc_transport_ssh::{OpenSsh, OpenSshOptions, parse_ssh_options};
 use tokio::io::AsyncReadExt;
 
@@ -34,7 +34,9 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     let exit = control.wait().await?;
     let messages = stderr.finish().await;
-    if let Some(failure) = transport.explain(&End::new(&exit, false, &messages)) {
+    // The command may be one that says nothing: any status but ssh's own is its.
+    let has_run = exit != Exit::Code(255);
+    if let Some(failure) = transport.explain(&End::new(&exit, has_run, &messages)) {
         eprintln!(
             "error: cannot reach {}: {failure}: {}\nhint: {}",
             transport.describe(),

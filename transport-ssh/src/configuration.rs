@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, ffi::OsString, process::Stdio, time::Duration};
 
+use ncc_transport::PinnedHostKey;
 use tokio::process::Command;
 
 use crate::{KeepAlive, OpenSshOptions};
@@ -64,14 +65,61 @@ impl Configuration {
         self.says("controlmaster", &["true", "yes", "auto", "ask", "autoask"])
     }
 
-    /// The settings to add on the command line, each `Keyword=value`. `socket` is the quoted path of that of a private
-    /// master; `shares` says that the master is there.
-    pub(crate) fn additions(
-        &self,
-        options: &OpenSshOptions,
-        socket: Option<&str>,
-        shares: bool,
-    ) -> Vec<String> {
+    /// What makes a pinned host key a pin, whatever the user's configuration and own options say of host keys. `file` is the
+    /// quoted path of a `known_hosts` file that has the key under [`PINNED`].
+    pub(crate) fn pin(&self, key: &PinnedHostKey, file: &str) -> Vec<String> {
+        let mut algorithms = key.algorithms().join(",");
+        // Whoever has to do with servers that know no better has said so.
+        let list = self.0.get("hostkeyalgorithms");
+        if key.key_type() == "ssh-rsa"
+            && list.is_some_and(|list| list.split(',').any(|name| name == "ssh-rsa"))
+        {
+            algorithms.push_str(",ssh-rsa");
+        }
+        let mut settings: Vec<String> = [
+            "StrictHostKeyChecking=yes",
+            "GlobalKnownHostsFile=/dev/null",
+            "VerifyHostKeyDNS=no",
+            "UpdateHostKeys=no",
+            "CheckHostIP=no",
+            "NoHostAuthenticationForLocalhost=no",
+        ]
+        .map(str::to_owned)
+        .into();
+        settings.push(format!("HostKeyAlias={PINNED}"));
+        settings.push(format!("UserKnownHostsFile={file}"));
+        settings.push(format!("HostKeyAlgorithms={algorithms}"));
+        // Only mentioned where it is set, and not known before OpenSSH 8.5.
+        if self.0.is_empty() || self.0.contains_key("knownhostscommand") {
+            settings.push("KnownHostsCommand=none".to_owned());
+        }
+        // With it, which some distributions have added, the host is known by Kerberos and not by its key.
+        if self.says("gssapikeyexchange", &["yes"]) {
+            settings.push("GSSAPIKeyExchange=no".to_owned());
+        }
+        settings
+    }
+
+    /// What a byte stream cannot do without, each `Keyword=value`: these come before the user's own options.
+    pub(crate) fn necessities(&self) -> Vec<String> {
+        // A configured command makes ssh refuse ours, and a LocalCommand prints into the stream.
+        let mut settings = vec!["RemoteCommand=none".to_owned(), "PermitLocalCommand=no".to_owned()];
+        // Settings for hosts that are only used for forwarding: no command, no stdin, in the background. Only mentioned, and
+        // only understood, by OpenSSH 8.7 and later.
+        if self.says("sessiontype", &["none", "subsystem"]) {
+            settings.push("SessionType=default".to_owned());
+        }
+        if self.says("stdinnull", &["yes", "true"]) {
+            settings.push("StdinNull=no".to_owned());
+        }
+        if self.says("forkafterauthentication", &["yes", "true"]) {
+            settings.push("ForkAfterAuthentication=no".to_owned());
+        }
+        settings
+    }
+
+    /// The settings to add behind the user's own options, each `Keyword=value`.
+    pub(crate) fn additions(&self, options: &OpenSshOptions) -> Vec<String> {
         let mut additions = Vec::new();
         // "0" and "none" are how -G prints what is not set. Who wants just that says so in NIX_SSHOPTS, which comes before.
         let unset = |keyword, unset| !self.0.contains_key(keyword) || self.says(keyword, &[unset]);
@@ -81,40 +129,42 @@ impl Configuration {
             && (unset("serveraliveinterval", "0") || debians_own)
         {
             additions.push(format!("ServerAliveInterval={}", whole_seconds(interval)));
-            additions.push(format!("ServerAliveCountMax={count}"));
+            // Whoever has set a count means it.
+            if unset("serveralivecountmax", "3") {
+                additions.push(format!("ServerAliveCountMax={count}"));
+            }
         }
         if let Some(timeout) = options.connect_timeout
             && unset("connecttimeout", "none")
         {
             additions.push(format!("ConnectTimeout={}", whole_seconds(timeout)));
         }
+        additions
+    }
+
+    /// How this ssh is to share its connection. `socket` is the quoted path of that of a private master; `shares` says that the
+    /// master is there.
+    pub(crate) fn sharing(&self, socket: Option<&str>, shares: bool) -> Vec<String> {
+        let mut settings = Vec::new();
         if let Some(socket) = socket {
-            additions.push("ControlMaster=auto".to_owned());
-            additions.push("ControlPersist=no".to_owned());
-            additions.push(format!("ControlPath={socket}"));
+            settings.push("ControlMaster=auto".to_owned());
+            settings.push("ControlPersist=no".to_owned());
+            settings.push(format!("ControlPath={socket}"));
             if shares {
-                additions.push("BatchMode=yes".to_owned());
+                settings.push("BatchMode=yes".to_owned());
             }
         } else if self.would_be_master() && !self.makes_master() {
             // Without ControlPersist, the first ssh of a user's ControlMaster setup is the master: it would outlive its own
             // session for as long as others use it, and end theirs when it is ended. Using a master that is there stays
             // possible.
-            additions.push("ControlMaster=no".to_owned());
+            settings.push("ControlMaster=no".to_owned());
         }
-        // Settings for hosts that are only used for forwarding: no command, no stdin, in the background. Only mentioned, and
-        // only understood, by OpenSSH 8.7 and later.
-        if self.says("sessiontype", &["none", "subsystem"]) {
-            additions.push("SessionType=default".to_owned());
-        }
-        if self.says("stdinnull", &["yes", "true"]) {
-            additions.push("StdinNull=no".to_owned());
-        }
-        if self.says("forkafterauthentication", &["yes", "true"]) {
-            additions.push("ForkAfterAuthentication=no".to_owned());
-        }
-        additions
+        settings
     }
 }
+
+/// The name under which a pinned key stands in our `known_hosts` file: no host has it.
+pub(crate) const PINNED: &str = "nix-copy-closure-pinned";
 
 /// ssh takes whole seconds, and 0 would switch it off.
 fn whole_seconds(duration: Duration) -> u64 {
@@ -135,22 +185,45 @@ mod tests {
     #[case::all_set("serveraliveinterval 5\nconnecttimeout 7\n", &[])]
     #[case::debian("batchmode yes\nserveraliveinterval 300\nconnecttimeout none\n", &DEFAULTS)]
     #[case::one_set("serveraliveinterval 0\nconnecttimeout 7\n", &DEFAULTS[..2])]
-    #[case::would_be_master("serveraliveinterval 5\nconnecttimeout 7\ncontrolmaster auto\ncontrolpersist no\n", &["ControlMaster=no"])]
-    #[case::persistent_master("serveraliveinterval 5\nconnecttimeout 7\ncontrolmaster auto\ncontrolpersist 600\n", &[])]
-    #[case::no_master("serveraliveinterval 5\nconnecttimeout 7\ncontrolmaster false\ncontrolpersist no\n", &[])]
+    #[case::count_set("serveraliveinterval 0\nserveralivecountmax 9\nconnecttimeout 7\n", &DEFAULTS[..1])]
+    fn additions(#[case] text: &str, #[case] expected: &[&str]) {
+        assert_eq!(Configuration::parse(text).additions(&OpenSshOptions::default()), expected);
+    }
+
+    #[rstest]
+    #[case::would_be_master("controlmaster auto\ncontrolpersist no\n", &["ControlMaster=no"])]
+    #[case::persistent_master("controlmaster auto\ncontrolpersist 600\n", &[])]
+    #[case::no_master("controlmaster false\ncontrolpersist no\n", &[])]
+    fn masters(#[case] text: &str, #[case] expected: &[&str]) {
+        assert_eq!(Configuration::parse(text).sharing(None, false), expected);
+    }
+
+    #[rstest]
     #[case::tunnel_only(
-        "serveraliveinterval 5\nconnecttimeout 7\nsessiontype none\nstdinnull yes\nforkafterauthentication yes\n",
+        "sessiontype none\nstdinnull yes\nforkafterauthentication yes\n",
         &["SessionType=default", "StdinNull=no", "ForkAfterAuthentication=no"]
     )]
-    #[case::usual("serveraliveinterval 5\nconnecttimeout 7\nsessiontype default\nstdinnull no\nforkafterauthentication no\n", &[])]
-    fn additions(#[case] text: &str, #[case] expected: &[&str]) {
-        assert_eq!(Configuration::parse(text).additions(&OpenSshOptions::default(), None, false), expected);
+    #[case::usual("sessiontype default\nstdinnull no\nforkafterauthentication no\n", &[])]
+    fn necessities(#[case] text: &str, #[case] expected: &[&str]) {
+        assert_eq!(Configuration::parse(text).necessities()[2..], *expected);
+    }
+
+    #[test]
+    fn a_pin_says_no_more_than_this_ssh_understands() {
+        let blob = "AAAAB3NzaC1yc2EAAAABAw==";
+        let key: PinnedHostKey = format!("ssh-rsa {blob}").parse().unwrap();
+        let pin = |text: &str| Configuration::parse(text).pin(&key, "\"f\"").join(" ");
+        assert!(pin("").ends_with(" HostKeyAlgorithms=rsa-sha2-512,rsa-sha2-256 KnownHostsCommand=none"));
+        let old = "gssapikeyexchange yes\nhostkeyalgorithms ssh-ed25519,ssh-rsa\n";
+        assert!(
+            pin(old).ends_with(" HostKeyAlgorithms=rsa-sha2-512,rsa-sha2-256,ssh-rsa GSSAPIKeyExchange=no")
+        );
     }
 
     #[test]
     fn nothing_is_added_where_nothing_is_asked_for() {
         let options = OpenSshOptions { keep_alive: None, connect_timeout: None, ..OpenSshOptions::default() };
-        assert_eq!(Configuration::default().additions(&options, None, false), [""; 0]);
+        assert_eq!(Configuration::default().additions(&options), [""; 0]);
     }
 
     #[test]

@@ -34,6 +34,7 @@
 
 mod configuration;
 mod failure;
+mod first;
 mod notices;
 mod open_ssh;
 mod options;
@@ -42,7 +43,7 @@ pub mod test_util;
 
 pub use failure::explain;
 /// What this transport has in common with every other that speaks SSH.
-pub use ncc_transport::{Compression, KeepAlive, SshOptionsError, parse_ssh_options};
+pub use ncc_transport::{Compression, KeepAlive, PinnedHostKey, SshOptionsError, parse_ssh_options};
 pub use notices::without_notices;
 pub use open_ssh::OpenSsh;
 pub use options::{ConfigurationUse, OpenSshOptions, Sharing};

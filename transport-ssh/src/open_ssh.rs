@@ -1,18 +1,24 @@
 //! The transport itself.
 
 use std::{
-    ffi::OsString, fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Stdio,
+    ffi::OsString, fs::Permissions, io, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Stdio,
     time::Duration,
 };
 
-use ncc_transport::{BoxFuture, Channel, End, Failure, RemoteCommand, Target, Transport, TransportError};
+use ncc_transport::{
+    BoxFuture, Channel, End, Failure, FailureKind, RemoteCommand, Target, Transport, TransportError,
+};
 use tempfile::TempDir;
-use tokio::{process::Command, sync::OnceCell};
+use tokio::{
+    process::Command,
+    sync::{Mutex, OnceCell},
+};
 
 use crate::{
     Compression, ConfigurationUse, OpenSshOptions, Sharing,
-    configuration::Configuration,
+    configuration::{Configuration, PINNED},
     explain,
+    first::{First, Prospect},
     options::{asks_for_forwarding, names_control_path, silenced_by},
     without_notices,
 };
@@ -32,20 +38,23 @@ const CHECK_PATIENCE: Duration = Duration::from_secs(5);
 /// | Words | Why |
 /// |---|---|
 /// | `-p PORT`, `-l USER` | of the [`Target`], if written there: it names this host, while NIX_SSHOPTS is for all hosts |
+/// | `-o HostKeyAlias=...`, `-o StrictHostKeyChecking=yes` and others | only with a [pinned host key](OpenSshOptions::host_key): no other is accepted, whatever else is configured; and a running master, whose key nobody compared, is not used |
+/// | `-o RemoteCommand=none` | a configured one makes ssh refuse ours |
+/// | `-o PermitLocalCommand=no` | a LocalCommand prints into the stream |
+/// | `-o SessionType=default`, `-o StdinNull=no`, `-o ForkAfterAuthentication=no` | only against words that say otherwise |
 /// | [`extra`](OpenSshOptions::extra) | the user's own options win over all that follows |
 /// | `-T` | no terminal, which would corrupt the stream; the last of `-t` and `-T` wins, and it beats RequestTTY |
 /// | `-x` | no X11 |
 /// | `-e none` | no escape character |
-/// | `-o RemoteCommand=none` | a configured one makes ssh refuse ours |
-/// | `-o PermitLocalCommand=no` | a LocalCommand prints into the stream |
 /// | `-o ClearAllForwardings=yes` | a configured forwarding whose port is taken, by the user's own session, can end ours (ExitOnForwardFailure); left out if the user's own options ask for a forwarding |
 /// | `-C`, `-v`, `-i FILE`, `-o UserKnownHostsFile=FILE` | if asked for |
 /// | `-o ServerAliveInterval=30`, `-o ServerAliveCountMax=3`, `-o ConnectTimeout=30` | only what the user's configuration leaves unset, which `ssh -G` tells |
 /// | `-o ControlMaster=auto`, `-o ControlPersist=no`, `-o ControlPath="FILE"` | only with [`Sharing::Private`], and where the user has no master already |
 /// | `-o BatchMode=yes` | only for a further channel that shares so: it must not ask |
 /// | `-o ControlMaster=no` | only if the configuration would make this very ssh a master without ControlPersist |
-/// | `-o SessionType=default`, `-o StdinNull=no`, `-o ForkAfterAuthentication=no` | only against a configuration that says otherwise |
 /// | `--`, host, command | the command as one word |
+///
+/// Channels that share a connection wait until the first of them has logged in: nobody is asked twice.
 ///
 /// Agent forwarding, ciphers, jump hosts and a user's running ControlMaster are as the user configured them.
 #[derive(Debug)]
@@ -54,14 +63,38 @@ pub struct OpenSsh {
     options: OpenSshOptions,
     /// Asked for by the first channel.
     configuration: OnceCell<Configuration>,
-    /// The folder of the private control socket; made by the first channel, where one is wanted.
-    sockets: OnceCell<Option<TempDir>>,
+    /// Found out by the first channel.
+    shared: OnceCell<Shared>,
+    /// The folder with the file of a pinned host key; made by the first channel.
+    pin: OnceCell<TempDir>,
+    /// The channel that logs in for the others, while several share a connection.
+    first: Mutex<Option<First>>,
 }
+
+/// Through what further channels share the connection of the first.
+#[derive(Debug)]
+enum Shared {
+    Nothing,
+    /// A control socket of ours, in a folder of its own.
+    Private(TempDir),
+    /// The user's own master, which the first channel leaves behind.
+    Users,
+}
+
+/// How long a channel waits for the user's own master to come up behind another channel. It may be that none ever does.
+const MASTER_PATIENCE: Duration = Duration::from_secs(30);
 
 impl OpenSsh {
     /// The transport to `target`. Nothing is started until the first channel.
     pub fn new(target: Target, options: OpenSshOptions) -> Self {
-        Self { target, options, configuration: OnceCell::new(), sockets: OnceCell::new() }
+        Self {
+            target,
+            options,
+            configuration: OnceCell::new(),
+            shared: OnceCell::new(),
+            pin: OnceCell::new(),
+            first: Mutex::default(),
+        }
     }
 
     /// The host.
@@ -72,11 +105,30 @@ impl OpenSsh {
     /// What ssh is started with for `command`, by what is known of the user's configuration now: it is read by the first
     /// channel.
     pub fn arguments(&self, command: &RemoteCommand) -> Vec<OsString> {
-        let mut words = self.users_words();
+        let nothing = Configuration::default();
+        let configuration = self.configuration.get().unwrap_or(&nothing);
+        let mut words = self.targets_words();
+        let socket = match self.shared.get() {
+            Some(Shared::Private(folder)) => Some(socket_in(folder)),
+            _ => None,
+        };
+        let shares = socket.as_ref().is_some_and(|socket| socket.exists());
+        let socket = socket.map(|socket| quoted(socket.as_os_str()).to_string_lossy().into_owned());
+        let sharing = configuration.sharing(socket.as_deref(), shares);
+        let pin = self.options.host_key.as_ref().zip(self.pin.get());
+        if let Some((key, folder)) = pin {
+            let file = quoted(pinned_in(folder).as_os_str()).to_string_lossy().into_owned();
+            set(&mut words, configuration.pin(key, &file));
+            match socket {
+                Some(_) => set(&mut words, sharing.clone()),
+                None => set(&mut words, ["ControlMaster=no".to_owned(), "ControlPath=none".to_owned()]),
+            }
+        }
+        set(&mut words, configuration.necessities());
+        words.extend(self.options.extra.iter().cloned());
         words.extend(["-T", "-x", "-e", "none"].map(Into::into));
-        words.extend(["-o", "RemoteCommand=none", "-o", "PermitLocalCommand=no"].map(Into::into));
         if !asks_for_forwarding(&self.options.extra) {
-            words.extend(["-o", "ClearAllForwardings=yes"].map(Into::into));
+            set(&mut words, ["ClearAllForwardings=yes".to_owned()]);
         }
         if self.options.compression == Compression::On {
             words.push("-C".into());
@@ -90,13 +142,10 @@ impl OpenSsh {
             setting.push(quoted(file.as_os_str()));
             words.extend(["-o".into(), setting]);
         }
-        let socket = self.sockets.get().and_then(Option::as_ref).map(socket_in);
-        let shares = socket.as_ref().is_some_and(|socket| socket.exists());
-        let socket = socket.map(|socket| quoted(socket.as_os_str()).to_string_lossy().into_owned());
-        let nothing = Configuration::default();
-        let configuration = self.configuration.get().unwrap_or(&nothing);
-        let additions = configuration.additions(&self.options, socket.as_deref(), shares);
-        words.extend(additions.into_iter().flat_map(|setting| ["-o".into(), setting.into()]));
+        set(&mut words, configuration.additions(&self.options));
+        if pin.is_none() {
+            set(&mut words, sharing);
+        }
         words.extend(["--".into(), self.target.host().into(), command.to_shell()]);
         words
     }
@@ -106,9 +155,14 @@ impl OpenSsh {
         if configuration.control_path().is_none() {
             return false;
         }
-        if configuration.makes_master() || names_control_path(&self.options.extra) {
+        if names_control_path(&self.options.extra) {
             return true;
         }
+        self.has_master().await
+    }
+
+    /// Whether a master of the user's is there.
+    async fn has_master(&self) -> bool {
         let mut check = Command::new(&self.options.program);
         check.args(self.users_words()).args(["-O", "check", "--", self.target.host()]);
         check.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
@@ -122,8 +176,8 @@ impl OpenSsh {
         silenced_by(&self.options.extra).or_else(|| quiet.then_some("LogLevel QUIET"))
     }
 
-    /// Port and user of the target, then the user's own options.
-    fn users_words(&self) -> Vec<OsString> {
+    /// Port and user of the target.
+    fn targets_words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(port) = self.target.port() {
             words.extend(["-p".into(), port.to_string().into()]);
@@ -131,24 +185,94 @@ impl OpenSsh {
         if let Some(user) = self.target.user() {
             words.extend(["-l".into(), user.into()]);
         }
+        words
+    }
+
+    /// The same, then the user's own options.
+    fn users_words(&self) -> Vec<OsString> {
+        let mut words = self.targets_words();
         words.extend(self.options.extra.iter().cloned());
         words
     }
+
+    /// Finds out and makes what every channel needs.
+    async fn prepare(&self) -> Result<&Shared, TransportError> {
+        let configuration = self
+            .configuration
+            .get_or_init(|| async {
+                match self.options.configuration {
+                    ConfigurationUse::Ask => {
+                        Configuration::ask(&self.options.program, &self.users_words(), self.target.host())
+                            .await
+                    }
+                    ConfigurationUse::Ignore => Configuration::default(),
+                }
+            })
+            .await;
+        if let Some(key) = &self.options.host_key {
+            let written = self.pin.get_or_try_init(|| async {
+                let folder = private_folder()?;
+                std::fs::write(pinned_in(&folder), key.known_hosts_line(PINNED))?;
+                Ok(folder)
+            });
+            written.await.map_err(|source| TransportError::Prepare {
+                host: self.describe(),
+                what: "the pinned host key cannot be written to a temporary file",
+                source,
+            })?;
+        }
+        Ok(self
+            .shared
+            .get_or_init(|| async {
+                // Nobody has compared the key of a master that is there with the pinned one.
+                let pinned = self.options.host_key.is_some();
+                if !pinned && configuration.makes_master() {
+                    Shared::Users
+                } else if self.options.sharing == Sharing::Private
+                    && (pinned || !self.shares_already(configuration).await)
+                {
+                    // Without a folder all works as well, but for what has to be asked once more.
+                    private_folder().ok().filter(is_short).map_or(Shared::Nothing, Shared::Private)
+                } else {
+                    Shared::Nothing
+                }
+            })
+            .await)
+    }
+
+    fn start(&self, command: &RemoteCommand) -> Result<Channel, TransportError> {
+        let mut process = Command::new(&self.options.program);
+        process.args(self.arguments(command));
+        Channel::spawn(&self.describe(), process)
+    }
+}
+
+/// Adds settings, each `Keyword=value`.
+fn set(words: &mut Vec<OsString>, settings: impl IntoIterator<Item = String>) {
+    words.extend(settings.into_iter().flat_map(|setting| ["-o".into(), setting.into()]));
 }
 
 /// The longest path of a socket: systems take 104 bytes or 108, and ssh first makes one with 17 more in its name.
 const SOCKET_LENGTH: usize = 104 - 17 - 1;
 
-/// A folder for a socket that nobody else may enter. Without one all works as well, but for what has to be asked once more.
-fn private_folder() -> Option<TempDir> {
+/// A folder that nobody else may enter; in `/tmp` where the usual place has too long a name for a socket.
+fn private_folder() -> io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("ncc-").permissions(Permissions::from_mode(0o700));
-    let is_short = |folder: &TempDir| socket_in(folder).as_os_str().len() <= SOCKET_LENGTH;
-    builder.tempdir().ok().filter(is_short).or_else(|| builder.tempdir_in("/tmp").ok().filter(is_short))
+    let usual = builder.tempdir()?;
+    if is_short(&usual) { Ok(usual) } else { builder.tempdir_in("/tmp").or(Ok(usual)) }
+}
+
+fn is_short(folder: &TempDir) -> bool {
+    socket_in(folder).as_os_str().len() <= SOCKET_LENGTH
 }
 
 fn socket_in(folder: &TempDir) -> PathBuf {
     folder.path().join("s")
+}
+
+fn pinned_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("known_hosts")
 }
 
 /// A path as the value of a setting: unquoted, a list of files would be split at blanks; and `%` begins a token.
@@ -166,6 +290,18 @@ fn quoted(file: &std::ffi::OsStr) -> OsString {
     OsString::from_vec(setting)
 }
 
+/// The failure, where one host key is pinned: then a host with another key, of whatever type, shows a wrong one.
+fn about_a_pin(failure: Failure) -> Failure {
+    use FailureKind::{HostKeyChanged, HostKeyUnknown, NoCommonAlgorithm};
+    let is_about_keys = failure.kind != NoCommonAlgorithm || failure.evidence.contains("host key type");
+    if !(matches!(failure.kind, HostKeyChanged | HostKeyUnknown | NoCommonAlgorithm) && is_about_keys) {
+        return failure;
+    }
+    let hint = "the host shows another key than the pinned one ('base64-ssh-public-host-key'): either it was reinstalled, or somebody is \
+                in between; ask its owner for the key";
+    Failure::new(HostKeyChanged, failure.evidence, hint)
+}
+
 impl Transport for OpenSsh {
     fn describe(&self) -> String {
         self.target.to_string()
@@ -173,35 +309,39 @@ impl Transport for OpenSsh {
 
     fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
         Box::pin(async move {
-            let configuration = self
-                .configuration
-                .get_or_init(|| async {
-                    match self.options.configuration {
-                        ConfigurationUse::Ask => {
-                            Configuration::ask(&self.options.program, &self.users_words(), self.target.host())
-                                .await
-                        }
-                        ConfigurationUse::Ignore => Configuration::default(),
+            let shared = self.prepare().await?;
+            if matches!(shared, Shared::Nothing) {
+                return self.start(command);
+            }
+            let mut first = self.first.lock().await;
+            if let Some(first) = &*first {
+                let patience = matches!(shared, Shared::Users).then_some(MASTER_PATIENCE);
+                let mut waiting = first.wait(patience);
+                loop {
+                    let is_up = match shared {
+                        Shared::Private(folder) => socket_in(folder).exists(),
+                        _ => self.has_master().await,
+                    };
+                    if is_up {
+                        return self.start(command);
                     }
-                })
-                .await;
-            self.sockets
-                .get_or_init(|| async {
-                    if self.options.sharing == Sharing::Private && !self.shares_already(configuration).await {
-                        private_folder()
-                    } else {
-                        None
+                    match waiting.prospect().await {
+                        Prospect::Good => {}
+                        Prospect::NothingToShare => return self.start(command),
+                        Prospect::Ended => break,
                     }
-                })
-                .await;
-            let mut process = Command::new(&self.options.program);
-            process.args(self.arguments(command));
-            Channel::spawn(&self.describe(), process)
+                }
+            }
+            // What its place was held for is over, or was never begun.
+            let (watched, channel) = First::watch(self.start(command)?);
+            *first = Some(watched);
+            Ok(channel)
         })
     }
 
     fn explain(&self, end: &End<'_>) -> Option<Failure> {
-        explain(&self.target, end, self.silenced())
+        let failure = explain(&self.target, end, self.silenced())?;
+        Some(if self.options.host_key.is_some() { about_a_pin(failure) } else { failure })
     }
 
     fn words_of_the_host(&self, stderr: &str) -> String {
@@ -229,7 +369,8 @@ mod tests {
         words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join("|")
     }
 
-    const ALWAYS: &str = "-T|-x|-e|none|-o|RemoteCommand=none|-o|PermitLocalCommand=no";
+    const FIRST: &str = "-o|RemoteCommand=none|-o|PermitLocalCommand=no";
+    const STREAM: &str = "|-T|-x|-e|none";
     const CLEAR: &str = "|-o|ClearAllForwardings=yes";
 
     #[rstest]
@@ -240,24 +381,27 @@ mod tests {
     #[case::zone("[fe80::1%25eth0]", "", "fe80::1%eth0")]
     #[case::several_ats("a@b@h", "-l|a@b|", "h")]
     fn targets(#[case] target: &str, #[case] before: &str, #[case] host: &str) {
-        let expected = format!("{before}{ALWAYS}{CLEAR}|--|{host}|nix-store --serve --write");
+        let expected = format!("{before}{FIRST}{STREAM}{CLEAR}|--|{host}|nix-store --serve --write");
         assert_eq!(line(target, quiet()), expected);
     }
 
     #[test]
-    fn the_users_options_come_before_ours_and_after_the_targets() {
-        let extra = parse_ssh_options("-o RemoteCommand='a b' -p 1").unwrap();
+    fn the_users_options_come_before_what_we_would_like_and_after_what_must_be() {
+        let extra = parse_ssh_options("-o RemoteCommand='a b' -p 1 -n").unwrap();
         let options = OpenSshOptions { extra, ..quiet() };
         assert_eq!(
             line("h:2", options),
-            format!("-p|2|-o|RemoteCommand=a b|-p|1|{ALWAYS}{CLEAR}|--|h|nix-store --serve --write")
+            format!("-p|2|{FIRST}|-o|RemoteCommand=a b|-p|1{STREAM}{CLEAR}|--|h|nix-store --serve --write")
         );
     }
 
     #[test]
     fn forwardings_that_are_asked_for_stay() {
         let options = OpenSshOptions { extra: parse_ssh_options("-R 8080:cache:80").unwrap(), ..quiet() };
-        assert_eq!(line("h", options), format!("-R|8080:cache:80|{ALWAYS}|--|h|nix-store --serve --write"));
+        assert_eq!(
+            line("h", options),
+            format!("{FIRST}|-R|8080:cache:80{STREAM}|--|h|nix-store --serve --write")
+        );
     }
 
     #[test]
@@ -272,7 +416,7 @@ mod tests {
             ..OpenSshOptions::default()
         };
         let expected = format!(
-            "{ALWAYS}{CLEAR}|-C|-v|-v|-v|-i|/my key|-o|UserKnownHostsFile=\"/my \\\"known\\\" 100%%\"\
+            "{FIRST}{STREAM}{CLEAR}|-C|-v|-v|-v|-i|/my key|-o|UserKnownHostsFile=\"/my \\\"known\\\" 100%%\"\
              |-o|ServerAliveInterval=2|-o|ServerAliveCountMax=2|-o|ConnectTimeout=7|--|h|nix-store --serve --write"
         );
         assert_eq!(line("h", options), expected);

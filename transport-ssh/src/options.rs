@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use ncc_transport::{Compression, KeepAlive, ssh_options_in};
+use ncc_transport::{Compression, KeepAlive, PinnedHostKey, ssh_options_in};
 
 /// How to start ssh. The default leaves everything to the user's configuration, except for what a byte stream needs and for
 /// timeouts where the user has set none.
@@ -11,8 +11,9 @@ use ncc_transport::{Compression, KeepAlive, ssh_options_in};
 pub struct OpenSshOptions {
     /// The program; a name without a slash is looked up on `PATH`. It has to understand OpenSSH's options.
     pub program: OsString,
-    /// The user's own options, as [`parse_ssh_options`](crate::parse_ssh_options) makes them from NIX_SSHOPTS. They stand before all others but the
-    /// target's own user and port; for most options of OpenSSH the first value wins.
+    /// The user's own options, as [`parse_ssh_options`](crate::parse_ssh_options) makes them from NIX_SSHOPTS. They stand before
+    /// all others but the target's own user and port, a pinned host key, and what a byte stream cannot do without; for most options
+    /// of OpenSSH the first value wins.
     pub extra: Vec<OsString>,
     /// Compression of the whole connection.
     pub compression: Compression,
@@ -20,8 +21,11 @@ pub struct OpenSshOptions {
     pub verbosity: u8,
     /// One more private key to try, before those of the configuration.
     pub identity_file: Option<PathBuf>,
-    /// Host keys are looked up in this file alone, not in the user's.
+    /// Host keys are looked up in this file alone, not in the user's; an option of the user's own wins.
     pub known_hosts_file: Option<PathBuf>,
+    /// The one key that the host may have. It beats all other words about host keys, the user's own options included; for jump
+    /// hosts it says nothing.
+    pub host_key: Option<PinnedHostKey>,
     /// How a dead connection is noticed, unless the user's configuration already says how. `None` leaves it to the
     /// configuration alone.
     pub keep_alive: Option<KeepAlive>,
@@ -43,6 +47,7 @@ impl Default for OpenSshOptions {
             verbosity: 0,
             identity_file: None,
             known_hosts_file: None,
+            host_key: None,
             keep_alive: Some(KeepAlive::default()),
             connect_timeout: Some(Duration::from_secs(30)),
             configuration: ConfigurationUse::Ask,

@@ -9,7 +9,7 @@
 
 use std::{
     fs,
-    io::{Read, Write as _},
+    io::Read,
     net::TcpListener,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -17,13 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ncc_transport::Target;
+use ncc_transport::{PinnedHostKey, Target, test_util::leave_out};
 use tempfile::TempDir;
 
 use crate::{OpenSsh, OpenSshOptions};
 
-/// The environment variable that forbids leaving tests out.
-pub const REQUIRE_REAL: &str = "NCC_REQUIRE_REAL";
+/// When tests must not be left out.
+pub use ncc_transport::test_util::{REQUIRE_REAL, required};
 
 /// Another program may take the port between our looking and sshd's listening.
 const ATTEMPTS: usize = 5;
@@ -61,10 +61,7 @@ impl Sshd {
     /// `NCC_REQUIRE_REAL=1` in the environment it panics.
     pub fn start(config: &[&str]) -> Option<Self> {
         let Some(program) = find_sshd() else {
-            assert!(!required(), "no sshd is installed, and {REQUIRE_REAL} forbids to leave this test out");
-            // Not eprintln, which the harness would swallow.
-            let name = std::thread::current().name().unwrap_or("a test").to_owned();
-            let _ = writeln!(std::io::stderr(), "LEFT OUT: {name}: no sshd is installed (openssh-server)");
+            leave_out("no sshd is installed (openssh-server)");
             return None;
         };
         let mut log = String::new();
@@ -131,6 +128,17 @@ impl Sshd {
     /// A directory that lives as long as the server: keys, log, and room for whatever a test puts there.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The server's host key, as one would pin it.
+    pub fn host_key(&self) -> PinnedHostKey {
+        let line = fs::read_to_string(self.directory().join("host_key.pub")).expect("the host key");
+        line.parse().expect("a public key")
+    }
+
+    /// How often somebody has logged in so far.
+    pub fn logins(&self) -> usize {
+        self.log().matches("Accepted publickey").count()
     }
 
     /// The private key that the server accepts.
@@ -214,11 +222,6 @@ impl Drop for Sshd {
             let _ = rustix::process::kill_process(session, rustix::process::Signal::KILL);
         }
     }
-}
-
-/// Whether tests must not be left out.
-pub fn required() -> bool {
-    std::env::var_os(REQUIRE_REAL).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 /// sshd insists on being started by its whole path, and is usually not on a user's PATH.

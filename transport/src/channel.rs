@@ -87,6 +87,11 @@ pub trait ChannelControl: Send + fmt::Debug {
 
     /// Ends the command now, as dropping does, but such that [`wait`](Self::wait) can still be called for.
     fn kill(&mut self);
+
+    /// The process on this machine that stands for the command, if there is one and it has not been waited for.
+    fn process_id(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// How a command ended.

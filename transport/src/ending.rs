@@ -8,7 +8,8 @@ use crate::{Client, Exit, Failure, FailureKind, Target, Transport};
 pub struct End<'a> {
     /// How the process at this end of the connection ended.
     pub exit: &'a Exit,
-    /// Whether the program at the other end had greeted: it ran, and it is not the login that failed.
+    /// Whether the program at the other end had greeted: it ran, and it is not the login that failed. Of a program that never
+    /// greets, a caller says here whether it is known to have run.
     pub greeted: bool,
     /// All that came on stderr.
     pub stderr: &'a str,

@@ -26,6 +26,16 @@ pub enum TransportError {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// What the connection needs on this machine, such as a file with the pinned host key, could not be made.
+    #[error("cannot prepare the connection to '{host}': {what}")]
+    Prepare {
+        /// The host that was to be reached.
+        host: String,
+        /// What could not be made.
+        what: &'static str,
+        /// The operating system's reason.
+        source: io::Error,
+    },
     /// The end of a process could not be learnt.
     #[error("cannot wait for '{program}' for '{host}'")]
     Wait {

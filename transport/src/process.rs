@@ -162,6 +162,10 @@ impl ChannelControl for ProcessControl {
             self.forced_at = Some(Instant::now() + TERM_GRACE);
         }
     }
+
+    fn process_id(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
 }
 
 impl Drop for ProcessControl {

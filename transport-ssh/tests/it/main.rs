@@ -1,6 +1,7 @@
 //! OpenSSH against a real sshd on loopback: the conformance suite, and what only ssh does.
 
 mod failures;
+mod pins;
 mod sessions;
 
 use ncc_transport::conformance::Case;

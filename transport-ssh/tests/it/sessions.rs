@@ -284,6 +284,80 @@ async fn channels_that_share_authenticate_once_and_leave_nothing() {
     assert!(!folder.exists());
 }
 
+/// Five at once: the first to start logs in, the others wait for it and share its connection.
+async fn five_channels(sshd: &Sshd, options: OpenSshOptions) -> usize {
+    let before = sshd.logins();
+    let transport = OpenSsh::new(sshd.target(), options);
+    let cat = RemoteCommand::new("cat");
+    // Nobody reads before all are open.
+    let (one, two, three, four, five) = tokio::join!(
+        transport.open(&cat),
+        transport.open(&cat),
+        transport.open(&cat),
+        transport.open(&cat),
+        transport.open(&cat)
+    );
+    for channel in &mut [one, two, three, four, five] {
+        let channel = channel.as_mut().unwrap();
+        channel.stdin.write_all(b"x").await.unwrap();
+        assert_eq!(channel.stdout.read_u8().await.unwrap(), b'x');
+    }
+    sshd.logins() - before
+}
+
+#[tokio::test]
+async fn channels_that_are_opened_at_once_authenticate_once() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let mut options = sshd.options();
+    options.sharing = Sharing::Private;
+    assert_eq!(five_channels(&sshd, options).await, 1, "{}", sshd.log());
+
+    // The same behind a master of the user's own.
+    let lines = format!(
+        "Host *\n ControlMaster auto\n ControlPath {}/own\n ControlPersist 5\n",
+        sshd.directory().display()
+    );
+    assert_eq!(five_channels(&sshd, with_config(&sshd, &lines)).await, 1, "{}", sshd.log());
+}
+
+#[tokio::test]
+async fn a_first_channel_that_fails_holds_nobody_up() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let mut options = sshd.options();
+    options.sharing = Sharing::Private;
+    options.extra.splice(..0, ["-o".into(), "PubkeyAuthentication=no".into()]);
+    let transport = OpenSsh::new(sshd.target(), options);
+    let cat = RemoteCommand::new("cat");
+    // Neither is waited for, and both are dropped only at the end.
+    let (first, second) = tokio::join!(transport.open(&cat), transport.open(&cat));
+    for channel in [first, second] {
+        assert_eq!(channel.unwrap().control.wait().await.unwrap(), Exit::Code(255));
+    }
+}
+
+/// <https://github.com/serokell/deploy-rs/issues/364>
+#[tokio::test]
+async fn deploy_rs_364_options_for_other_sessions_do_not_end_ours() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    for words in
+        ["-n", "-N", "-f", "-nT", "-tt", "-o SessionType=none", "-o StdinNull=yes", "-o RemoteCommand=x"]
+    {
+        let mut options = sshd.options();
+        options.extra.extend(ncc_transport_ssh::parse_ssh_options(words).unwrap());
+        let transport = OpenSsh::new(sshd.target(), options);
+        let mut channel = transport.open(&RemoteCommand::new("cat")).await.unwrap();
+        channel.stdin.write_all(b"there and back").await.unwrap();
+        channel.stdin.shutdown().await.unwrap();
+        let mut output = String::new();
+        channel.stdout.read_to_string(&mut output).await.unwrap();
+        assert_eq!(
+            (output.as_str(), channel.control.wait().await.unwrap()),
+            ("there and back", Exit::Code(0)),
+            "{words}"
+        );
+    }
+}
+
 /// Two channels at once: how many logins they took, and the folder of the private socket.
 async fn two_channels(sshd: &Sshd, mut options: OpenSshOptions) -> (usize, Option<std::path::PathBuf>) {
     options.sharing = Sharing::Private;
