@@ -1,4 +1,7 @@
-//! `cargo xtask golden`: captures what real Nix says on the serve protocol into `protocol/testdata/serve/`.
+//! `cargo xtask golden`: captures what real Nix says into `protocol/testdata/`: on the serve protocol (here) and on the
+//! daemon's ([`daemon`]).
+
+mod daemon;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,6 +24,21 @@ pub(crate) struct Options {
     /// Only this release
     #[arg(long)]
     release: Vec<Release>,
+    /// Only this protocol
+    #[arg(long)]
+    protocol: Option<Protocol>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Protocol {
+    Serve,
+    Worker,
+}
+
+impl Options {
+    fn wants(&self, protocol: Protocol) -> bool {
+        self.protocol.is_none_or(|only| only == protocol)
+    }
 }
 
 const CLIENT_MAGIC: u64 = 0x390c_9deb;
@@ -37,43 +55,59 @@ fn absent() -> String {
 
 /// Captures every case against every version.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let testdata = namespace::workspace().join("protocol/testdata/serve");
-    exec::make_folder(&testdata)?;
+    let testdata = namespace::workspace().join("protocol/testdata");
     for (release, root) in roots::ensure_all(&options.release)? {
         let store = LabStore::create("golden", release.name())?;
         let instance = Instance::start(release, &root, &store)?;
         let version = instance.run("nix-store", &["--version"])?;
         let version = version.rsplit(' ').next().context("no version")?.to_owned();
-        remove_series(&testdata, release)?;
-        let folder = testdata.join(&version);
-        exec::make_folder(&folder)?;
         let mixed = fixtures::mixed(&instance, &store)?;
         let rows = database::read(&store)?;
-        let mut session = Session {
-            release,
-            root: &root,
-            instance: &instance,
-            mixed: &mixed,
-            rows: &rows,
-            folder,
-            index: String::new(),
-        };
-        session.capture_all()?;
-        let index = session.folder.join("index.tsv");
-        exec::write_file(&index, format!("case\tserver\tstatus\trequest\treply\tstderr\n{}", session.index))?;
-        println!("{version}: {} cases", session.index.lines().count());
+        if options.wants(Protocol::Serve) {
+            let folder = new_series(&testdata.join("serve"), release, &version)?;
+            let mut session = Session {
+                release,
+                root: &root,
+                instance: &instance,
+                mixed: &mixed,
+                rows: &rows,
+                folder,
+                index: String::new(),
+            };
+            session.capture_all()?;
+            let index = session.folder.join("index.tsv");
+            exec::write_file(
+                &index,
+                format!("case\tserver\tstatus\trequest\treply\tstderr\n{}", session.index),
+            )?;
+            println!("{version}: {} cases of the serve protocol", session.index.lines().count());
+        }
+        if options.wants(Protocol::Worker) {
+            let folder = new_series(&testdata.join("worker"), release, &version)?;
+            let cases = daemon::capture(release, &root, &instance, &mixed, &rows, folder)?;
+            println!("{version}: {cases} cases of the daemon's protocol");
+        }
     }
-    exec::write_file(&testdata.join("README.md"), include_str!("golden.md"))
+    if options.wants(Protocol::Serve) {
+        exec::write_file(&testdata.join("serve/README.md"), include_str!("golden.md"))?;
+    }
+    if options.wants(Protocol::Worker) {
+        exec::write_file(&testdata.join("worker/README.md"), include_str!("golden/daemon.md"))?;
+    }
+    Ok(())
 }
 
 /// Forky's Nix moves on within its series: a new capture replaces the old one's folder.
-fn remove_series(testdata: &Path, release: Release) -> Result<()> {
+fn new_series(testdata: &Path, release: Release, version: &str) -> Result<PathBuf> {
+    exec::make_folder(testdata)?;
     for entry in fs::read_dir(testdata)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(release.nix_version()) {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    Ok(())
+    let folder = testdata.join(version);
+    exec::make_folder(&folder)?;
+    Ok(folder)
 }
 
 struct Session<'a> {

@@ -47,7 +47,7 @@ enum Task {
     Interop(interop::Options),
     /// Measure a nix-copy-closure against upstream's, over lines with a delay and without
     Bench(bench::Options),
-    /// Capture serve protocol sessions of real Nix into protocol/testdata
+    /// Capture sessions of real Nix, on the serve and the daemon protocol, into protocol/testdata
     Golden(golden::Options),
     /// Used by the laboratory itself
     #[command(hide = true)]

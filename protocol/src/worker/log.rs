@@ -196,7 +196,7 @@ impl std::error::Error for DaemonError {}
 pub enum Refusal {
     /// The path has no signature that the daemon trusts, and neither is the client trusted.
     LacksSignature,
-    /// A path (for an addition: one of its references) is not valid there.
+    /// A path (for an addition: one of its references) is not valid there, and cannot be substituted.
     NotValid,
     /// The NAR is not what its metadata says.
     WrongContent,
@@ -210,12 +210,22 @@ impl DaemonError {
     /// What this means, as far as it can be told: the protocol has no codes, so this goes by the words of Nix 2.3.7 to 2.34.
     pub fn refusal(&self) -> Refusal {
         let says = |words: &[&str]| words.iter().any(|words| self.message.contains(words));
+        // What is found out in reading a NAR: the store path's own words, or the system's about its file.
+        let starts = |words: &str| self.message.starts_with(words);
+        let is_gone = starts("path '") && says(&["' does not exist"])
+            || starts("getting ") && says(&["No such file or directory"]);
         if says(&["lacks a valid signature", "lacks a signature by a trusted key", "signature is not valid"])
         {
             Refusal::LacksSignature
         } else if says(&["hash mismatch", "size mismatch", "claims to be content-addressed"]) {
             Refusal::WrongContent
-        } else if says(&["is not valid"]) {
+        } else if is_gone
+            || says(&[
+                "is not valid",
+                "is not a valid store path",
+                "there is no substituter that can build it",
+            ])
+        {
             Refusal::NotValid
         } else if says(&["not privileged", "not allowed"]) {
             Refusal::NotPrivileged
@@ -294,6 +304,8 @@ pub(super) async fn read_error<R: AsyncRead + Unpin>(
     if version < Version::STRUCTURED_ERRORS {
         let message = text(reader, "the daemon's error").await?;
         reader.u32("the status of an error").await?;
+        // Daemons that know the other form put this in front when they use the old one.
+        let message = message.strip_prefix("error: ").map(str::to_owned).unwrap_or(message);
         return Ok(DaemonError { message, traces: Vec::new() });
     }
     text(reader, "the type of an error").await?;
@@ -412,6 +424,10 @@ mod tests {
     )]
     #[case::nix_2_34("hash mismatch importing path '/nix/store/x';\n  specified: ...", Refusal::WrongContent)]
     #[case::nix_2_3("you are not privileged to add signatures", Refusal::NotPrivileged)]
+    #[case::nix_2_34("path '/nix/store/x' is not a valid store path", Refusal::NotValid)]
+    #[case::nix_2_26("path '/nix/store/x' does not exist and cannot be created", Refusal::NotValid)]
+    #[case::nix_2_26("path '//nix/store/x' does not exist", Refusal::NotValid)]
+    #[case::nix_2_8("getting status of '/nix/store/x': No such file or directory", Refusal::NotValid)]
     #[case::other("out of memory", Refusal::Other)]
     fn refusals(#[case] message: &str, #[case] refusal: Refusal) {
         let error = DaemonError { message: message.to_owned(), traces: Vec::new() };

@@ -3,6 +3,7 @@
 mod golden;
 mod hostile;
 mod memory;
+mod worker;
 
 use std::time::Duration;
 
