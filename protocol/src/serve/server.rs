@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc};
 
-use futures_util::{FutureExt as _, StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use ncc_store::{Destination, Nar, Outcome, PathInfo, Source, StoreDir, StoreError, StorePath};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
@@ -29,6 +29,17 @@ pub enum Writing {
     Refused,
     /// `--write`.
     Allowed,
+}
+
+/// Gets missing paths from elsewhere, for clients that ask for it (`nix copy --substitute-on-destination`).
+///
+/// A server without one hands the wish on to its store, in [`ValidityQuery`](ncc_store::ValidityQuery).
+pub trait Substituter: Send + Sync {
+    /// Tries to make `missing` valid, which the client means to send otherwise.
+    ///
+    /// There is no error: the store is asked again, and whatever is still missing then the client sends. An implementation that
+    /// cannot do anything should tell the user, on the stderr that the client gets to see.
+    fn substitute<'a>(&'a self, missing: &'a [StorePath]) -> BoxFuture<'a, ()>;
 }
 
 /// Why a server stopped. There is no reply for that: the text belongs on stderr, then the stream ends.
@@ -64,6 +75,7 @@ pub struct Server<'a, R, W> {
     reply: Vec<u8>,
     source: &'a dyn Source,
     destination: &'a dyn Destination,
+    substituter: Option<&'a dyn Substituter>,
     writing: Writing,
     version: Version,
 }
@@ -83,9 +95,17 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
             reply: Vec::new(),
             source: store,
             destination: store,
+            substituter: None,
             writing,
             version: Version::OURS,
         }
+    }
+
+    /// Has `substituter` get what clients ask to be substituted.
+    #[must_use]
+    pub fn substituting_with(mut self, substituter: &'a dyn Substituter) -> Self {
+        self.substituter = Some(substituter);
+        self
     }
 
     /// Greets, then answers until the client ends.
@@ -138,7 +158,18 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
                 // Without --write both flags are ignored in silence, as Nix does.
                 query.lock &= self.writing == Writing::Allowed;
                 query.substitute &= self.writing == Writing::Allowed;
-                let valid = self.destination.valid_paths(&paths, query).await?;
+                let substituter = self.substituter.filter(|_| std::mem::take(&mut query.substitute));
+                let mut valid = self.destination.valid_paths(&paths, query).await?;
+                if let Some(substituter) = substituter {
+                    let missing: Vec<_> =
+                        paths.iter().filter(|path| !valid.contains(*path)).cloned().collect();
+                    if !missing.is_empty() {
+                        // That may take long, and what was answered can go.
+                        self.flush().await?;
+                        substituter.substitute(&missing).await;
+                        valid = self.destination.valid_paths(&paths, query).await?;
+                    }
+                }
                 self.reply.put_paths(store_dir, &valid);
             }
             Request::QueryPathInfos { paths } => {

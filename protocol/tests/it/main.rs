@@ -3,6 +3,8 @@
 mod golden;
 mod hostile;
 mod memory;
+mod real_nix;
+mod substituting;
 mod worker;
 
 use std::time::Duration;
