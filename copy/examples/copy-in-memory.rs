@@ -28,6 +28,6 @@ async fn main() -> Result<(), ncc_copy::CopyError> {
     let there = MemoryStore::new("the other machine");
     let observer: Arc<dyn Observer> = Arc::new(Printer);
     let report = copy(&here, &there, &Request::new(chain.last().cloned()), &observer).await?;
-    println!("{} paths sent, {} were present", report.sent.paths, report.present.paths);
+    println!("{} paths sent, {} were present", report.sent.count(), report.present.count());
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Why a copy is not complete.
 
+use std::collections::HashSet;
+
 use ncc_closure::GraphError;
-use ncc_store::{StoreDir, StoreError};
+use ncc_store::{StoreDir, StoreError, StorePath};
 
 use crate::Report;
 
@@ -36,7 +38,7 @@ pub enum CopyError {
         source: GraphError,
     },
     /// It failed on the way.
-    #[error("copying stopped after {} of {} paths", report.sent.paths, report.sent.paths + report.unsent.paths)]
+    #[error("copying stopped after {} of {} paths", report.sent.count(), report.sent.count() + report.unsent.count())]
     Interrupted {
         /// What had been done until then.
         report: Box<Report>,
@@ -64,8 +66,12 @@ pub enum CopyError {
 
 fn failed(report: &Report) -> String {
     let failed = report.failed.len();
-    let text = format!("{failed} of {} paths could not be copied", report.sent.paths + report.unsent.paths);
-    match report.unsent.paths.saturating_sub(failed) {
+    let unsent: HashSet<&StorePath> = report.unsent.iter().map(|info| &info.path).collect();
+    // Some cannot even be described by the source.
+    let unknown = report.failed.iter().filter(|failed| !unsent.contains(&failed.path)).count();
+    let total = report.sent.count() + report.unsent.count() + unknown;
+    let text = format!("{failed} of {total} paths could not be copied");
+    match (report.unsent.count() + unknown).saturating_sub(failed) {
         0 => text,
         1 => format!("{text}, and 1 was not tried"),
         others => format!("{text}, and {others} were not tried"),

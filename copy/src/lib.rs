@@ -4,9 +4,10 @@
 //! A copy has five steps, and this crate reads in their order:
 //!
 //! 1. a [`Request`] says what is wanted, as data;
-//! 2. [`plan`] asks the source for the closure and the destination what it has, each once;
+//! 2. [`plan`] asks the destination for the roots and the source for the closure, at the same time; and the destination for
+//!    the whole closure, unless all roots are valid there;
 //! 3. the [`Plan`] says what is present and what is to send, references first;
-//! 4. [`run`] connects the source's NARs to the destination, through a check that counts and hashes every byte;
+//! 4. [`run`] hands the plan and the source's NARs to the destination, which pulls what it needs, and verifies it;
 //! 5. the [`Report`] says what happened, after the destination was asked once more whether the roots are valid.
 //!
 //! [`copy`] does all five. An [`Observer`] sees it happen.
@@ -22,23 +23,27 @@
 //! let there = MemoryStore::new("the other machine");
 //!
 //! let report = copy(&here, &there, &Request::new([program.clone()]), &NoObserver.shared()).await?;
-//! assert_eq!(report.sent.paths, 2);
+//! assert_eq!(report.sent.count(), 2);
 //! let again = copy(&here, &there, &Request::new([program]), &NoObserver.shared()).await?;
-//! assert_eq!(again.sent.paths, 0);
+//! assert_eq!(again.sent.count(), 0);
 //! # Ok::<(), ncc_copy::CopyError>(())
 //! # }).expect("memory is always ready")?;
 //! # Ok::<(), ncc_copy::CopyError>(())
 //! ```
 
-mod check;
+mod dependants;
 mod error;
+mod observed;
 mod observer;
 mod plan;
+mod report;
 mod request;
 mod run;
 
 pub use error::CopyError;
+pub use ncc_store::OnFailure;
 pub use observer::{Event, NoObserver, Observer};
 pub use plan::{Plan, plan};
-pub use request::{OnFailure, Purpose, Request};
-pub use run::{Failed, Report, Total, copy, run};
+pub use report::{Failed, Paths, Report};
+pub use request::{Purpose, Request};
+pub use run::{copy, run};

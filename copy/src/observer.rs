@@ -12,6 +12,11 @@ use crate::Plan;
 pub enum Event<'a> {
     /// The source is asked for the closure.
     ComputingClosure,
+    /// The destination is asked whether the roots are valid already.
+    AskingForRoots {
+        /// How many.
+        paths: usize,
+    },
     /// The destination is asked which of this many paths it has.
     Asking {
         /// Paths of the closure.
@@ -38,13 +43,15 @@ pub enum Event<'a> {
         /// How many bytes, since the last such event.
         bytes: u64,
     },
-    /// All bytes of a path were handed to the destination, and they were right.
+    /// All bytes of a path were handed to the destination.
     Finished(&'a PathInfo),
     /// The destination says that the path is valid there now.
     Registered(&'a StorePath),
     /// A path could not be copied.
     Failed(&'a StorePath, &'a StoreError),
-    /// A connection has ended over one path, and the rest is sent anew: what was on its way is not any more.
+    /// A connection broke with this error, and is made anew.
+    Reconnecting(&'a StoreError),
+    /// A connection has ended, and what is missing is asked for and sent anew: what was on its way is not any more.
     StartingAgain,
     /// The destination is asked whether all roots are valid.
     Checking,

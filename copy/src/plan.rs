@@ -1,24 +1,40 @@
-//! What a copy will do, found out with one question to each side, and one more where paths may be substituted.
+//! What a copy will do.
+//!
+//! The roots are asked for first, while the closure is still being computed: a valid path has a valid closure, and a
+//! temporary root on it protects all of it. So a copy with nothing to do costs one small question, whatever the size
+//! of the closure. Otherwise one question for the whole closure follows, and one more where paths may be substituted.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
+use futures_util::future::{Either, select};
 use ncc_closure::Graph;
-use ncc_store::{Destination, PathInfo, Source, StorePath, ValidityQuery};
+use ncc_store::{
+    Closure, Destination, OnFailure, Outputs, PathInfo, Source, StoreError, StorePath, ValidityQuery,
+};
 
-use crate::{CopyError, Event, Observer, Purpose, Request};
+use crate::{CopyError, Event, Failed, Observer, Purpose, Request, dependants::dependants};
+
+/// A closure of at most this many paths is asked for as soon as it is known, without waiting for what the destination says
+/// about the roots: a quarter of a megabyte, which costs less than a round trip.
+const SMALL_CLOSURE: usize = 4096;
 
 /// What a copy will do.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Plan {
     /// What must be valid in the end.
     pub roots: Vec<StorePath>,
+    /// All roots are valid at the destination already, and therefore everything that they refer to. Nobody asked for
+    /// more, and none of the lists below holds anything.
+    pub roots_are_valid: bool,
     /// Valid at the destination already.
     pub present: Vec<Arc<PathInfo>>,
     /// Substituted by the destination while the plan was made; in a plan that is only to look at, what it would substitute.
     pub substituted: Vec<Arc<PathInfo>>,
     /// What is to be sent, references before their referrers.
     pub to_send: Vec<Arc<PathInfo>>,
+    /// What the source cannot give, each with the reason, and what refers to that: only with [`OnFailure::Continue`].
+    pub failed: Vec<Failed>,
     /// A plan to look at, of a copy that would substitute, to a destination that cannot tell what it would find:
     /// [`to_send`](Self::to_send) is what would be sent at most.
     pub unforeseen: bool,
@@ -52,59 +68,165 @@ pub async fn plan(
             destination_dir: destination.store_dir().clone(),
         });
     }
-    observer.event(Event::ComputingClosure);
-    let mut closure = source.closure(&request.roots, request.outputs).await?;
-    for info in &mut closure {
-        // Having been built on one machine says nothing on another.
-        info.ultimate = false;
+    let ends = Ends { source, destination, request, observer };
+    let plan = match ends.closure_unless_present().await? {
+        None => Plan { roots: request.roots.clone(), roots_are_valid: true, ..Plan::default() },
+        Some((closure, valid)) => ends.plan(closure, valid).await?,
+    };
+    observer.event(Event::Planned(&plan));
+    Ok(plan)
+}
+
+struct Ends<'a> {
+    source: &'a dyn Source,
+    destination: &'a dyn Destination,
+    request: &'a Request,
+    observer: &'a Arc<dyn Observer>,
+}
+
+impl Ends<'_> {
+    /// How the destination is asked.
+    fn query(&self) -> ValidityQuery {
+        match self.request.purpose {
+            Purpose::Copy => ValidityQuery::default().locking(),
+            Purpose::Look => ValidityQuery::default(),
+        }
     }
 
-    observer.event(Event::Asking { paths: closure.len() });
-    let paths: Vec<_> = closure.iter().map(|info| info.path.clone()).collect();
-    let query = match request.purpose {
-        Purpose::Copy => ValidityQuery::default().locking(),
-        Purpose::Look => ValidityQuery::default(),
-    };
-    let valid = destination.valid_paths(&paths, query).await?;
-    // Only what is missing, so that what is present is not taken for substituted.
-    let missing: Vec<_> = paths.into_iter().filter(|path| !valid.contains(path)).collect();
-    let substituted = if !request.substitute || missing.is_empty() {
-        Some(BTreeSet::new())
-    } else {
+    /// The closure, and what the destination has of it; `None` if that is known to be everything.
+    async fn closure_unless_present(&self) -> Result<Option<(Closure, BTreeSet<StorePath>)>, CopyError> {
+        let Self { source, destination, request, observer } = self;
+        // A valid derivation says nothing about its outputs; and whoever looks wants to see the closure.
+        if request.outputs == Outputs::Include || request.purpose == Purpose::Look {
+            let closure = self.closure().await?;
+            let valid = self.valid(&closure).await?;
+            return Ok(Some((closure, valid)));
+        }
+        let roots = &request.roots;
+        if source.is_at_hand() {
+            // What was mistyped is said before anybody is asked for a password.
+            let known: BTreeSet<StorePath> =
+                source.path_infos(roots).await?.into_iter().map(|info| info.path).collect();
+            if request.on_failure == OnFailure::Stop && !roots.iter().all(|root| known.contains(root)) {
+                self.closure().await?;
+            }
+        }
+        observer.event(Event::AskingForRoots { paths: roots.len() });
+        let all_valid = |valid: &BTreeSet<StorePath>| roots.iter().all(|root| valid.contains(root));
+        let asking = destination.valid_paths(roots, self.query());
+        if destination.is_at_hand() {
+            if all_valid(&asking.await?) {
+                return Ok(None);
+            }
+            let closure = self.closure().await?;
+            let valid = self.valid(&closure).await?;
+            return Ok(Some((closure, valid)));
+        }
+        let closure = match select(pin!(self.closure()), asking).await {
+            Either::Left((closure, asking)) => {
+                let closure = closure?;
+                if closure.infos.len() <= SMALL_CLOSURE {
+                    // Right behind the first question.
+                    let (roots, valid) = futures_util::future::join(asking, self.valid(&closure)).await;
+                    roots?;
+                    return Ok(Some((closure, valid?)));
+                }
+                if all_valid(&asking.await?) {
+                    return Ok(None);
+                }
+                closure
+            }
+            Either::Right((valid, closure)) => {
+                if all_valid(&valid?) {
+                    return Ok(None);
+                }
+                closure.await?
+            }
+        };
+        let valid = self.valid(&closure).await?;
+        Ok(Some((closure, valid)))
+    }
+
+    async fn closure(&self) -> Result<Closure, CopyError> {
+        let Self { source, request, observer, .. } = self;
+        observer.event(Event::ComputingClosure);
+        let mut closure = source.closure(&request.roots, request.outputs).await?;
+        if request.on_failure == OnFailure::Stop {
+            closure = closure.complete()?.into();
+        }
+        for info in &mut closure.infos {
+            // Having been built on one machine says nothing on another.
+            info.ultimate = false;
+        }
+        Ok(closure)
+    }
+
+    /// What the destination has.
+    async fn valid(&self, closure: &Closure) -> Result<BTreeSet<StorePath>, StoreError> {
+        self.observer.event(Event::Asking { paths: closure.infos.len() });
+        let paths: Vec<_> = closure.infos.iter().map(|info| info.path.clone()).collect();
+        self.destination.valid_paths(&paths, self.query()).await
+    }
+
+    /// What the destination substitutes, or would; `None` if it cannot tell.
+    async fn substituted(&self, missing: &[StorePath]) -> Result<Option<BTreeSet<StorePath>>, StoreError> {
+        let Self { destination, request, observer, .. } = self;
         let paths = missing.len();
+        if !request.substitute || paths == 0 {
+            return Ok(Some(BTreeSet::new()));
+        }
         match request.purpose {
             Purpose::Copy => {
                 observer.event(Event::Substituting { paths });
-                Some(destination.valid_paths(&missing, query.substituting(true)).await?)
+                destination.valid_paths(missing, self.query().substituting(true)).await.map(Some)
             }
             Purpose::Look => {
                 observer.event(Event::Foreseeing { paths });
-                destination.substitutable(&missing).await?
+                destination.substitutable(missing).await
             }
         }
-    };
-
-    // In topological order; and a closure that lacks something it refers to ends here.
-    let graph = Graph::new(closure)
-        .map_err(|error| CopyError::Graph { store: source.name().to_owned(), source: error })?;
-    let unforeseen = substituted.is_none();
-    let mut plan = Plan { roots: request.roots.clone(), unforeseen, ..Plan::default() };
-    let mut substituted = substituted.unwrap_or_default();
-    for info in &graph {
-        // A path whose references have to be sent cannot be substituted before that.
-        let sent = |path: &StorePath| !valid.contains(path) && !substituted.contains(path);
-        if request.purpose == Purpose::Look && info.other_references().any(sent) {
-            substituted.remove(&info.path);
-        }
-        let place = if valid.contains(&info.path) {
-            &mut plan.present
-        } else if substituted.contains(&info.path) {
-            &mut plan.substituted
-        } else {
-            &mut plan.to_send
-        };
-        place.push(Arc::clone(info));
     }
-    observer.event(Event::Planned(&plan));
-    Ok(plan)
+
+    async fn plan(&self, closure: Closure, valid: BTreeSet<StorePath>) -> Result<Plan, CopyError> {
+        let Self { source, request, .. } = self;
+        let Closure { infos, failed } = closure;
+        // Only what is missing, so that what is present is not taken for substituted.
+        let missing = infos.iter().map(|info| &info.path).filter(|path| !valid.contains(*path));
+        let substituted = self.substituted(&missing.cloned().collect::<Vec<_>>()).await?;
+
+        let mut failed: Vec<_> = failed
+            .into_iter()
+            .filter(|(path, _)| !valid.contains(path))
+            .map(|(path, error)| Failed { path, error: Some(error) })
+            .collect();
+        // In topological order; and a closure that lacks something it refers to, though nobody said so, ends here.
+        let graph = if failed.is_empty() { Graph::new(infos) } else { Graph::partial(infos) };
+        let graph =
+            graph.map_err(|error| CopyError::Graph { store: source.name().to_owned(), source: error })?;
+        let unforeseen = substituted.is_none();
+        let mut plan = Plan { roots: request.roots.clone(), unforeseen, ..Plan::default() };
+        let mut substituted = substituted.unwrap_or_default();
+        for info in &graph {
+            // A path whose references have to be sent cannot be substituted before that.
+            let sent = |path: &StorePath| !valid.contains(path) && !substituted.contains(path);
+            if request.purpose == Purpose::Look && info.other_references().any(sent) {
+                substituted.remove(&info.path);
+            }
+            let place = if valid.contains(&info.path) {
+                &mut plan.present
+            } else if substituted.contains(&info.path) {
+                &mut plan.substituted
+            } else {
+                &mut plan.to_send
+            };
+            place.push(Arc::clone(info));
+        }
+        if !failed.is_empty() {
+            let hopeless = dependants(&plan.to_send, failed.iter().map(|failed| &failed.path));
+            plan.to_send.retain(|info| !hopeless.contains(&info.path));
+            failed.extend(hopeless.into_iter().map(|path| Failed { path, error: None }));
+            plan.failed = failed;
+        }
+        Ok(plan)
+    }
 }

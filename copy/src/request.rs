@@ -1,16 +1,6 @@
 //! What is wanted, as data.
 
-use ncc_store::{Outputs, StorePath};
-
-/// What to do when one path cannot be copied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnFailure {
-    /// Start no further path.
-    #[default]
-    Stop,
-    /// Copy everything that does not refer to it.
-    Continue,
-}
+use ncc_store::{OnFailure, Outputs, StorePath};
 
 /// Whether a plan is made to be run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +24,8 @@ pub struct Request {
     pub substitute: bool,
     /// What to do when one path cannot be copied.
     pub on_failure: OnFailure,
+    /// How often in a row a broken connection is made anew without a single path having been registered in between.
+    pub reconnects: u32,
     /// Whether this is to be done, or only to be looked at.
     pub purpose: Purpose,
 }

@@ -1,67 +1,25 @@
 //! Carrying out a plan.
+//!
+//! A plan is sent in *rounds*. One is enough unless something takes a connection with it: then both sides are asked
+//! again, and what is missing now, whatever the reason, is the next round. What is decided is decided by the
+//! [`Scope`] of the error alone.
 
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use futures_util::StreamExt as _;
-use ncc_store::{Destination, Outcome, Outputs, PathInfo, Source, StoreError, StorePath, ValidityQuery};
+use ncc_store::{
+    Destination, NarPlan, OnFailure, Outcome, Outputs, PathInfo, Scope, Source, StoreError, StorePath,
+    ValidityQuery,
+};
 
-use crate::{CopyError, Event, Observer, OnFailure, Plan, Request, check::Checks, plan};
-
-/// A number of paths with their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Total {
-    /// How many paths.
-    pub paths: usize,
-    /// Bytes of their NARs.
-    pub bytes: u64,
-}
-
-impl Total {
-    fn add(&mut self, bytes: u64) {
-        self.paths += 1;
-        self.bytes = self.bytes.saturating_add(bytes);
-    }
-
-    fn of(infos: &[Arc<PathInfo>]) -> Self {
-        let mut total = Self::default();
-        for info in infos {
-            total.add(info.nar_size);
-        }
-        total
-    }
-}
-
-/// A path that could not be copied.
-#[derive(Debug)]
-pub struct Failed {
-    /// The path.
-    pub path: StorePath,
-    /// Why; `None` where it refers to another one that failed, directly or not.
-    pub error: Option<StoreError>,
-}
-
-/// What a copy has done.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Report {
-    /// What the destination had already, or got from somebody else meanwhile.
-    pub present: Total,
-    /// What it substituted.
-    pub substituted: Total,
-    /// What was sent and is registered.
-    pub sent: Total,
-    /// What was to be sent and is not registered.
-    pub unsent: Total,
-    /// The paths among those that failed by themselves, then those that failed because of one that did, references
-    /// before their referrers. With [`OnFailure::Stop`] others may be unsent that were never tried.
-    pub failed: Vec<Failed>,
-    /// How long sending took.
-    pub elapsed: Duration,
-}
+use crate::{
+    CopyError, Event, Failed, Observer, Plan, Report, Request, dependants::dependants, observed::Observed,
+    plan,
+};
 
 /// Plans and runs.
 ///
@@ -74,7 +32,7 @@ pub async fn copy(
     observer: &Arc<dyn Observer>,
 ) -> Result<Report, CopyError> {
     let plan = plan(source, destination, request, observer).await?;
-    run(source, destination, &plan, request.on_failure, observer).await
+    run(source, destination, plan, request, observer).await
 }
 
 /// Sends what a plan says, then asks the destination whether all roots are valid.
@@ -85,141 +43,105 @@ pub async fn copy(
 pub async fn run(
     source: &dyn Source,
     destination: &dyn Destination,
-    plan: &Plan,
-    on_failure: OnFailure,
+    plan: Plan,
+    request: &Request,
     observer: &Arc<dyn Observer>,
 ) -> Result<Report, CopyError> {
     let start = Instant::now();
+    let Plan { roots, roots_are_valid, present, substituted, to_send, failed, .. } = plan;
     let mut report = Report {
-        present: Total::of(&plan.present),
-        substituted: Total::of(&plan.substituted),
+        roots_were_valid: roots_are_valid,
+        present: present.into(),
+        substituted: substituted.into(),
+        failed,
         ..Report::default()
     };
-    let mut sending = Sending {
-        ends: (source, destination),
-        plan,
-        on_failure,
-        observer,
-        open: plan.to_send.iter().map(|info| (&info.path, info)).collect(),
-        doubtful: HashSet::new(),
-    };
-    let interrupted = sending.send_all(&mut report).await.err();
-    let open = sending.open;
-    report.elapsed = start.elapsed();
-    for info in open.values() {
-        report.unsent.add(info.nar_size);
+    if to_send.is_empty() && report.failed.is_empty() {
+        // The destination has said so a moment ago.
+        return Ok(report);
     }
+    let missing = to_send.iter().map(|info| (info.path.clone(), Arc::clone(info))).collect();
+    let mut copying = Copying { source, destination, request, observer, report: &mut report, missing };
+    let interrupted = copying.send_all(to_send.into()).await.err();
+    let missing = copying.missing;
+    report.elapsed = start.elapsed();
+    report.unsent = missing.into_values().collect();
     if let Some(source) = interrupted {
         return Err(CopyError::Interrupted { report: Box::new(report), source });
     }
-    if !report.failed.is_empty() {
-        let dependants = dependants(&plan.to_send, &report.failed);
-        report.failed.extend(dependants.into_iter().map(|path| Failed { path, error: None }));
-        return Err(CopyError::Failed { report: Box::new(report) });
-    }
-    check_roots(destination, plan, report, observer).await
+    check_roots(destination, &roots, report, observer).await
 }
 
-/// What is still to be done.
-struct Sending<'a> {
-    ends: (&'a dyn Source, &'a dyn Destination),
-    plan: &'a Plan,
-    on_failure: OnFailure,
+/// A copy under way.
+struct Copying<'a> {
+    source: &'a dyn Source,
+    destination: &'a dyn Destination,
+    request: &'a Request,
     observer: &'a Arc<dyn Observer>,
-    /// Not registered yet.
-    open: BTreeMap<&'a StorePath, &'a Arc<PathInfo>>,
-    /// Paths with which a connection has ended once, which may have had another reason.
-    doubtful: HashSet<StorePath>,
+    report: &'a mut Report,
+    /// What is not registered yet.
+    missing: BTreeMap<StorePath, Arc<PathInfo>>,
 }
 
-impl Sending<'_> {
-    /// Sends everything; where failures are to be passed over, in as many rounds as that takes.
-    ///
-    /// A path that fails in the middle of its NAR takes the connection with it. Each further round has one such path less,
-    /// or tries one for the last time, so there is an end.
-    async fn send_all(&mut self, report: &mut Report) -> Result<(), StoreError> {
-        let mut paths = self.plan.to_send.clone();
-        while !paths.is_empty() {
-            let failed_before = report.failed.len();
-            let Err(error) = self.send(paths, report).await else { break };
-            if self.on_failure == OnFailure::Stop {
-                return Err(error);
+impl Copying<'_> {
+    /// Sends everything, in as many rounds as that takes. Each further round has at least one path less, or is one of the
+    /// reconnects without progress that the request allows, so there is an end.
+    async fn send_all(&mut self, mut plan: NarPlan) -> Result<(), StoreError> {
+        let mut in_vain = 0;
+        while !plan.is_empty() {
+            let (missing_before, failed_before) = (self.missing.len(), self.report.failed.len());
+            let Err(error) = self.send(plan).await else { break };
+            if self.missing.len() < missing_before {
+                in_vain = 0;
             }
-            let tried_in_vain = match error.path() {
-                Some(path) if self.open.contains_key(path) => self.blame(path.clone(), error, report),
-                _ => Some(error),
-            };
-            match tried_in_vain {
-                Some(error) if report.failed.len() == failed_before => return Err(error),
-                _ => paths = self.rest(report).await?,
+            // A path that failed may have taken the connection with it.
+            let has_failed = self.report.failed.len() > failed_before;
+            match (error.scope(), error.path().cloned()) {
+                // It cannot be copied, and the connection went with it.
+                (Scope::Path, Some(path))
+                    if self.request.on_failure == OnFailure::Continue && self.missing.contains_key(&path) =>
+                {
+                    self.fail(path, error);
+                }
+                (Scope::Connection, _) if has_failed && self.request.on_failure == OnFailure::Continue => {}
+                (Scope::Connection, _)
+                    if error.is_temporary() && !has_failed && in_vain < self.request.reconnects =>
+                {
+                    in_vain += 1;
+                    self.report.reconnects += 1;
+                    self.observer.event(Event::Reconnecting(&error));
+                }
+                _ => return Err(error),
             }
+            plan = self.plan_again().await?;
         }
+        let paths: Vec<Arc<PathInfo>> = self.missing.values().cloned().collect();
+        self.note_dependants(&paths);
         Ok(())
     }
 
-    /// Decides about a path with which a round has ended. Gives the error back if it says nothing new.
-    fn blame(&mut self, path: StorePath, error: StoreError, report: &mut Report) -> Option<StoreError> {
-        if report.failed.iter().any(|failed| failed.path == path) {
-            return Some(error);
-        }
-        let is_wrong = matches!(error, StoreError::HashMismatch { .. } | StoreError::SizeMismatch { .. });
-        if is_wrong || !self.doubtful.insert(path.clone()) {
-            self.observer.event(Event::Failed(&path, &error));
-            report.failed.push(Failed { path, error: Some(error) });
-        }
-        None
-    }
-
-    /// What is left to send in a new round, with both sides asked again: a connection that ended has taken its protection
-    /// from the garbage collector with it, and has registered more than it could answer.
-    async fn rest(&mut self, report: &mut Report) -> Result<Vec<Arc<PathInfo>>, StoreError> {
-        let (source, destination) = self.ends;
-        self.observer.event(Event::StartingAgain);
-        let closure: Vec<_> =
-            self.plan.present.iter().chain(&self.plan.substituted).chain(&self.plan.to_send).collect();
-        let closure: Vec<_> = closure.into_iter().map(|info| info.path.clone()).collect();
-        for path in destination.valid_paths(&closure, ValidityQuery::default().locking()).await? {
-            if let Some(info) = self.open.remove(&path) {
-                report.sent.add(info.nar_size);
-                self.observer.event(Event::Registered(&path));
-            }
-        }
-        let hopeless: HashSet<_> = dependants(&self.plan.to_send, &report.failed).into_iter().collect();
-        let is_failed = |path: &StorePath| report.failed.iter().any(|failed| failed.path == *path);
-        let wanted =
-            |path: &StorePath| self.open.contains_key(path) && !hopeless.contains(path) && !is_failed(path);
-        let rest: Vec<_> = self.plan.to_send.iter().filter(|info| wanted(&info.path)).cloned().collect();
-        let roots: Vec<_> = rest.iter().map(|info| info.path.clone()).collect();
-        if !roots.is_empty() {
-            source.closure(&roots, Outputs::Exclude).await?;
-        }
-        Ok(rest)
+    fn fail(&mut self, path: StorePath, error: StoreError) {
+        self.observer.event(Event::Failed(&path, &error));
+        self.report.failed.push(Failed { path, error: Some(error) });
     }
 
     /// One round.
-    async fn send(&mut self, paths: Vec<Arc<PathInfo>>, report: &mut Report) -> Result<(), StoreError> {
-        let (source, destination) = self.ends;
-        let checks = Checks::new(source.name(), self.observer, self.on_failure);
-        let nars = checks.clone().watch(source.nars(paths));
-        let mut outcomes = destination.add_many(nars);
+    async fn send(&mut self, plan: NarPlan) -> Result<(), StoreError> {
+        let nars = self.source.nars(Arc::clone(&plan));
+        let nars = Arc::new(Observed { nars, observer: Arc::clone(self.observer) });
+        let mut outcomes = self.destination.add_all(plan, nars, self.request.on_failure);
         while let Some(outcome) = outcomes.next().await {
             match outcome? {
-                Outcome::Failed { path, error } => {
-                    self.observer.event(Event::Failed(&path, &error));
-                    checks.mark_failed(&path);
-                    report.failed.push(Failed { path, error: Some(error) });
-                }
+                Outcome::Failed { path, error } => self.fail(path, error),
                 Outcome::Added(path) => {
-                    if let Some(info) = self.open.remove(&path) {
-                        report.sent.add(info.nar_size);
-                        self.observer.event(Event::Registered(&path));
+                    if let Some(info) = self.registered(&path) {
+                        self.report.sent.push(info);
                     }
                 }
                 // Somebody else has brought it meanwhile.
                 Outcome::AlreadyValid(path) => {
-                    if let Some(info) = self.open.remove(&path) {
-                        report.present.add(info.nar_size);
-                        self.observer.event(Event::Registered(&path));
+                    if let Some(info) = self.registered(&path) {
+                        self.report.present.push(info);
                     }
                 }
                 _ => {}
@@ -227,42 +149,97 @@ impl Sending<'_> {
         }
         Ok(())
     }
-}
 
-/// What refers to a path that failed, directly or not. `infos` are in topological order.
-fn dependants(infos: &[Arc<PathInfo>], failed: &[Failed]) -> Vec<StorePath> {
-    let mut hopeless: HashSet<&StorePath> = failed.iter().map(|failed| &failed.path).collect();
-    let mut dependants = Vec::new();
-    for info in infos {
-        if !hopeless.contains(&info.path)
-            && info.other_references().any(|reference| hopeless.contains(reference))
-        {
-            hopeless.insert(&info.path);
-            dependants.push(info.path.clone());
-        }
+    fn registered(&mut self, path: &StorePath) -> Option<Arc<PathInfo>> {
+        let info = self.missing.remove(path)?;
+        self.observer.event(Event::Registered(path));
+        Some(info)
     }
-    dependants
+
+    /// What is left to send, with both sides asked again: a connection that ended has taken its protection from the
+    /// garbage collector with it, and has registered more than it could answer.
+    async fn plan_again(&mut self) -> Result<NarPlan, StoreError> {
+        self.observer.event(Event::StartingAgain);
+        let Report { present, substituted, sent, .. } = &mut *self.report;
+        let known: BTreeMap<StorePath, Arc<PathInfo>> = present
+            .iter()
+            .chain(&*substituted)
+            .chain(&*sent)
+            .chain(self.missing.values())
+            .map(|info| (info.path.clone(), Arc::clone(info)))
+            .collect();
+        let paths: Vec<_> = known.keys().cloned().collect();
+        let valid = self.destination.valid_paths(&paths, ValidityQuery::default().locking()).await?;
+        for path in &valid {
+            if let Some(info) = self.registered(path) {
+                self.report.sent.push(info);
+            }
+        }
+        // A collector may have taken what was there before, or has been sent.
+        self.missing.extend(known.into_iter().filter(|(path, _)| !valid.contains(path)));
+        let Report { present, substituted, sent, .. } = &mut *self.report;
+        for list in [present, substituted, sent] {
+            *list = list.iter().filter(|info| valid.contains(&info.path)).cloned().collect();
+        }
+        let failed: HashSet<&StorePath> = self.report.failed.iter().map(|failed| &failed.path).collect();
+        let mut rest = in_order(self.missing.values());
+        let hopeless: HashSet<_> = dependants(&rest, failed.iter().copied()).into_iter().collect();
+        rest.retain(|info| !failed.contains(&info.path) && !hopeless.contains(&info.path));
+        let roots: Vec<_> = rest.iter().map(|info| info.path.clone()).collect();
+        if !roots.is_empty() {
+            self.source.closure(&roots, Outputs::Exclude).await?.complete()?;
+        }
+        Ok(rest.into())
+    }
+
+    /// Notes what failed because of others.
+    fn note_dependants(&mut self, missing: &[Arc<PathInfo>]) {
+        let missing = in_order(missing);
+        let dependants = dependants(&missing, self.report.failed.iter().map(|failed| &failed.path));
+        let noted: HashSet<&StorePath> = self.report.failed.iter().map(|failed| &failed.path).collect();
+        let new: Vec<_> = dependants.into_iter().filter(|path| !noted.contains(path)).collect();
+        self.report.failed.extend(new.into_iter().map(|path| Failed { path, error: None }));
+    }
 }
 
-/// The streams said that all is well; this is the only thing that proves it.
+/// References before their referrers.
+fn in_order<'a>(infos: impl IntoIterator<Item = &'a Arc<PathInfo>>) -> Vec<Arc<PathInfo>> {
+    // They were a graph without cycles before, and so is every part of it.
+    let graph = ncc_closure::Graph::partial(infos.into_iter().cloned()).unwrap_or_default();
+    graph.iter().cloned().collect()
+}
+
+/// The streams said that all is well; this is the only thing that proves it. Where paths failed, it proves that the
+/// others are there.
 async fn check_roots(
     destination: &dyn Destination,
-    plan: &Plan,
+    roots: &[StorePath],
     report: Report,
     observer: &Arc<dyn Observer>,
 ) -> Result<Report, CopyError> {
-    observer.event(Event::Checking);
-    let valid = destination.valid_paths(&plan.roots, ValidityQuery::default()).await;
-    let valid = match valid {
-        Ok(valid) => valid,
-        Err(source) => return Err(CopyError::Interrupted { report: Box::new(report), source }),
-    };
-    match plan.roots.iter().find(|root| !valid.contains(*root)) {
-        None => Ok(report),
+    let failed: HashSet<&StorePath> = report.failed.iter().map(|failed| &failed.path).collect();
+    let unsent: HashSet<&StorePath> = report.unsent.iter().map(|info| &info.path).collect();
+    // With `OnFailure::Stop`, what was not tried is not expected either.
+    let stopped = !failed.is_empty();
+    let mut expected: Vec<StorePath> = roots
+        .iter()
+        .filter(|root| !failed.contains(root) && !(stopped && unsent.contains(root)))
+        .cloned()
+        .collect();
+    if !expected.is_empty() {
+        observer.event(Event::Checking);
+        match destination.valid_paths(&expected, ValidityQuery::default()).await {
+            Ok(valid) => expected.retain(|root| !valid.contains(root)),
+            Err(source) => return Err(CopyError::Interrupted { report: Box::new(report), source }),
+        }
+    }
+    match expected.first() {
         Some(missing) => Err(CopyError::RootMissing {
             store: destination.name().to_owned(),
             path: destination.store_dir().full(missing),
             report: Box::new(report),
         }),
+        None if report.failed.is_empty() => Ok(report),
+        None => Err(CopyError::Failed { report: Box::new(report) }),
     }
 }

@@ -25,7 +25,7 @@ use std::{
 use futures_util::StreamExt as _;
 use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
 use ncc_store::{
-    Destination as _, Outcome, Outputs, PathInfo, Source as _, StorePath, ValidityQuery,
+    Destination as _, NarPlan, OnFailure, Outcome, Outputs, PathInfo, Source, StorePath, ValidityQuery,
     test_util::MemoryStore,
 };
 
@@ -58,7 +58,7 @@ async fn tiny_paths(root: &Path, store: &LocalStore, copy: &LocalStore) -> Resul
     say("look up and root tiny paths", start, TINY_PATHS);
 
     let start = Instant::now();
-    add(store, memory.nars(memory.infos(&chain))).await?;
+    add(store, &memory, memory.infos(&chain)).await?;
     say("add tiny paths", start, TINY_PATHS);
     let ours = start.elapsed();
 
@@ -67,9 +67,10 @@ async fn tiny_paths(root: &Path, store: &LocalStore, copy: &LocalStore) -> Resul
     say("compute their closure", start, TINY_PATHS);
 
     let start = Instant::now();
-    let mut nars = store.nars(infos.clone());
-    while let Some(nar) = nars.next().await {
-        let mut body = nar?.body;
+    let plan: NarPlan = infos.clone().into();
+    let nars = store.nars(plan.clone());
+    for info in plan.iter() {
+        let mut body = nars.open(info, 0).await?;
         while let Some(block) = body.next().await {
             block?;
         }
@@ -77,7 +78,7 @@ async fn tiny_paths(root: &Path, store: &LocalStore, copy: &LocalStore) -> Resul
     say("pack tiny paths", start, TINY_PATHS);
 
     let start = Instant::now();
-    add(copy, store.nars(by_chain(infos, &chain))).await?;
+    add(copy, store, by_chain(infos, &chain).into()).await?;
     say("copy tiny paths from store to store", start, TINY_PATHS);
 
     if let Ok(export) = export(root, &chain) {
@@ -112,8 +113,9 @@ fn infos(store: &LocalStore, chain: &[StorePath]) -> Result<Vec<Arc<PathInfo>>> 
     Ok(closure.into_iter().map(Arc::new).collect())
 }
 
-async fn add(store: &LocalStore, nars: ncc_store::NarStream) -> Result<()> {
-    let mut outcomes = store.add_many(nars);
+async fn add(store: &LocalStore, source: &dyn Source, plan: NarPlan) -> Result<()> {
+    let nars = source.nars(plan.clone());
+    let mut outcomes = store.add_all(plan, nars, OnFailure::Stop);
     while let Some(outcome) = outcomes.next().await {
         match outcome? {
             Outcome::Added(_) => {}
@@ -150,7 +152,7 @@ async fn large_file(root: &Path, store: &LocalStore, copy: &LocalStore) -> Resul
     println!("hash and add a file of 1 GiB: {:.2} s", start.elapsed().as_secs_f64());
     fs::remove_file(&path)?;
     let start = Instant::now();
-    add(copy, store.nars(vec![info])).await?;
+    add(copy, store, [info].into()).await?;
     println!("copy it from store to store: {:.2} s", start.elapsed().as_secs_f64());
     Ok(())
 }

@@ -4,15 +4,18 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures_core::{Stream, future::BoxFuture, stream::BoxStream};
-use ncc_store::{NarStream, Outcome, PathInfo, StoreError};
+use futures_core::{Stream, future::BoxFuture};
+use futures_util::stream;
+use ncc_store::{
+    Nar, NarBody, NarSource, NarStream, Outcome, Outcomes, PathInfo, PlanQueue, Scope, Side, StoreError,
+};
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
     task::spawn_blocking,
@@ -24,23 +27,44 @@ use crate::{
     writer::{Body, BodyEvent, Done, Writer},
 };
 
-/// Adds what `nars` brings. Everything happens while the result is polled; dropping it ends the work.
-pub(crate) fn add_many(
-    store: LocalStore,
-    nars: NarStream,
-) -> BoxStream<'static, Result<Outcome, StoreError>> {
+/// Adds what the queue says. Everything happens while the result is polled; dropping it ends the work.
+pub(crate) fn add_all(store: LocalStore, queue: PlanQueue, nars: Arc<dyn NarSource>) -> Outcomes {
     let (outcomes, receiver) = mpsc::unbounded_channel();
-    let pump = Box::pin(pump(store, nars, outcomes));
-    Box::pin(Outcomes { pump: Some(pump), receiver, failed: false })
+    let queue = Arc::new(Mutex::new(queue));
+    let pump = Box::pin(pump(store, Arc::clone(&queue), pull(queue, nars), outcomes));
+    Box::pin(Adding { pump: Some(pump), receiver, failed: false })
 }
 
-struct Outcomes {
+/// The NARs of a queue, one after another.
+fn pull(queue: Arc<Mutex<PlanQueue>>, nars: Arc<dyn NarSource>) -> NarStream {
+    Box::pin(stream::unfold(false, move |ended| {
+        let next = if ended { None } else { lock(&queue).next() };
+        let nars = Arc::clone(&nars);
+        async move {
+            let info = next?;
+            Some(match nars.open(&info, 0).await {
+                Ok(body) => (Ok(Nar { info, body }), false),
+                Err(error) if error.scope() == Scope::Path => {
+                    let body = NarBody::new(stream::once(std::future::ready(Err(error))));
+                    (Ok(Nar { info, body }), false)
+                }
+                Err(error) => (Err(error), true),
+            })
+        }
+    }))
+}
+
+fn lock(queue: &Mutex<PlanQueue>) -> MutexGuard<'_, PlanQueue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Adding {
     pump: Option<BoxFuture<'static, ()>>,
     receiver: UnboundedReceiver<Result<Outcome, StoreError>>,
     failed: bool,
 }
 
-impl Stream for Outcomes {
+impl Stream for Adding {
     type Item = Result<Outcome, StoreError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -73,18 +97,24 @@ enum Part {
     Abort(StoreError),
 }
 
-async fn pump(store: LocalStore, nars: NarStream, outcomes: UnboundedSender<Result<Outcome, StoreError>>) {
+async fn pump(
+    store: LocalStore,
+    queue: Arc<Mutex<PlanQueue>>,
+    nars: NarStream,
+    outcomes: UnboundedSender<Result<Outcome, StoreError>>,
+) {
     let (sender, receiver) = channel();
     let unwanted = Arc::new(AtomicUsize::new(0));
     let name = store.name().to_owned();
     let thread = {
         let (unwanted, outcomes) = (unwanted.clone(), outcomes.clone());
-        spawn_blocking(move || write_all(&store, receiver, &unwanted, &outcomes))
+        spawn_blocking(move || write_all(&store, receiver, &unwanted, &queue, &outcomes))
     };
     // Closed: the thread has said why it ended.
     let _ = Pump { sender, unwanted, fresh: false }.run(nars).await;
     if thread.await.is_err() {
-        let _ = outcomes.send(Err(LocalStoreError::Panicked.about(&name, "add paths", None)));
+        let _ =
+            outcomes.send(Err(LocalStoreError::Panicked.about(Side::Destination, &name, "add paths", None)));
     }
 }
 
@@ -132,10 +162,10 @@ impl Pump {
     }
 
     /// The next item; if that is not there yet, tells the thread before waiting for it.
-    async fn next<T>(&mut self, stream: &mut BoxStream<'static, T>) -> Result<Option<T>, Closed> {
+    async fn next<S: Stream + Unpin>(&mut self, stream: &mut S) -> Result<Option<S::Item>, Closed> {
         if self.fresh {
             let ready = poll_fn(|context| {
-                Poll::Ready(match stream.as_mut().poll_next(context) {
+                Poll::Ready(match Pin::new(&mut *stream).poll_next(context) {
                     Poll::Ready(item) => Some(item),
                     Poll::Pending => None,
                 })
@@ -146,7 +176,7 @@ impl Pump {
             self.send(Part::Idle, 0).await?;
             self.fresh = false;
         }
-        Ok(poll_fn(|context| stream.as_mut().poll_next(context)).await)
+        Ok(poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await)
     }
 }
 
@@ -154,6 +184,7 @@ fn write_all(
     store: &LocalStore,
     receiver: Receiver<Part>,
     unwanted: &AtomicUsize,
+    queue: &Mutex<PlanQueue>,
     outcomes: &UnboundedSender<Result<Outcome, StoreError>>,
 ) {
     let name = store.name();
@@ -163,7 +194,8 @@ fn write_all(
             Done::Added(path) => Outcome::Added(path),
             Done::AlreadyValid(path) => Outcome::AlreadyValid(path),
             Done::Failed(path, error) => {
-                Outcome::Failed { error: error.about(name, "add", Some(&path)), path }
+                lock(queue).mark_failed(&path);
+                Outcome::Failed { error: error.about(Side::Destination, name, "add", Some(&path)), path }
             }
         }));
     };
@@ -178,22 +210,25 @@ fn write_all(
                 let added = writer.add(&info, &mut incoming);
                 unwanted.store(number, Ordering::Relaxed);
                 if let Err(error) = added {
-                    break Err(error.about(name, "add", Some(&info.path)));
+                    break Err(error.about(Side::Destination, name, "add", Some(&info.path)));
                 }
                 while let Skipped::Idle = incoming.skip() {
                     if let Err(error) = writer.commit() {
-                        return send_error(outcomes, error.about(name, "register paths", None));
+                        return send_error(
+                            outcomes,
+                            error.about(Side::Destination, name, "register paths", None),
+                        );
                     }
                 }
             }
             NextObject::Idle => {
                 if let Err(error) = writer.commit() {
-                    break Err(error.about(name, "register paths", None));
+                    break Err(error.about(Side::Destination, name, "register paths", None));
                 }
             }
             NextObject::End => {
                 break match (writer.commit(), incoming.abort.take()) {
-                    (Err(error), _) => Err(error.about(name, "register paths", None)),
+                    (Err(error), _) => Err(error.about(Side::Destination, name, "register paths", None)),
                     (Ok(()), Some(error)) => Err(error),
                     (Ok(()), None) => Ok(()),
                 };

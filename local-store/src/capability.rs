@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use futures_core::{future::BoxFuture, stream::BoxStream};
+use futures_core::future::BoxFuture;
 use ncc_store::{
-    Destination, NarStream, Outcome, Outputs, PathInfo, Source, StoreDir, StoreError, StorePath,
-    ValidityQuery,
+    Closure, Destination, NarPlan, NarSource, OnFailure, Outcomes, Outputs, PathInfo, PlanQueue, Side,
+    Source, StoreDir, StoreError, StorePath, ValidityQuery, sequential_nars,
 };
 use tokio::task::spawn_blocking;
 
@@ -21,22 +21,28 @@ impl Source for LocalStore {
         self.store_dir()
     }
 
+    fn is_at_hand(&self) -> bool {
+        true
+    }
+
     fn closure<'a>(
         &'a self,
         roots: &'a [StorePath],
         outputs: Outputs,
-    ) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Closure, StoreError>> {
         let roots = roots.to_vec();
-        self.on_a_thread("compute the closure", move |store, _| store.query_closure(&roots, outputs))
+        self.on_a_thread(Side::Source, "compute the closure", move |store, _| {
+            store.query_closure(&roots, outputs).map(Into::into)
+        })
     }
 
     fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
         let paths = paths.to_vec();
-        self.on_a_thread("read path metadata", move |store, _| store.query_path_infos(&paths))
+        self.on_a_thread(Side::Source, "read path metadata", move |store, _| store.query_path_infos(&paths))
     }
 
-    fn nars(&self, paths: Vec<Arc<PathInfo>>) -> NarStream {
-        reader::nars(self.clone(), paths)
+    fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
+        sequential_nars(self.name(), reader::nars(self.clone(), plan))
     }
 }
 
@@ -50,6 +56,10 @@ impl Destination for LocalStore {
         self.store_dir()
     }
 
+    fn is_at_hand(&self) -> bool {
+        true
+    }
+
     /// There is nothing to substitute from: that wish is noted and passed over.
     fn valid_paths<'a>(
         &'a self,
@@ -60,7 +70,7 @@ impl Destination for LocalStore {
             tracing::debug!(store = self.name(), "asked to substitute, which this store cannot");
         }
         let paths = paths.to_vec();
-        self.on_a_thread("look up paths", move |store, cancelled| {
+        self.on_a_thread(Side::Destination, "look up paths", move |store, cancelled| {
             if query.lock {
                 store.root(&paths, cancelled)?;
             }
@@ -68,14 +78,15 @@ impl Destination for LocalStore {
         })
     }
 
-    fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
-        adder::add_many(self.clone(), nars)
+    fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
+        adder::add_all(self.clone(), PlanQueue::new(plan, on_failure), nars)
     }
 }
 
 impl LocalStore {
     fn on_a_thread<T: Send + 'static>(
         &self,
+        side: Side,
         action: &'static str,
         work: impl FnOnce(&Self, &dyn Fn() -> bool) -> Result<T, LocalStoreError> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
@@ -88,7 +99,7 @@ impl LocalStore {
             let thread = spawn_blocking(move || work(&store, &cancelled));
             let result = thread.await.unwrap_or(Err(LocalStoreError::Panicked));
             drop(wanted);
-            result.map_err(|error| error.about(self.name(), action, None))
+            result.map_err(|error| error.about(side, self.name(), action, None))
         })
     }
 }

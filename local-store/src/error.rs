@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ncc_store::{Cause, ContentAddressError, HashError, NarHash, StoreError, StorePath, StorePathError};
+use ncc_store::{
+    Cause, ContentAddressError, HashError, NarHash, Problem, Scope, Side, StoreError, StorePath,
+    StorePathError,
+};
 
 /// Why a store on this disk could not do its part. Every variant names the file, the path or the row it is about.
 #[derive(Debug, thiserror::Error)]
@@ -220,7 +223,7 @@ pub enum LocalStoreError {
         path: StorePath,
         /// What it said.
         #[source]
-        source: Cause,
+        source: StoreError,
     },
     /// The content address does not give the path it came with.
     #[error("'{path}' claims to be content-addressed by '{claim}', which does not give this path")]
@@ -357,7 +360,6 @@ impl LocalStoreError {
             Self::Malformed { .. }
             | Self::HashMismatch { .. }
             | Self::SizeMismatch { .. }
-            | Self::Body { .. }
             | Self::FalseClaim { .. }
             | Self::ContentMismatch { .. }
             | Self::NotAFile { .. }
@@ -367,6 +369,7 @@ impl LocalStoreError {
             | Self::NoLockFile { .. }
             | Self::InvalidReference { .. }
             | Self::Name { .. } => true,
+            Self::Body { source, .. } => source.scope() == Scope::Path,
             // Names that this file system cannot hold, and the like. Without space or rights nothing else fares
             // better.
             Self::Write { source, .. } => !matches!(
@@ -383,22 +386,37 @@ impl LocalStoreError {
     }
 
     /// As an error of store `name`, about `path` if it is about one.
-    pub(crate) fn about(self, name: &str, action: &'static str, path: Option<&StorePath>) -> StoreError {
-        let store = name.to_owned();
-        match (self, path) {
-            (Self::NotValid { path }, _) => StoreError::NotValid { store, path },
-            // In these two `store` is where the content came from.
-            (Self::HashMismatch { path, expected, actual }, _) => {
-                StoreError::HashMismatch { store: format!("what was sent to {name}"), path, expected, actual }
+    pub(crate) fn about(
+        self,
+        side: Side,
+        name: &str,
+        action: &'static str,
+        path: Option<&StorePath>,
+    ) -> StoreError {
+        let (side, store, problem) = match (self, path) {
+            // The source's own words.
+            (Self::Body { source, .. }, _) => return source,
+            (Self::NotValid { path }, _) => (side, name.to_owned(), Problem::NotValid { path }),
+            // In these two it is the store that the content came from.
+            (Self::HashMismatch { path, expected, actual }, _) => (
+                Side::Source,
+                format!("what was sent to {name}"),
+                Problem::HashMismatch { path, expected, actual },
+            ),
+            (Self::SizeMismatch { path, expected, actual }, _) => (
+                Side::Source,
+                format!("what was sent to {name}"),
+                Problem::SizeMismatch { path, expected, actual },
+            ),
+            (error, Some(path)) if error.concerns_one_object() || side == Side::Source => {
+                (side, name.to_owned(), Problem::Path { action, path: path.clone(), source: Box::new(error) })
             }
-            (Self::SizeMismatch { path, expected, actual }, _) => {
-                StoreError::SizeMismatch { store: format!("what was sent to {name}"), path, expected, actual }
+            (error, path) => {
+                let problem = Problem::Store { action, path: path.cloned(), source: Box::new(error) };
+                (side, name.to_owned(), problem)
             }
-            (error, Some(path)) => {
-                StoreError::Path { store, action, path: path.clone(), source: Box::new(error) }
-            }
-            (error, None) => StoreError::Failed { store, action, source: Box::new(error) },
-        }
+        };
+        StoreError::new(side, store, problem)
     }
 }
 

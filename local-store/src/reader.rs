@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures_core::Stream;
 use ncc_nar::{PackOptions, pack};
-use ncc_store::{Nar, NarStream, PathInfo, StoreError};
+use ncc_store::{Nar, NarBody, NarPlan, NarStream, PathInfo, Side, StoreError};
 use tokio::{runtime::Handle, task::spawn_blocking};
 
 use crate::{
@@ -32,13 +32,13 @@ const PARTS: usize = 96;
 const SMALLEST_NAR: usize = 96;
 
 /// The NARs of `infos`, packed by a thread that begins at the first poll.
-pub(crate) fn nars(store: LocalStore, infos: Vec<Arc<PathInfo>>) -> NarStream {
+pub(crate) fn nars(store: LocalStore, infos: NarPlan) -> NarStream {
     let (sender, receiver) = channel();
     let shared = Arc::new(Shared {
         state: Mutex::new(State { receiver, parts: VecDeque::new(), body_is_out: false, waiting: None }),
         wanted: AtomicUsize::new(0),
     });
-    Box::pin(Sequence { shared, infos: infos.into(), begun: 0, packer: Some((store, sender)) })
+    Box::pin(Sequence { shared, infos, begun: 0, packer: Some((store, sender)) })
 }
 
 enum Part {
@@ -89,7 +89,7 @@ impl State {
 
 struct Sequence {
     shared: Arc<Shared>,
-    infos: Arc<[Arc<PathInfo>]>,
+    infos: NarPlan,
     begun: usize,
     /// What the thread needs, until it runs.
     packer: Option<(LocalStore, Sender<Vec<Part>>)>,
@@ -132,8 +132,8 @@ impl Stream for Sequence {
         let Some(info) = this.infos.get(this.begun).cloned() else { return Poll::Ready(None) };
         state.body_is_out = true;
         this.begun += 1;
-        let body = Body { shared: this.shared.clone(), number: this.begun, done: false };
-        Poll::Ready(Some(Ok(Nar { info, body: Box::pin(body) })))
+        let body = NarBody::new(Body { shared: this.shared.clone(), number: this.begun, done: false });
+        Poll::Ready(Some(Ok(Nar { info, body })))
     }
 }
 
@@ -174,7 +174,7 @@ impl Drop for Body {
 }
 
 fn panicked() -> StoreError {
-    LocalStoreError::Panicked.about("the local store", "read", None)
+    LocalStoreError::Panicked.about(Side::Source, "the local store", "read", None)
 }
 
 struct Packer {
@@ -215,7 +215,7 @@ impl Packer {
                 Err(ncc_nar::Error::WriteArchive { .. }) => Ok(()),
                 result => result.map_err(|source| {
                     let error = LocalStoreError::Read { path: real, source };
-                    error.about(self.store.name(), "read", Some(&info.path))
+                    error.about(Side::Source, self.store.name(), "read", Some(&info.path))
                 }),
             };
             self.push(Part::End(result), 0)?;

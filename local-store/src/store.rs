@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use ncc_nar::{PackOptions, pack, size_of};
-use ncc_store::{Outputs, PathInfo, StoreDir, StorePath};
+use ncc_store::{Outputs, PathInfo, Problem, Side, StoreDir, StoreError, StorePath};
 
 use crate::{
     Access, LocalStoreConfig, LocalStoreError, Medium, PathInfos,
@@ -377,12 +377,11 @@ impl<R: Read> Body for Reader<'_, R> {
                     BodyEvent::Block(Bytes::from(block))
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => BodyEvent::Failed(ncc_store::StoreError::Path {
-                    store: "the given reader".to_owned(),
-                    action: "read",
-                    path: self.path.clone(),
-                    source: Box::new(error),
-                }),
+                Err(error) => {
+                    let path = self.path.clone();
+                    let problem = Problem::Path { action: "read", path, source: Box::new(error) };
+                    BodyEvent::Failed(StoreError::new(Side::Source, "the given reader", problem))
+                }
             };
         }
     }

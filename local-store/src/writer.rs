@@ -297,7 +297,7 @@ impl Incoming<'_, '_> {
                 BodyEvent::Idle => self.writer.commit()?,
                 BodyEvent::End => self.ended = true,
                 BodyEvent::Failed(error) => {
-                    return Err(LocalStoreError::Body { path: path(), source: Box::new(error) });
+                    return Err(LocalStoreError::Body { path: path(), source: error });
                 }
                 BodyEvent::Gone => {
                     return Err(LocalStoreError::Cancelled { path: self.writer.store.real_path(&path()) });

@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("give a store path")?;
     let root = StoreDir::default().parse(&path)?;
     let store = RemoteStore::new(Arc::new(LocalProcess::new()), ServeOptions::default());
-    for info in store.closure(&[root], Outputs::Exclude).await? {
+    for info in store.closure(&[root], Outputs::Exclude).await?.complete()? {
         println!("{:>12} {}", info.nar_size, info.path);
     }
     store.close().await;

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use ncc_protocol::{
     ProtocolError,
     serve::{Request, read_added, read_valid_paths},
 };
 use ncc_store::{
-    Destination, Nar, NarStream, Outcome, PathInfo, StoreDir, StoreError, StorePath, ValidityQuery,
+    Destination, NarPlan, NarSource, OnFailure, Outcome, Outcomes, PathInfo, PlanQueue, Scope, Side,
+    StoreDir, StoreError, StorePath, ValidityQuery,
 };
 use tokio::sync::mpsc;
 
@@ -44,7 +45,7 @@ impl Destination for RemoteStore {
             Request::QueryValidPaths { query, paths: paths.to_vec() }.encode(store_dir, &mut request);
             let (store_dir, asked) = (store_dir.clone(), Arc::new(paths.iter().cloned().collect()));
             let patience = if query.substitute { Patience::Unlimited } else { Patience::Limited };
-            self.ask(action, patience, &request, |reader| {
+            self.ask(Side::Destination, action, patience, &request, |reader| {
                 Box::pin(async move { read_valid_paths(reader, &store_dir, &asked).await })
             })
             .await
@@ -60,14 +61,15 @@ impl Destination for RemoteStore {
 
     /// # Panics
     /// Outside of a tokio runtime.
-    fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
+    fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
         let store = self.clone();
+        let queue = PlanQueue::new(plan, on_failure);
         let (outcomes, mut receiver) = mpsc::channel(64);
         tokio::spawn(async move {
             tokio::select! {
                 // Nobody waits for outcomes: the connection is dropped, and with it the server.
                 () = outcomes.closed() => {}
-                result = add_all(&store, nars, &outcomes) => {
+                result = add_all(&store, queue, nars, &outcomes) => {
                     if let Err(error) = result {
                         let _ = outcomes.send(Err(error)).await;
                     }
@@ -88,7 +90,7 @@ enum Expected {
 
 /// How the writing side ended.
 enum Written {
-    /// Everything that the source had, or was willing to give: `Err` is the source's own failure, between paths.
+    /// Everything that could be sent was: `Err` is the source's own failure, between paths.
     All(Result<(), StoreError>),
     /// A body failed when its beginning was out: the stream is cut there, and registers nothing of it.
     Cut(StorePath, StoreError),
@@ -96,14 +98,23 @@ enum Written {
     Refused,
 }
 
-async fn add_all(store: &RemoteStore, nars: NarStream, outcomes: &OutcomeSender) -> Result<(), StoreError> {
+async fn add_all(
+    store: &RemoteStore,
+    queue: PlanQueue,
+    nars: Arc<dyn NarSource>,
+    outcomes: &OutcomeSender,
+) -> Result<(), StoreError> {
     let shared = store.shared();
-    let lease = store.lease().await.map_err(|error| shared.failed("add paths", error))?;
+    let failed = |path: Option<&StorePath>, error| {
+        let action = if path.is_some() { "add" } else { "add paths" };
+        shared.failed(Side::Destination, action, path, Arc::new(error))
+    };
+    let lease = store.lease().await.map_err(|error| failed(None, error))?;
     let (Connection { requests, mut answers, server }, place) = lease.into_parts();
     let (expected, expecting) = mpsc::unbounded_channel();
     let mut writing = Box::pin(async move {
         let mut requests = requests;
-        match write_all(&mut requests, shared, nars, expected).await {
+        match write_all(&mut requests, shared, queue, &*nars, expected).await {
             Written::All(result) => Ok((requests, result)),
             // The server sees the end of its input here, in the middle of a path, and registers nothing of it.
             Written::Cut(path, error) => Err(Some((path, error))),
@@ -140,10 +151,7 @@ async fn add_all(store: &RemoteStore, nars: NarStream, outcomes: &OutcomeSender)
                 Ok(()) => (None, ProtocolError::UnexpectedEnd { what: "answers to added paths" }),
             };
             let error = server.explain(&*shared.transport, greeted, error).await;
-            Err(match path {
-                Some(path) => shared.path_failed("add", &path, error),
-                None => shared.failed("add paths", error),
-            })
+            Err(failed(path.as_ref(), error))
         }
     }
 }
@@ -151,83 +159,87 @@ async fn add_all(store: &RemoteStore, nars: NarStream, outcomes: &OutcomeSender)
 async fn write_all(
     requests: &mut Requests,
     shared: &Shared,
-    mut nars: NarStream,
+    mut queue: PlanQueue,
+    nars: &dyn NarSource,
     expected: mpsc::UnboundedSender<Expected>,
 ) -> Written {
     let mut buffer = Vec::with_capacity(WRITE_AT * 2);
-    loop {
-        let result = match next(&mut nars, requests, &mut buffer).await {
-            Err(written) => return written,
-            Ok(None) => Ok(()),
-            Ok(Some(Err(error))) => Err(error),
-            Ok(Some(Ok(nar))) => match write_nar(requests, shared, nar, &expected, &mut buffer).await {
-                Ok(()) => continue,
-                Err(written) => {
-                    // The complete paths in front of the one that failed.
-                    let _ = requests.write(&buffer).await;
-                    return written;
-                }
-            },
-        };
-        return if requests.write(&buffer).await.is_err() { Written::Refused } else { Written::All(result) };
+    while let Some(info) = queue.next() {
+        match write_nar(requests, shared, &info, nars, &expected, &mut buffer).await {
+            Ok(()) => {}
+            Err(NotWritten::Path(error)) => {
+                queue.mark_failed(&info.path);
+                let _ = expected.send(Expected::Failed(info.path.clone(), error));
+            }
+            Err(NotWritten::All(written)) => {
+                // The complete paths in front of the one that failed.
+                let complete = requests.write(&buffer).await;
+                return if complete.is_err() { Written::Refused } else { written };
+            }
+        }
+    }
+    if requests.write(&buffer).await.is_err() { Written::Refused } else { Written::All(Ok(())) }
+}
+
+/// Why a path was not written.
+enum NotWritten {
+    /// Nothing of it is out: that costs this path alone.
+    Path(StoreError),
+    /// Nothing more can be written.
+    All(Written),
+}
+
+impl From<Written> for NotWritten {
+    fn from(written: Written) -> Self {
+        Self::All(written)
     }
 }
 
-/// What the stream has next. If that is not there yet, what has been gathered goes out before waiting: it may be
+/// What the source has next. If that is not there yet, what has been gathered goes out before waiting: it may be
 /// complete paths, and whoever is slow must not hold them back.
-async fn next<S: Stream + Unpin>(
-    stream: &mut S,
+async fn next<F: Future + Unpin>(
+    mut next: F,
     requests: &mut Requests,
     buffer: &mut Vec<u8>,
-) -> Result<Option<S::Item>, Written> {
-    if let Some(ready) = stream.next().now_or_never() {
+) -> Result<F::Output, Written> {
+    if let Some(ready) = (&mut next).now_or_never() {
         return Ok(ready);
     }
     requests.write(buffer).await.map_err(|_| Written::Refused)?;
     buffer.clear();
-    Ok(requests.pulse().on_our_turn(stream.next()).await)
+    Ok(requests.pulse().on_our_turn(next).await)
 }
 
-/// Writes one path. A body that fails before its first block is out costs nothing but that path.
+/// Writes one path. What fails before the first block is out costs nothing but that path.
 async fn write_nar(
     requests: &mut Requests,
     shared: &Shared,
-    nar: Nar,
+    info: &Arc<PathInfo>,
+    nars: &dyn NarSource,
     expected: &mpsc::UnboundedSender<Expected>,
     buffer: &mut Vec<u8>,
-) -> Result<(), Written> {
-    let Nar { info, mut body } = nar;
+) -> Result<(), NotWritten> {
+    let cut = |error| NotWritten::All(Written::Cut(info.path.clone(), error));
+    let before = |error: StoreError| match error.scope() {
+        Scope::Path => NotWritten::Path(error),
+        Scope::Connection | Scope::Store => NotWritten::All(Written::All(Err(error))),
+    };
     let mut left = info.nar_size;
     if left == 0 {
         // The server would end the connection over it.
-        let error = shared.path_failed("add", &info.path, RemoteError::NoSize);
-        let _ = expected.send(Expected::Failed(info.path.clone(), error));
-        return Ok(());
+        let error = Arc::new(RemoteError::NoSize);
+        return Err(before(shared.failed(Side::Destination, "add", Some(&info.path), error)));
     }
-    let mut block = match next(&mut body, requests, buffer).await? {
-        Some(Ok(block)) => block,
-        failed => {
-            let error = match failed {
-                Some(Err(error)) => error,
-                _ => size_mismatch(shared, &info, 0),
-            };
-            let _ = expected.send(Expected::Failed(info.path.clone(), error));
-            return Ok(());
-        }
-    };
-    Request::encode_add(&info, shared.store_dir(), buffer);
-    let _ = expected.send(Expected::Answer(Arc::clone(&info)));
-    let cut = |error| Written::Cut(info.path.clone(), error);
+    let body = next(nars.open(info, 0), requests, buffer).await?.map_err(before)?;
+    let mut body = body.verified(info, nars.store());
+    // What is verified is not empty, or it is wrong.
+    let Some(block) = next(body.next(), requests, buffer).await? else { return Ok(()) };
+    let mut block = block.map_err(before)?;
+    Request::encode_add(info, shared.store_dir(), buffer);
+    let _ = expected.send(Expected::Answer(Arc::clone(info)));
     loop {
-        let sent = info.nar_size.saturating_sub(left);
-        // A byte too many would be read as the next request.
-        left = match left.checked_sub(block.len() as u64) {
-            Some(left) => left,
-            None => {
-                let seen = sent.saturating_add(block.len() as u64);
-                return Err(cut(size_mismatch(shared, &info, seen)));
-            }
-        };
+        // Never more than announced: a byte too many would be read as the next request.
+        left = left.saturating_sub(block.len() as u64);
         if buffer.len() + block.len() < WRITE_AT {
             buffer.extend_from_slice(&block);
         } else {
@@ -236,23 +248,12 @@ async fn write_nar(
             requests.write(&block).await.map_err(|_| Written::Refused)?;
         }
         block = match requests.pulse().on_our_turn(body.next()).await {
-            Some(Ok(block)) => block,
-            Some(Err(error)) => return Err(cut(error)),
-            None if left == 0 => return Ok(()),
+            Some(block) => block.map_err(cut)?,
             None => {
-                let sent = info.nar_size.saturating_sub(left);
-                return Err(cut(size_mismatch(shared, &info, sent)));
+                debug_assert_eq!(left, 0, "a verified body has the size that was recorded");
+                return Ok(());
             }
         };
-    }
-}
-
-fn size_mismatch(shared: &Shared, info: &PathInfo, actual: u64) -> StoreError {
-    StoreError::SizeMismatch {
-        store: format!("what is sent to {}", shared.name),
-        path: info.path.clone(),
-        expected: info.nar_size,
-        actual,
     }
 }
 

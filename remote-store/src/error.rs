@@ -88,6 +88,26 @@ impl RemoteError {
         }
     }
 
+    /// Whether it is about the one path that was under way: the server ended by itself and said why, while it had that path in
+    /// hand.
+    pub(crate) fn is_about_the_path(&self) -> bool {
+        match self {
+            Self::Ended { stderr, .. } => !says_that_the_line_broke(stderr),
+            Self::NoSize => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a new connection may fare better: a line was lost, or ended without a reason.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreached { failure, .. } => failure.kind == FailureKind::ConnectionLost,
+            Self::Ended { stderr, .. } => says_that_the_line_broke(stderr),
+            Self::Lost { .. } => true,
+            _ => false,
+        }
+    }
+
     /// All that came on stderr, where it was kept.
     pub fn stderr(&self) -> &str {
         match self {
@@ -99,6 +119,19 @@ impl RemoteError {
             _ => "",
         }
     }
+}
+
+/// Whether the reason that a server gives is that *its* connection to us broke: Nix's words from 2.3 to 2.34, and ours.
+fn says_that_the_line_broke(stderr: &str) -> bool {
+    const WORDS: [&str; 5] = [
+        "Broken pipe",
+        "unexpected EOF",
+        "unexpected end-of-file",
+        "could not write to the client",
+        "the stream ended while",
+    ];
+    let reason = reason(stderr);
+    WORDS.iter().any(|words| reason.contains(words))
 }
 
 fn quoted(stderr: &str) -> String {

@@ -18,7 +18,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = RemoteStore::new(Arc::new(LocalProcess::new()), ServeOptions::default());
 //! let root = StoreDir::default().parse("/nix/store/nlhn6cma43vk5l44cgr8sw3ykiir1wmm-hi")?;
-//! for info in store.closure(&[root], Outputs::Exclude).await? {
+//! for info in store.closure(&[root], Outputs::Exclude).await?.complete()? {
 //!     println!("{} {}", info.nar_size, info.path);
 //! }
 //! store.close().await;

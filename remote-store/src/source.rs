@@ -10,8 +10,8 @@ use ncc_protocol::{
     wire::WireReader,
 };
 use ncc_store::{
-    Nar, NarBody, NarStream, Outputs, PathInfo, Source, StoreDir, StoreError, StorePath, StorePathSet,
-    ValidityQuery,
+    Closure, Nar, NarBody, NarPlan, NarSource, NarStream, Outputs, PathInfo, Problem, Side, Source, StoreDir,
+    StoreError, StorePath, StorePathSet, ValidityQuery, sequential_nars,
 };
 use ncc_transport::Reader;
 use tokio::sync::mpsc;
@@ -43,12 +43,13 @@ impl Source for RemoteStore {
         &'a self,
         roots: &'a [StorePath],
         outputs: Outputs,
-    ) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Closure, StoreError>> {
         Box::pin(async move {
             let store_dir = self.store_dir();
             let request = encode(store_dir, &[Request::QueryClosure { outputs, paths: roots.to_vec() }]);
+            let action = "compute the closure";
             let closure =
-                self.ask("compute the closure", Patience::Limited, &request, read_closure(store_dir)).await?;
+                self.ask(Side::Source, action, Patience::Limited, &request, read_closure(store_dir)).await?;
             let asked = Arc::new(closure);
             let paths = asked.as_slice();
             let request = encode(
@@ -63,14 +64,15 @@ impl Source for RemoteStore {
                 ],
             );
             let read = read_infos(store_dir, &asked, Before::ValidPaths);
-            let infos = self.ask("describe the closure", Patience::Limited, &request, read).await?;
+            let infos =
+                self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
             let described = |path: &StorePath| infos.binary_search_by(|info| info.path.cmp(path)).is_ok();
             match paths.iter().chain(roots).find(|path| !described(path)) {
-                Some(missing) => Err(StoreError::NotValid {
-                    store: self.shared().name.clone(),
-                    path: store_dir.full(missing),
-                }),
-                None => Ok(infos),
+                Some(missing) => {
+                    let problem = Problem::NotValid { path: store_dir.full(missing) };
+                    Err(StoreError::new(Side::Source, self.shared().name.as_str(), problem))
+                }
+                None => Ok(infos.into()),
             }
         })
     }
@@ -81,6 +83,7 @@ impl Source for RemoteStore {
             let request = encode(store_dir, &[Request::QueryPathInfos { paths: paths.to_vec() }]);
             let asked = Arc::new(paths.iter().cloned().collect());
             self.ask(
+                Side::Source,
                 "describe paths",
                 Patience::Limited,
                 &request,
@@ -92,15 +95,16 @@ impl Source for RemoteStore {
 
     /// # Panics
     /// Outside of a tokio runtime.
-    fn nars(&self, paths: Vec<Arc<PathInfo>>) -> NarStream {
-        if paths.is_empty() {
-            return Box::pin(stream::empty());
-        }
-        let store = self.clone();
-        let (nars, mut receiver) = mpsc::channel(1);
-        // Ends by itself once neither the stream nor the last body is wanted any more.
-        tokio::spawn(send_nars(store, paths, nars));
-        Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)))
+    fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
+        let nars: NarStream = if plan.is_empty() {
+            Box::pin(stream::empty())
+        } else {
+            let (nars, mut receiver) = mpsc::channel(1);
+            // Ends by itself once neither the stream nor the last body is wanted any more.
+            tokio::spawn(send_nars(self.clone(), plan, nars));
+            Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)))
+        };
+        sequential_nars(self.name(), nars)
     }
 }
 
@@ -146,7 +150,7 @@ type NarSender = mpsc::Sender<Result<Nar, StoreError>>;
 type BlockSender = mpsc::Sender<Result<Bytes, StoreError>>;
 
 /// Asks for all NARs ahead and hands each on as it comes.
-async fn send_nars(store: RemoteStore, paths: Vec<Arc<PathInfo>>, nars: NarSender) {
+async fn send_nars(store: RemoteStore, paths: NarPlan, nars: NarSender) {
     let shared = Arc::clone(store.shared());
     let lease = tokio::select! {
         biased;
@@ -156,7 +160,7 @@ async fn send_nars(store: RemoteStore, paths: Vec<Arc<PathInfo>>, nars: NarSende
     let mut lease = match lease {
         Ok(lease) => lease,
         Err(error) => {
-            let _ = nars.send(Err(shared.failed("send paths", error))).await;
+            let _ = nars.send(Err(shared.failed(Side::Source, "send paths", None, Arc::new(error)))).await;
             return;
         }
     };
@@ -214,12 +218,13 @@ async fn transfer(
         };
         for info in paths {
             let (blocks, mut receiver) = mpsc::channel(BLOCKS_AHEAD);
-            let body: NarBody = Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)));
+            let body = NarBody::new(stream::poll_fn(move |context| receiver.poll_recv(context)));
             if nars.send(Ok(Nar { info: Arc::clone(info), body })).await.is_err() {
                 return Ended::Unwanted;
             }
             if !has_size(info) {
-                let error = shared.path_failed("send", &info.path, RemoteError::NoSize);
+                let error = Arc::new(RemoteError::NoSize);
+                let error = shared.failed(Side::Source, "send", Some(&info.path), error);
                 let _ = blocks.send(Err(error)).await;
                 continue;
             }
@@ -287,7 +292,7 @@ async fn take_one(
     Taken::All
 }
 
-/// Says why, in the body of the NAR that was cut and in the place of those that will not come.
+/// Says why: in the body of the NAR that was cut, and in the place of the next one that the connection has ended.
 async fn fail(
     shared: &Shared,
     lease: Lease,
@@ -298,7 +303,7 @@ async fn fail(
 ) {
     let error = Arc::new(lease.connection.explain(&*shared.transport, error).await);
     if let Some(blocks) = blocks {
-        let _ = blocks.send(Err(shared.path_failed("send", path, Arc::clone(&error)))).await;
+        let _ = blocks.send(Err(shared.failed(Side::Source, "send", Some(path), Arc::clone(&error)))).await;
     }
-    let _ = nars.send(Err(shared.path_failed("send", path, error))).await;
+    let _ = nars.send(Err(shared.connection_ended(Side::Source, "send paths", error))).await;
 }

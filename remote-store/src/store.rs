@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ncc_store::{Cause, StoreDir, StoreError, StorePath};
+use ncc_store::{Problem, Retry, Side, StoreDir, StoreError, StorePath};
 use ncc_transport::{RemoteCommand, Transport};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -113,12 +113,14 @@ impl RemoteStore {
     /// One question with its answer.
     pub(crate) async fn ask<T>(
         &self,
+        side: Side,
         action: &'static str,
         patience: Patience,
         request: &[u8],
         read: impl ReadAnswer<T> + Clone,
     ) -> Result<T, StoreError> {
-        let mut lease = self.lease().await.map_err(|error| self.shared.failed(action, error))?;
+        let mut lease =
+            self.lease().await.map_err(|error| self.shared.failed(side, action, None, Arc::new(error)))?;
         match lease.connection.exchange(request, patience, read.clone()).await {
             Ok(answer) => {
                 lease.give_back();
@@ -129,9 +131,11 @@ impl RemoteStore {
                 let (connection, place) = lease.into_parts();
                 let error = connection.explain(&*self.shared.transport, error).await;
                 let plain = if greeted { None } else { self.shared.fallback(&error) };
-                let Some(command) = plain else { return Err(self.shared.failed(action, error)) };
+                let Some(command) = plain else {
+                    return Err(self.shared.failed(side, action, None, Arc::new(error)));
+                };
                 tracing::info!(%error, "the host did not let the command pass, trying the plain one");
-                self.ask_again(action, patience, request, read, command, place, error).await
+                self.ask_again(side, action, patience, request, read, command, place, error).await
             }
         }
     }
@@ -141,6 +145,7 @@ impl RemoteStore {
     #[expect(clippy::too_many_arguments, reason = "the question, and what is left of its first try")]
     async fn ask_again<T>(
         &self,
+        side: Side,
         action: &'static str,
         patience: Patience,
         request: &[u8],
@@ -150,7 +155,7 @@ impl RemoteStore {
         first: RemoteError,
     ) -> Result<T, StoreError> {
         let Ok(mut connection) = self.shared.open(command).await else {
-            return Err(self.shared.failed(action, first));
+            return Err(self.shared.failed(side, action, None, Arc::new(first)));
         };
         match connection.exchange(request, patience, read).await {
             Ok(answer) => {
@@ -159,9 +164,9 @@ impl RemoteStore {
             }
             Err(error) if connection.answers.is_greeted() => {
                 let error = connection.explain(&*self.shared.transport, error).await;
-                Err(self.shared.failed(action, error))
+                Err(self.shared.failed(side, action, None, Arc::new(error)))
             }
-            Err(_) => Err(self.shared.failed(action, first)),
+            Err(_) => Err(self.shared.failed(side, action, None, Arc::new(first))),
         }
     }
 }
@@ -185,19 +190,40 @@ impl Shared {
         }
     }
 
-    pub(crate) fn failed(&self, action: &'static str, source: impl Into<Cause>) -> StoreError {
-        let source = source.into();
+    /// What the host did wrong, at this side of the copy; with the path that was under way, if one was.
+    pub(crate) fn failed(
+        &self,
+        side: Side,
+        action: &'static str,
+        path: Option<&StorePath>,
+        error: Arc<RemoteError>,
+    ) -> StoreError {
         // What was to be asked matters little where nobody was there to be asked.
-        let instead = source.downcast_ref::<RemoteError>().and_then(RemoteError::failed_before_any_question);
-        StoreError::Failed { store: self.name.clone(), action: instead.unwrap_or(action), source }
+        let (action, path) = match error.failed_before_any_question() {
+            Some(instead) => (instead, None),
+            None => (action, path.cloned()),
+        };
+        let problem = match path {
+            Some(path) if error.is_about_the_path() => Problem::Path { action, path, source: Box::new(error) },
+            path => {
+                let retry = if error.is_temporary() { Retry::Worthwhile } else { Retry::Useless };
+                Problem::Connection { action, path, retry, source: Box::new(error) }
+            }
+        };
+        StoreError::new(side, self.name.as_str(), problem)
     }
 
-    pub(crate) fn path_failed(
+    /// The connection ended with `error`, which is what [`failed`](Self::failed) says of the path that was under way; this is
+    /// for all others.
+    pub(crate) fn connection_ended(
         &self,
+        side: Side,
         action: &'static str,
-        path: &StorePath,
-        source: impl Into<Cause>,
+        error: Arc<RemoteError>,
     ) -> StoreError {
-        StoreError::Path { store: self.name.clone(), action, path: path.clone(), source: source.into() }
+        let worthwhile = error.is_temporary() || error.is_about_the_path();
+        let retry = if worthwhile { Retry::Worthwhile } else { Retry::Useless };
+        let problem = Problem::Connection { action, path: None, retry, source: Box::new(error) };
+        StoreError::new(side, self.name.as_str(), problem)
     }
 }

@@ -1,39 +1,22 @@
 //! What a store can do for a copy: give closures and NARs ([`Source`]), or take them ([`Destination`]).
 //!
-//! Both take *everything at once*, so that each kind of store can pipeline in its own way. Futures and streams are
+//! Both are told everything at once, so that each kind of store can work ahead in its own way. The destination sets
+//! the pace: it has the whole plan, and *pulls* the NARs it needs through a [`NarSource`]. Futures and streams are
 //! those of `futures-core`: which runtime drives them is the implementation's business.
+//!
+//! Dropping a future, a stream or a body ends the work behind it in bounded time.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bytes::Bytes;
 use futures_core::{future::BoxFuture, stream::BoxStream};
 
-use crate::{PathInfo, StoreDir, StoreError, StorePath};
+use crate::{NarBody, PathInfo, StoreDir, StoreError, StorePath};
 
-/// The bytes of one NAR, in blocks.
-///
-/// An `Err` ends it. Dropping it early is allowed and tells the source that nobody wants the rest.
-pub type NarBody = BoxStream<'static, Result<Bytes, StoreError>>;
+/// Paths to copy, references before their referrers, each with its size.
+pub type NarPlan = Arc<[Arc<PathInfo>]>;
 
-/// One object on its way.
-pub struct Nar {
-    /// What the source recorded about it.
-    pub info: Arc<PathInfo>,
-    /// Its NAR: `info.nar_size` bytes if all is well.
-    pub body: NarBody,
-}
-
-impl std::fmt::Debug for Nar {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Nar").field("path", &self.info.path).finish_non_exhaustive()
-    }
-}
-
-/// A sequence of objects, references before their referrers.
-///
-/// A source may hold back the next [`Nar`] until the body of the one before is finished or dropped. Whoever wants to
-/// look ahead must therefore go on reading the body meanwhile.
-pub type NarStream = BoxStream<'static, Result<Nar, StoreError>>;
+/// What becomes of the objects of a plan, as it happens.
+pub type Outcomes = BoxStream<'static, Result<Outcome, StoreError>>;
 
 /// Which paths belong to a closure besides the references.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +26,16 @@ pub enum Outputs {
     Exclude,
     /// Also the valid outputs of every derivation in the closure, and their references.
     Include,
+}
+
+/// What to do when one path cannot be copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Start no further path.
+    #[default]
+    Stop,
+    /// Copy everything that does not refer to it.
+    Continue,
 }
 
 /// What to do about paths besides saying whether they are valid.
@@ -71,6 +64,35 @@ impl ValidityQuery {
     }
 }
 
+/// Everything that some roots refer to, directly or not.
+#[derive(Debug, Default)]
+pub struct Closure {
+    /// Each path once, in ascending order, the roots included.
+    pub infos: Vec<PathInfo>,
+    /// Paths, roots among them, that are not valid or cannot be described, each with the reason. What refers to them
+    /// is in [`infos`](Self::infos) all the same.
+    pub failed: Vec<(StorePath, StoreError)>,
+}
+
+impl Closure {
+    /// The paths, if nothing failed.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn complete(self) -> Result<Vec<PathInfo>, StoreError> {
+        match self.failed.into_iter().next() {
+            None => Ok(self.infos),
+            Some((_, error)) => Err(error),
+        }
+    }
+}
+
+impl From<Vec<PathInfo>> for Closure {
+    fn from(infos: Vec<PathInfo>) -> Self {
+        Self { infos, failed: Vec::new() }
+    }
+}
+
 /// What became of one object.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -83,34 +105,68 @@ pub enum Outcome {
     Failed {
         /// The path.
         path: StorePath,
-        /// Why.
+        /// Why: [`Scope::Path`](crate::Scope::Path).
         error: StoreError,
     },
 }
 
 /// A store that objects are copied from.
 pub trait Source: Send + Sync {
-    /// How messages call it: "host alice@example.org", "the store in /mnt".
+    /// How messages call it: "host 'alice@example.org'", "the store in /mnt".
     fn name(&self) -> &str;
 
     /// Its logical store directory.
     fn store_dir(&self) -> &StoreDir;
 
-    /// Everything that `roots` refer to, themselves included, each path once, in ascending order.
+    /// Whether it answers questions at once, without a connection that has to be made first.
+    fn is_at_hand(&self) -> bool {
+        false
+    }
+
+    /// Everything that `roots` refer to.
     ///
-    /// # Errors
-    /// [`StoreError::NotValid`] if a root, or something it refers to, is not valid.
+    /// One bad path does not stop the others: it is listed in [`Closure::failed`]. `Err` is for what leaves nothing to
+    /// say about any path.
     fn closure<'a>(
         &'a self,
         roots: &'a [StorePath],
         outputs: Outputs,
-    ) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>>;
+    ) -> BoxFuture<'a, Result<Closure, StoreError>>;
 
     /// The metadata of those of `paths` that are valid, in ascending order; the others are left out.
     fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>>;
 
-    /// The NARs of `paths`, in this order. The content is not yet checked against `nar_hash`.
-    fn nars(&self, paths: Vec<Arc<PathInfo>>) -> NarStream;
+    /// The NARs of `plan`, to be pulled. A source that has to ask for them ahead learns here what will be wanted, and
+    /// in which order.
+    fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource>;
+}
+
+/// In which order the NARs of a plan can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NarAccess {
+    /// In the order of the plan, one at a time, each once: opening one passes over all before it, and waits until the
+    /// body before is finished or dropped. Bytes in front of an offset are read and passed over.
+    Sequential,
+    /// In any order, from any offset, as often as needed, so many at once.
+    Random {
+        /// How many bodies may be open at the same time.
+        at_once: usize,
+    },
+}
+
+/// The NARs of one plan.
+pub trait NarSource: Send + Sync {
+    /// The name of the store that they come from.
+    fn store(&self) -> &str;
+
+    /// What may be opened when.
+    fn access(&self) -> NarAccess;
+
+    /// The NAR of one path of the plan, from byte `offset` on. Unless [`NarBody::is_verified`] says so, nobody has
+    /// compared it with `info.nar_hash` yet.
+    ///
+    /// The future is lazy: nothing is read before it is polled.
+    fn open(&self, info: &Arc<PathInfo>, offset: u64) -> BoxFuture<'static, Result<NarBody, StoreError>>;
 }
 
 /// A store that objects are copied to.
@@ -121,7 +177,14 @@ pub trait Destination: Send + Sync {
     /// Its logical store directory.
     fn store_dir(&self) -> &StoreDir;
 
+    /// Whether it answers questions at once, without a connection that has to be made first.
+    fn is_at_hand(&self) -> bool {
+        false
+    }
+
     /// Which of `paths` are valid, after doing what `query` says. Never answered from a cache.
+    ///
+    /// Questions may be put while others wait for their answers.
     fn valid_paths<'a>(
         &'a self,
         paths: &'a [StorePath],
@@ -140,9 +203,16 @@ pub trait Destination: Send + Sync {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Adds a whole sequence. Outcomes come in the order of `nars`, each once the path is registered there.
+    /// Adds the paths of `plan`, pulling their NARs from `nars`.
     ///
-    /// An `Err` in the stream of outcomes ends it: every path whose outcome came before is safe, no later one is.
-    /// An object that fails before the first block of its body is out affects no other object.
-    fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>>;
+    /// Outcomes come in any order, each once the path is registered. A path that refers to one that failed is passed
+    /// over without an outcome, and so is everything not yet begun once a path has failed with [`OnFailure::Stop`].
+    ///
+    /// The destination verifies each NAR ([`NarBody::verified`], or its own way of hashing what it writes) before the
+    /// path can become valid. A failure of a body that is about its path alone fails that path; where the destination can take
+    /// nothing more after it, and where the failure reaches further, it ends the stream as it is.
+    ///
+    /// An `Err` ends the stream: every path whose outcome came before is safe. Others may have been registered, which
+    /// only asking again can tell.
+    fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes;
 }

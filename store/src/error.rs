@@ -1,29 +1,63 @@
 //! What can go wrong in a store, whichever kind it is.
 
+use std::{fmt, sync::Arc};
+
 use crate::{NarHash, StorePath};
 
-/// The cause below a [`StoreError::Failed`]: an error of the crate that implements the store.
+/// The cause below a [`StoreError`]: an error of the crate that implements the store.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a store could not do its part. Every variant says which store, and which path where it is about one.
-#[derive(Debug, thiserror::Error)]
+/// How far a failure reaches. This alone decides what a copy does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// One path: all that does not refer to it can still be copied.
+    Path,
+    /// The connection, or whatever else is made anew: every path that was not registered can be tried again over a new one.
+    Connection,
+    /// The store: nothing more can be done with it.
+    Store,
+}
+
+/// Which end of a copy a failure arose at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Where paths come from.
+    Source,
+    /// Where they go.
+    Destination,
+}
+
+/// Whether trying again is likely to help, without anybody changing anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// Yes: a line broke, a host was busy.
+    Worthwhile,
+    /// No: a key was refused, a program is missing.
+    Useless,
+}
+
+/// Why a store could not do its part: at which side, in which store, and what happened.
+#[derive(Debug)]
+pub struct StoreError(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    side: Side,
+    store: Arc<str>,
+    problem: Problem,
+}
+
+/// What happened, as data.
+#[derive(Debug)]
 #[non_exhaustive]
-pub enum StoreError {
+pub enum Problem {
     /// A path was asked for that the store does not have.
-    #[error("path '{path}' is not valid in {store}")]
     NotValid {
-        /// The store's name.
-        store: String,
         /// The full path.
         path: String,
     },
-    /// The content is not what the metadata says.
-    #[error(
-        "content of '{path}' in {store} does not match its metadata: NAR hash is {actual}, recorded is {expected}"
-    )]
+    /// The content of a path is not what its metadata says.
     HashMismatch {
-        /// The store the content came from.
-        store: String,
         /// The path.
         path: StorePath,
         /// What was recorded.
@@ -31,13 +65,8 @@ pub enum StoreError {
         /// What came.
         actual: NarHash,
     },
-    /// The content is longer or shorter than the metadata says.
-    #[error(
-        "content of '{path}' in {store} does not match its metadata: NAR has {actual} bytes, recorded are {expected}"
-    )]
+    /// The content of a path is longer or shorter than its metadata says.
     SizeMismatch {
-        /// The store the content came from.
-        store: String,
         /// The path.
         path: StorePath,
         /// Bytes recorded.
@@ -45,40 +74,127 @@ pub enum StoreError {
         /// Bytes that came; where there were more than recorded, those seen until then.
         actual: u64,
     },
-    /// The store could not do something with one path.
-    #[error("{store} could not {action} '{path}'")]
+    /// The store could not do something with one path. Others are not affected.
     Path {
-        /// The store's name.
-        store: String,
         /// A verb: "read", "add", "register".
         action: &'static str,
         /// The path.
         path: StorePath,
         /// Why.
-        #[source]
         source: Cause,
     },
-    /// The store could not do something that is not about one path.
-    #[error("{store} could not {action}")]
-    Failed {
-        /// The store's name.
-        store: String,
-        /// What it was to do: "compute the closure", "answer".
+    /// The connection to the store failed. Whatever was not answered may be tried again over a new one.
+    Connection {
+        /// What it was to do: "answer", "add paths".
         action: &'static str,
+        /// The path that was under way, if one was.
+        path: Option<StorePath>,
+        /// Whether a new connection is likely to fare better.
+        retry: Retry,
         /// Why.
-        #[source]
+        source: Cause,
+    },
+    /// The store could not do something, and will not do better with other paths: its disk is full, its database cannot be
+    /// read.
+    Store {
+        /// What it was to do: "compute the closure", "register paths".
+        action: &'static str,
+        /// The path that was under way, if one was.
+        path: Option<StorePath>,
+        /// Why.
         source: Cause,
     },
 }
 
 impl StoreError {
-    /// The one path this is about, if it is about one.
+    /// An error of the store that messages call `store`.
+    pub fn new(side: Side, store: impl Into<Arc<str>>, problem: Problem) -> Self {
+        Self(Box::new(Parts { side, store: store.into(), problem }))
+    }
+
+    /// At which end of the copy it arose.
+    pub fn side(&self) -> Side {
+        self.0.side
+    }
+
+    /// The store's name: for [`Problem::HashMismatch`] and [`Problem::SizeMismatch`] the one that the content came from.
+    pub fn store(&self) -> &str {
+        &self.0.store
+    }
+
+    /// What happened.
+    pub fn problem(&self) -> &Problem {
+        &self.0.problem
+    }
+
+    /// How far it reaches.
+    pub fn scope(&self) -> Scope {
+        match self.problem() {
+            Problem::NotValid { .. }
+            | Problem::HashMismatch { .. }
+            | Problem::SizeMismatch { .. }
+            | Problem::Path { .. } => Scope::Path,
+            Problem::Connection { .. } => Scope::Connection,
+            Problem::Store { .. } => Scope::Store,
+        }
+    }
+
+    /// Whether the same may succeed if it is simply tried again.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.problem(), Problem::Connection { retry: Retry::Worthwhile, .. })
+    }
+
+    /// The one path this is about, or that was under way.
     pub fn path(&self) -> Option<&StorePath> {
-        match self {
-            Self::HashMismatch { path, .. } | Self::SizeMismatch { path, .. } | Self::Path { path, .. } => {
-                Some(path)
+        match self.problem() {
+            Problem::HashMismatch { path, .. }
+            | Problem::SizeMismatch { path, .. }
+            | Problem::Path { path, .. } => Some(path),
+            Problem::Connection { path, .. } | Problem::Store { path, .. } => path.as_ref(),
+            Problem::NotValid { .. } => None,
+        }
+    }
+
+    /// Whether the content itself is wrong: it differs from what its store recorded.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.problem(), Problem::HashMismatch { .. } | Problem::SizeMismatch { .. })
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let store = self.store();
+        match self.problem() {
+            Problem::NotValid { path } => write!(formatter, "path '{path}' is not valid in {store}"),
+            Problem::HashMismatch { path, expected, actual } => write!(
+                formatter,
+                "content of '{path}' in {store} does not match its metadata: \
+                 NAR hash is {actual}, recorded is {expected}"
+            ),
+            Problem::SizeMismatch { path, expected, actual } => write!(
+                formatter,
+                "content of '{path}' in {store} does not match its metadata: \
+                 NAR has {actual} bytes, recorded are {expected}"
+            ),
+            Problem::Path { action, path, .. }
+            | Problem::Connection { action, path: Some(path), .. }
+            | Problem::Store { action, path: Some(path), .. } => {
+                write!(formatter, "{store} could not {action} '{path}'")
             }
-            Self::NotValid { .. } | Self::Failed { .. } => None,
+            Problem::Connection { action, path: None, .. } | Problem::Store { action, path: None, .. } => {
+                write!(formatter, "{store} could not {action}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self.problem() {
+            Problem::Path { source, .. }
+            | Problem::Connection { source, .. }
+            | Problem::Store { source, .. } => Some(&**source),
+            Problem::NotValid { .. } | Problem::HashMismatch { .. } | Problem::SizeMismatch { .. } => None,
         }
     }
 }

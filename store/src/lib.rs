@@ -45,6 +45,10 @@ mod hasher;
 mod json;
 #[cfg(feature = "signing")]
 mod keys;
+#[cfg(feature = "traits")]
+mod nar_body;
+#[cfg(feature = "traits")]
+mod nar_sequence;
 pub mod nix32;
 mod path_info;
 mod path_set;
@@ -54,13 +58,16 @@ mod store_path;
 pub mod test_util;
 
 #[cfg(feature = "traits")]
-pub use capability::{Destination, Nar, NarBody, NarStream, Outcome, Outputs, Source, ValidityQuery};
+pub use capability::{
+    Closure, Destination, NarAccess, NarPlan, NarSource, OnFailure, Outcome, Outcomes, Outputs, Source,
+    ValidityQuery,
+};
 pub use content_address::{ContentAddress, ContentAddressError, ContentMethod, make_store_path};
 #[cfg(feature = "derivations")]
 pub use derivation::{
     Derivation, DerivationError, DerivationOutput, ModuloCache, OutputsError, WantedOutputs,
 };
-pub use error::{Cause, StoreError};
+pub use error::{Cause, Problem, Retry, Scope, Side, StoreError};
 pub use escape::Escaped;
 pub use hash::{Hash, HashAlgorithm, HashError, NarHash, NarHasher};
 #[cfg(feature = "hashing")]
@@ -69,6 +76,10 @@ pub use hasher::Hasher;
 pub use json::PathInfos;
 #[cfg(feature = "signing")]
 pub use keys::{PublicKey, SecretKey};
+#[cfg(feature = "traits")]
+pub use nar_body::NarBody;
+#[cfg(feature = "traits")]
+pub use nar_sequence::{Nar, NarStream, PlanQueue, sequential_nars};
 pub use path_info::PathInfo;
 pub use path_set::StorePathSet;
 pub use signature::{Signature, SignatureError};

@@ -3,15 +3,15 @@
 //!
 //! ```
 //! use futures_util::{FutureExt as _, StreamExt as _};
-//! use ncc_store::{Destination as _, Source as _, test_util::MemoryStore};
+//! use ncc_store::{Destination as _, OnFailure, Source as _, test_util::MemoryStore};
 //!
 //! let from = MemoryStore::new("the old machine");
 //! let library = from.add("library", "code", &[]);
 //! let program = from.add("program", "more code", &[library]);
 //!
 //! let to = MemoryStore::new("the new machine");
-//! let nars = from.nars(from.infos(&from.paths()));
-//! let outcomes = to.add_many(nars).collect::<Vec<_>>().now_or_never().expect("memory is always ready");
+//! let plan = from.infos(&from.paths());
+//! let outcomes = to.add_all(plan.clone(), from.nars(plan), OnFailure::Stop).collect::<Vec<_>>().now_or_never().expect("memory is always ready");
 //! assert!(outcomes.iter().all(Result::is_ok));
 //! assert_eq!(to.info(&program), from.info(&program));
 //! ```
@@ -22,6 +22,7 @@
 mod destination;
 mod fixtures;
 mod nar;
+mod script;
 mod source;
 
 use std::{
@@ -31,10 +32,13 @@ use std::{
 
 use bytes::Bytes;
 
-pub use self::nar::{file_content, file_nar};
+pub use self::{
+    nar::{file_content, file_nar},
+    script::{Script, script, script_of_bodies},
+};
 use crate::{
-    DerivationError, ModuloCache, Outputs, OutputsError, PathInfo, StoreDir, StoreError, StorePath,
-    ValidityQuery,
+    DerivationError, ModuloCache, NarAccess, NarPlan, Outputs, OutputsError, PathInfo, Problem, Side,
+    StoreDir, StoreError, StorePath, ValidityQuery,
 };
 
 /// What a path that arrives without a registration time gets, so that results can be compared.
@@ -45,14 +49,15 @@ const BLOCK_SIZE: usize = 64;
 
 /// A Nix store in memory. Clones are the same store.
 ///
-/// As a [`Source`](crate::Source) it hands out the next NAR only when the body of the one before is finished or dropped: whoever
-/// relies on more waits forever here. As a [`Destination`](crate::Destination) it refuses what a Nix server refuses, and then ends the
+/// As a [`Source`](crate::Source) it hands out the next NAR only when the body of the one before is finished or dropped, unless
+/// [`with_access`](Self::with_access) says otherwise: whoever relies on more waits forever here. As a [`Destination`](crate::Destination) it refuses what a Nix server refuses, and then ends the
 /// stream of outcomes as such a server ends the connection.
 #[derive(Clone)]
 pub struct MemoryStore {
     name: Arc<str>,
     store_dir: StoreDir,
     block_size: usize,
+    access: NarAccess,
     state: Arc<Mutex<State>>,
 }
 
@@ -104,8 +109,8 @@ pub enum Call {
         /// Whether to lock and to substitute.
         query: ValidityQuery,
     },
-    /// [`Destination::add_many`](crate::Destination::add_many).
-    AddMany,
+    /// [`Destination::add_all`](crate::Destination::add_all).
+    AddAll,
 }
 
 /// Something to go wrong.
@@ -118,13 +123,15 @@ pub enum Fault {
     TruncateContent(StorePath, usize),
     /// The source gives so many bytes more than this path's NAR has.
     ExtendContent(StorePath, usize),
-    /// The source fails after so many bytes of this path's NAR.
+    /// The source fails after so many bytes of this path's NAR, and with this path alone.
     FailReading(StorePath, usize),
+    /// The connection to the source breaks after so many bytes of this path's NAR, once.
+    LoseConnection(StorePath, usize),
     /// The destination cannot add this path; others it can.
     RefusePath(StorePath),
     /// The destination says that it added this path and does not.
     ForgetPath(StorePath),
-    /// The destination breaks down once it has added so many paths, counted over its whole life.
+    /// The connection to the destination breaks once it has added so many paths, counted over its whole life.
     FailAfterAdds(usize),
 }
 
@@ -164,9 +171,6 @@ pub enum Refusal {
     /// A reference is not valid.
     #[error("reference '{0}' is not valid")]
     Reference(StorePath),
-    /// A reference could not be added before.
-    #[error("reference '{0}' could not be added")]
-    FailedReference(StorePath),
     /// A [`Fault`] says so.
     #[error("it was told to fail here")]
     Injected,
@@ -180,13 +184,26 @@ impl MemoryStore {
 
     /// An empty store with another logical store directory.
     pub fn in_store_dir(name: &str, store_dir: StoreDir) -> Self {
-        Self { name: name.into(), store_dir, block_size: BLOCK_SIZE, state: Arc::default() }
+        Self {
+            name: name.into(),
+            store_dir,
+            block_size: BLOCK_SIZE,
+            access: NarAccess::Sequential,
+            state: Arc::default(),
+        }
     }
 
     /// The same store, handing out NARs in blocks of `bytes` (at least 1).
     #[must_use]
     pub fn with_block_size(mut self, bytes: usize) -> Self {
         self.block_size = bytes.max(1);
+        self
+    }
+
+    /// The same store, whose NARs can be opened as `access` says.
+    #[must_use]
+    pub fn with_access(mut self, access: NarAccess) -> Self {
+        self.access = access;
         self
     }
 
@@ -210,7 +227,7 @@ impl MemoryStore {
     ///
     /// # Panics
     /// If one of them is not valid.
-    pub fn infos(&self, paths: &[StorePath]) -> Vec<Arc<PathInfo>> {
+    pub fn infos(&self, paths: &[StorePath]) -> NarPlan {
         let state = self.state();
         let mut wanted: BTreeSet<&StorePath> = paths.iter().collect();
         let mut sorted = Vec::with_capacity(wanted.len());
@@ -226,7 +243,7 @@ impl MemoryStore {
                 );
             }
         }
-        sorted
+        sorted.into()
     }
 
     /// Every question so far, in order.
@@ -275,17 +292,14 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn not_valid(&self, path: &StorePath) -> StoreError {
-        StoreError::NotValid { store: self.name.to_string(), path: self.store_dir.full(path) }
+    fn not_valid(&self, side: Side, path: &StorePath) -> StoreError {
+        let problem = Problem::NotValid { path: self.store_dir.full(path) };
+        StoreError::new(side, Arc::clone(&self.name), problem)
     }
 
     fn refuse(&self, path: &StorePath, refusal: Refusal) -> StoreError {
-        StoreError::Path {
-            store: self.name.to_string(),
-            action: "add",
-            path: path.clone(),
-            source: Box::new(refusal),
-        }
+        let problem = Problem::Path { action: "add", path: path.clone(), source: Box::new(refusal) };
+        StoreError::new(Side::Destination, Arc::clone(&self.name), problem)
     }
 }
 

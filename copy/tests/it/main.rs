@@ -1,6 +1,6 @@
 //! Plans and runs between stores in memory. (Through a host: `remote-store/tests`.)
 
-mod checked;
+mod rounds;
 
 use ncc_copy::{CopyError, NoObserver, OnFailure, Purpose, Request, copy, plan};
 use ncc_store::{
@@ -64,7 +64,7 @@ async fn what_is_substituted_is_told_apart_from_what_was_there() {
     let mut request = Request::new([chain[2].clone()]);
     request.substitute = true;
     let report = copy(&here, &there, &request, &observer()).await.unwrap();
-    assert_eq!((report.present.paths, report.substituted.paths, report.sent.paths), (1, 1, 1));
+    assert_eq!((report.present.count(), report.substituted.count(), report.sent.count()), (1, 1, 1));
     assert_eq!(there.paths(), here.paths());
 }
 
@@ -98,7 +98,7 @@ async fn what_refers_to_a_failed_path_fails_with_it() {
     request.on_failure = OnFailure::Continue;
     let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
     let CopyError::Failed { report } = error else { panic!("{error}") };
-    assert_eq!((report.sent.paths, report.unsent.paths, report.failed.len()), (2, 3, 3));
+    assert_eq!((report.sent.count(), report.unsent.count(), report.failed.len()), (2, 3, 3));
     let own: Vec<_> = report.failed.iter().filter(|failed| failed.error.is_some()).collect();
     assert_eq!(own.len(), 1);
     assert_eq!(own[0].path, chain[1]);
@@ -119,7 +119,7 @@ async fn what_was_never_tried_is_not_called_failed() {
     let CopyError::Failed { report } = error else { panic!("{error}") };
     let failed: Vec<_> = report.failed.iter().map(|failed| &failed.path).collect();
     assert_eq!(failed, [&sorted[0], &needs_bad], "the one that is wrong, and the one that needs it");
-    assert_eq!((report.sent.paths, report.unsent.paths), (0, 5), "the first of the plan ends it");
+    assert_eq!((report.sent.count(), report.unsent.count()), (0, 5), "the first of the plan ends it");
     assert_eq!(text, "2 of 5 paths could not be copied, and 3 were not tried");
 }
 

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use ncc_local_store::{Added, LocalStoreConfig};
 use ncc_store::{
-    Destination as _, HashAlgorithm, Hasher, Nar, NarHash, Outcome, Outputs, SecretKey, Source as _,
-    StoreError, ValidityQuery,
-    test_util::{MemoryStore, file_nar},
+    Destination as _, HashAlgorithm, Hasher, Nar, NarBody, NarHash, NarPlan, Outcome, Outputs, PathInfo,
+    Problem, Retry, Scope, SecretKey, Side, Source as _, StoreError, StorePath, ValidityQuery,
+    sequential_nars,
+    test_util::{MemoryStore, file_nar, script},
 };
 use rstest::rstest;
 
@@ -34,15 +35,15 @@ async fn a_closure_goes_from_store_to_store_unchanged() {
 
     // Each time from disk, as nothing was left open.
     let (from, to) = (a.store(), b.store());
-    let closure = from.closure(&[tree.path.clone()], Outputs::Exclude).await.unwrap();
+    let closure = from.closure(&[tree.path.clone()], Outputs::Exclude).await.unwrap().complete().unwrap();
     assert_eq!(closure.iter().map(|info| &info.path).collect::<Vec<_>>(), {
         let mut all = vec![&library, &program, &tree.path];
         all.sort();
         all
     });
     assert!(closure.contains(&tree));
-    let nars = from.nars(memory.infos(&[library, program, tree.path.clone()]));
-    let outcomes: Vec<_> = to.add_many(nars).collect().await;
+    let plan = memory.infos(&[library, program, tree.path.clone()]);
+    let outcomes: Vec<_> = add_from(&to, &from, plan).collect().await;
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Outcome::Added(_)))), "{outcomes:?}");
     assert_eq!(to.query_closure(&[tree.path.clone()], Outputs::Exclude).unwrap(), closure);
     assert_eq!(assert_sound(&to), 3);
@@ -130,7 +131,9 @@ async fn leftovers_make_way() {
 }
 
 fn broken_body() -> Result<Bytes, StoreError> {
-    Err(StoreError::Failed { store: "the source".into(), action: "read", source: "it burns".into() })
+    let path = StorePath::from_base_name("nlhn6cma43vk5l44cgr8sw3ykiir1wmm-x").unwrap();
+    let problem = Problem::Path { action: "read", path, source: "it burns".into() };
+    Err(StoreError::new(Side::Source, "the source", problem))
 }
 
 #[rstest]
@@ -140,8 +143,8 @@ fn broken_body() -> Result<Bytes, StoreError> {
 #[case::too_long(|nar: &[u8]| whole(&[nar, b"more"].concat()), "NAR has 124 bytes, recorded are 120")]
 #[case::endless(|nar: &[u8]| vec![Ok(nar.to_vec().into()), Ok(vec![0; 1 << 20].into())], "recorded are 120")]
 #[case::no_archive(|_: &[u8]| whole(&[1; 120]), "is no canonical archive: malformed archive at byte 0")]
-#[case::fails_at_once(|_: &[u8]| vec![broken_body()], "did not arrive: the source could not read: it burns")]
-#[case::fails_later(|nar: &[u8]| vec![Ok(nar[..50].to_vec().into()), broken_body()], "did not arrive")]
+#[case::fails_at_once(|_: &[u8]| vec![broken_body()], "the source could not read 'nlhn6cma43vk5l44cgr8sw3ykiir1wmm-x': it burns")]
+#[case::fails_later(|nar: &[u8]| vec![Ok(nar[..50].to_vec().into()), broken_body()], "the source could not read")]
 #[tokio::test]
 async fn a_bad_body_fails_its_path_alone(
     #[case] body: fn(&[u8]) -> Vec<Result<Bytes, StoreError>>,
@@ -151,12 +154,9 @@ async fn a_bad_body_fails_its_path_alone(
     let store = scratch.store();
     let nar = file_nar(b"good");
     let (before, bad, after) = (output("before", &nar), output("bad", &nar), output("after", &nar));
-    let nars = stream_of(vec![
-        (before.clone(), whole(&nar)),
-        (bad.clone(), body(&nar)),
-        (after.clone(), whole(&nar)),
-    ]);
-    let mut outcomes: Vec<_> = store.add_many(nars).collect().await;
+    let nars =
+        script([(before.clone(), whole(&nar)), (bad.clone(), body(&nar)), (after.clone(), whole(&nar))]);
+    let mut outcomes: Vec<_> = add_script(&store, nars).collect().await;
     assert_eq!(outcomes.len(), 3);
     assert!(matches!(&outcomes[0], Ok(Outcome::Added(path)) if *path == before.path));
     assert!(matches!(&outcomes[2], Ok(Outcome::Added(path)) if *path == after.path));
@@ -215,7 +215,7 @@ async fn references_must_be_valid_or_come_before() {
     c.references = [c.path.clone(), d.path.clone()].into_iter().collect();
     last.references = [last.path.clone(), d.path.clone()].into_iter().collect();
     let nars = [&a, &b, &c, &d, &last].map(|info| (info.clone(), whole(&nar)));
-    let outcomes: Vec<_> = store.add_many(stream_of(nars.into())).collect().await;
+    let outcomes: Vec<_> = add_script(&store, script(nars)).collect().await;
     assert_eq!(outcomes.len(), 5);
     let text: Vec<String> = outcomes
         .into_iter()
@@ -234,44 +234,53 @@ async fn references_must_be_valid_or_come_before() {
 }
 
 #[tokio::test]
-async fn an_error_in_the_stream_ends_it_after_what_is_complete() {
+async fn a_connection_that_breaks_ends_it_after_what_is_complete() {
     let scratch = Scratch::new();
     let store = scratch.store();
     let nar = file_nar(b"x");
-    let good = stream_of(vec![(output("a", &nar), whole(&nar)), (output("b", &nar), whole(&nar))]);
-    let error = StoreError::Failed { store: "the source".into(), action: "answer", source: "gone".into() };
-    let late = stream_of(vec![(output("c", &nar), whole(&nar))]);
-    let nars = good.chain(stream::iter([Err(error)])).chain(late).boxed();
-    let outcomes: Vec<_> = store.add_many(nars).collect().await;
+    let problem =
+        Problem::Connection { action: "answer", path: None, retry: Retry::Worthwhile, source: "gone".into() };
+    let error = StoreError::new(Side::Source, "the source", problem);
+    let nars = script([
+        (output("a", &nar), whole(&nar)),
+        (output("b", &nar), whole(&nar)),
+        (output("c", &nar), vec![Ok(nar[..50].to_vec().into()), Err(error)]),
+        (output("d", &nar), whole(&nar)),
+    ]);
+    let outcomes: Vec<_> = add_script(&store, nars).collect().await;
     assert_eq!(outcomes.len(), 3);
     assert!(matches!(outcomes[0], Ok(Outcome::Added(_))) && matches!(outcomes[1], Ok(Outcome::Added(_))));
-    assert_eq!(chain(outcomes[2].as_ref().unwrap_err()), "the source could not answer: gone");
-    assert_eq!(assert_sound(&store), 2);
+    // It costs no path: it was the connection that failed.
+    let error = outcomes[2].as_ref().unwrap_err();
+    assert_eq!(chain(error), "the source could not answer: gone");
+    assert!(error.is_temporary() && error.side() == Side::Source);
+    assert_eq!((assert_sound(&store), on_disk(&store).len()), (2, 2));
 }
 
 #[tokio::test]
 async fn who_waits_for_each_answer_gets_it() {
     let scratch = Scratch::new();
     let store = scratch.store();
+    let nar = file_nar(b"x");
+    let infos: Vec<_> = (0..22).map(|number| Arc::new(output(&format!("x-{number:02}"), &nar))).collect();
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     let nars = stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|nar| (Ok(nar), receiver))
     });
-    let mut outcomes = store.add_many(nars.boxed());
-    let nar = file_nar(b"x");
-    for number in 0..20 {
-        let info = output(&format!("x-{number}"), &nar);
-        let body = stream::iter(whole(&nar)).boxed();
-        sender.send(Nar { info: Arc::new(info.clone()), body }).unwrap();
+    let nars = sequential_nars("a slow source", nars.boxed());
+    let mut outcomes = add_script(&store, (infos.clone().into(), nars));
+    let send = |info: &Arc<PathInfo>, body| sender.send(Nar { info: info.clone(), body }).unwrap();
+    let whole_body = || NarBody::new(stream::iter(whole(&nar)));
+    for info in &infos[..20] {
+        send(info, whole_body());
         let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), outcomes.next()).await;
         assert!(matches!(outcome, Ok(Some(Ok(Outcome::Added(path)))) if path == info.path));
     }
     // A body that stalls does not keep the answer of the one before.
-    let (first, second) = (output("first", &nar), output("second", &nar));
+    let (first, second) = (&infos[20], &infos[21]);
     let (blocks, mut pending) = tokio::sync::mpsc::unbounded_channel::<Result<Bytes, StoreError>>();
-    let slow = stream::poll_fn(move |context| pending.poll_recv(context)).boxed();
-    sender.send(Nar { info: Arc::new(first.clone()), body: stream::iter(whole(&nar)).boxed() }).unwrap();
-    sender.send(Nar { info: Arc::new(second), body: slow }).unwrap();
+    send(first, whole_body());
+    send(second, NarBody::new(stream::poll_fn(move |context| pending.poll_recv(context))));
     let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), outcomes.next()).await;
     assert!(matches!(outcome, Ok(Some(Ok(Outcome::Added(path)))) if path == first.path));
     // And when everything is dropped in the middle, the half object goes away.
@@ -426,61 +435,58 @@ async fn ten_thousand_paths() {
         store.valid_paths(&chain, ValidityQuery::default().locking().substituting(true)).await.unwrap();
     assert!(valid.is_empty());
     fill(&store, &memory).await;
-    let closure = store.closure(&chain[9_999..], Outputs::Exclude).await.unwrap();
+    let closure = store.closure(&chain[9_999..], Outputs::Exclude).await.unwrap().complete().unwrap();
     assert_eq!(closure.len(), 10_000);
     let valid = store.valid_paths(&chain, ValidityQuery::default()).await.unwrap();
     assert_eq!(valid.len(), 10_000);
 
     // And out again, where only every second one is wanted.
-    let infos: Vec<_> = closure.into_iter().map(Arc::new).collect();
-    let mut nars = store.nars(infos.clone());
-    let mut seen = 0;
-    while let Some(nar) = nars.next().await {
-        let nar = nar.unwrap();
-        if seen % 2 == 0 {
-            let bytes: Vec<Bytes> = nar.body.map(Result::unwrap).collect().await;
-            assert_eq!(NarHash::of(&bytes.concat()), infos[seen].nar_hash);
-        }
-        seen += 1;
+    let plan: NarPlan = closure.into_iter().map(Arc::new).collect();
+    let nars = store.nars(plan.clone());
+    for info in plan.iter().step_by(2) {
+        let body = nars.open(info, 0).await.unwrap();
+        let bytes: Vec<Bytes> = body.map(Result::unwrap).collect().await;
+        assert_eq!(NarHash::of(&bytes.concat()), info.nar_hash);
     }
-    assert_eq!(seen, 10_000);
 }
 
 #[tokio::test]
 async fn bodies_are_dropped_early_and_missing_files_fail_alone() {
     let scratch = Scratch::new();
     let store = scratch.store();
-    let big = scratch.path().join("big");
-    fs::write(&big, vec![7; 20 << 20]).unwrap();
-    let big = Arc::new(store.add_tree("big", &big, []).unwrap());
+    let file = scratch.path().join("big");
+    fs::write(&file, vec![7; 20 << 20]).unwrap();
+    let big = Arc::new(store.add_tree("big", &file, []).unwrap());
     let nar = file_nar(b"x");
     let small = Arc::new(output("small", &nar));
     store.add_nar(&small, &mut &nar[..]).unwrap();
     let gone = Arc::new(output("gone", &nar));
 
-    let mut nars = store.nars(vec![big.clone(), gone, big.clone(), small]);
-    let mut first = nars.next().await.unwrap().unwrap();
-    assert!(!first.body.next().await.unwrap().unwrap().is_empty());
+    let second_big = Arc::new(store.add_tree("second-big", &file, []).unwrap());
+    let nars = store.nars([big.clone(), gone.clone(), second_big.clone(), small.clone()].into());
+    let mut first = nars.open(&big, 0).await.unwrap();
+    assert!(!first.next().await.unwrap().unwrap().is_empty());
     drop(first);
-    let mut second = nars.next().await.unwrap().unwrap();
-    let text = chain(&second.body.next().await.unwrap().unwrap_err());
+    let mut second = nars.open(&gone, 0).await.unwrap();
+    let error = second.next().await.unwrap().unwrap_err();
+    assert_eq!((error.scope(), error.side()), (Scope::Path, Side::Source));
+    let text = chain(&error);
     assert!(text.contains("could not read") && text.contains("-gone'"), "{text}");
-    assert!(second.body.next().await.is_none());
-    let third = nars.next().await.unwrap().unwrap();
-    let sizes: Vec<usize> = third.body.map(|block| block.unwrap().len()).collect().await;
+    assert!(second.next().await.is_none());
+    let third = nars.open(&second_big, 0).await.unwrap();
+    let sizes: Vec<usize> = third.map(|block| block.unwrap().len()).collect().await;
     assert_eq!(sizes.iter().sum::<usize>() as u64, big.nar_size);
     assert!(sizes.iter().all(|size| *size <= 256 << 10), "{sizes:?}");
-    let fourth: Vec<_> = nars.next().await.unwrap().unwrap().body.collect().await;
+    let fourth: Vec<_> = nars.open(&small, 0).await.unwrap().collect().await;
     assert_eq!(fourth.len(), 1);
-    assert!(nars.next().await.is_none());
 
-    // A body survives the stream it came from.
-    let mut nars = store.nars(vec![big.clone()]);
-    let body = nars.next().await.unwrap().unwrap().body;
-    drop(nars);
-    let size: usize =
-        body.map(|block| block.unwrap().len()).fold(0, |sum, size| async move { sum + size }).await;
-    assert_eq!(size as u64, big.nar_size);
+    // A body survives the source it came from, and may begin anywhere.
+    for offset in [0, 1, 10 << 20, big.nar_size, big.nar_size + 1] {
+        let body = store.nars([big.clone()].into()).open(&big, offset).await.unwrap();
+        let size: usize =
+            body.map(|block| block.unwrap().len()).fold(0, |sum, size| async move { sum + size }).await;
+        assert_eq!(size as u64, big.nar_size.saturating_sub(offset));
+    }
 }
 
 #[tokio::test]
@@ -500,12 +506,12 @@ async fn a_full_disk_ends_it_with_what_was_complete() {
     let config = LocalStoreConfig::from_uri(&uri).unwrap();
     let store = ncc_local_store::LocalStore::open(config, ncc_local_store::Access::ReadWrite).unwrap();
     let (small, big) = (file_nar(b"x"), file_nar(&vec![7; 2 << 20]));
-    let nars = stream_of(vec![
+    let nars = script([
         (output("small", &small), whole(&small)),
         (output("big", &big), whole(&big)),
         (output("later", &small), whole(&small)),
     ]);
-    let outcomes: Vec<_> = store.add_many(nars).collect().await;
+    let outcomes: Vec<_> = add_script(&store, nars).collect().await;
     let sound = assert_sound(&store);
     let left = on_disk(&store);
     drop(store);

@@ -10,7 +10,7 @@ use std::{
 use futures_util::StreamExt as _;
 use ncc_store::{
     Destination as _, Outcome, ValidityQuery,
-    test_util::{MemoryStore, file_nar},
+    test_util::{MemoryStore, file_nar, script},
 };
 use rustix::fs::FlockOperation;
 
@@ -27,12 +27,12 @@ fn a_path_under_a_foreign_lock_is_waited_for_and_then_found_valid() {
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let nars = stream_of(vec![
+    let nars = script([
         (output("before", &nar), whole(&nar)),
         (info.clone(), whole(&nar)),
         (output("after", &nar), whole(&nar)),
     ]);
-    let mut outcomes = store.add_many(nars);
+    let mut outcomes = add_script(&store, nars);
     let before = runtime.block_on(outcomes.next());
     assert!(matches!(before, Some(Ok(Outcome::Added(_)))), "registered before waiting: {before:?}");
     let lock_of_before = store.real_store_dir().join(format!("{}.lock", output("before", &nar).path));
@@ -75,7 +75,7 @@ fn who_stops_listening_stops_waiting() {
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let timed_out = runtime.block_on(async {
-        let mut outcomes = store.add_many(stream_of(vec![(info, whole(&nar))]));
+        let mut outcomes = add_script(&store, script([(info, whole(&nar))]));
         tokio::time::timeout(Duration::from_millis(100), outcomes.next()).await.is_err()
     });
     assert!(timed_out);
@@ -128,10 +128,10 @@ async fn the_same_path_twice_in_one_stream() {
     let store = scratch.store();
     let nar = file_nar(b"x");
     let info = output("x", &nar);
-    let outcomes: Vec<_> = store
-        .add_many(stream_of(vec![(info.clone(), whole(&nar)), (info.clone(), whole(&nar))]))
-        .collect()
-        .await;
+    let outcomes: Vec<_> =
+        add_script(&store, script([(info.clone(), whole(&nar)), (info.clone(), whole(&nar))]))
+            .collect()
+            .await;
     assert!(matches!(&outcomes[..], [Ok(Outcome::Added(_)), Ok(Outcome::AlreadyValid(_))]), "{outcomes:?}");
 }
 

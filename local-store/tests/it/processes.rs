@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use ncc_store::{Destination as _, Outcome, Source as _, test_util::MemoryStore};
+use ncc_store::{Outcome, test_util::MemoryStore};
 
 use crate::support::*;
 
@@ -32,7 +32,7 @@ fn child_adds() {
     let memory = objects();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let mut outcomes = store.add_many(memory.nars(memory.infos(&memory.paths())));
+        let mut outcomes = add_from(&store, &memory, memory.infos(&memory.paths()));
         while let Some(outcome) = outcomes.next().await {
             match outcome.unwrap() {
                 Outcome::Added(_) | Outcome::AlreadyValid(_) => eprintln!("outcome"),

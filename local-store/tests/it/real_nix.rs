@@ -3,9 +3,7 @@
 use std::{fs, sync::Arc};
 
 use futures_util::StreamExt as _;
-use ncc_store::{
-    Destination as _, Outcome, Outputs, SecretKey, Source as _, StorePath, test_util::MemoryStore,
-};
+use ncc_store::{Outcome, Outputs, SecretKey, Source as _, StorePath, test_util::MemoryStore};
 
 use crate::support::*;
 
@@ -164,7 +162,7 @@ async fn rows_are_those_that_nix_copy_writes() {
 
     let source = open_read_only(&a.path());
     let paths: Vec<StorePath> = roots.iter().map(|path| source.store_dir().parse(path).unwrap()).collect();
-    let infos = source.closure(&paths, Outputs::Exclude).await.unwrap();
+    let infos = source.closure(&paths, Outputs::Exclude).await.unwrap().complete().unwrap();
     // References first, and nothing built here.
     let mut sorted = Vec::new();
     let mut left = infos;
@@ -180,7 +178,7 @@ async fn rows_are_those_that_nix_copy_writes() {
         left = rest;
     }
     let destination = c.store();
-    let outcomes: Vec<_> = destination.add_many(source.nars(sorted)).collect().await;
+    let outcomes: Vec<_> = add_from(&destination, &source, sorted.into()).collect().await;
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Outcome::Added(_)))), "{outcomes:?}");
 
     let theirs = open(&b.path());

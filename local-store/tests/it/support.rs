@@ -6,16 +6,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::Arc,
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
 use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
 use ncc_nar::{Encoder, Executable};
 use ncc_store::{
-    ContentAddress, Destination as _, Nar, NarHash, NarStream, Outcome, PathInfo, Source as _, StoreDir,
-    StoreError, StorePath, test_util::MemoryStore,
+    ContentAddress, Destination as _, NarHash, NarPlan, OnFailure, Outcome, Outcomes, PathInfo, Source,
+    StoreDir, StoreError, StorePath,
+    test_util::{MemoryStore, Script, script},
 };
 
 /// A directory that other users can look into, away again after the test.
@@ -63,7 +63,7 @@ pub(crate) fn full(path: &StorePath) -> String {
 
 /// Adds everything in `memory`.
 pub(crate) async fn add_all(store: &LocalStore, memory: &MemoryStore) -> Vec<Result<Outcome, StoreError>> {
-    store.add_many(memory.nars(memory.infos(&memory.paths()))).collect().await
+    add_from(store, memory, memory.infos(&memory.paths())).collect().await
 }
 
 /// Adds everything in `memory`, all of which must be new.
@@ -73,11 +73,15 @@ pub(crate) async fn fill(store: &LocalStore, memory: &MemoryStore) {
     }
 }
 
-/// What a copier sees, rather than what was recorded here: no `ultimate`.
-pub(crate) fn stream_of(nars: Vec<(PathInfo, Vec<Result<Bytes, StoreError>>)>) -> NarStream {
-    stream::iter(nars)
-        .map(|(info, body)| Ok(Nar { info: Arc::new(info), body: stream::iter(body).boxed() }))
-        .boxed()
+/// Adds what a script says, going on behind what fails.
+pub(crate) fn add_script(store: &LocalStore, (plan, nars): Script) -> Outcomes {
+    store.add_all(plan, nars, OnFailure::Continue)
+}
+
+/// Adds `plan` from another store.
+pub(crate) fn add_from(store: &LocalStore, source: &dyn Source, plan: NarPlan) -> Outcomes {
+    let nars = source.nars(plan.clone());
+    store.add_all(plan, nars, OnFailure::Continue)
 }
 
 /// Adds one object with this body.
@@ -86,7 +90,7 @@ pub(crate) async fn add_one(
     info: PathInfo,
     body: Vec<Result<Bytes, StoreError>>,
 ) -> Result<Outcome, StoreError> {
-    let mut outcomes: Vec<_> = store.add_many(stream_of(vec![(info, body)])).collect().await;
+    let mut outcomes: Vec<_> = add_script(store, script([(info, body)])).collect().await;
     assert_eq!(outcomes.len(), 1);
     outcomes.pop().unwrap()
 }

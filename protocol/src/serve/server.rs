@@ -2,8 +2,16 @@
 
 use std::{pin::pin, sync::Arc};
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
-use ncc_store::{Destination, Nar, Outcome, PathInfo, Source, StoreDir, StoreError, StorePath};
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, Either, select},
+    stream,
+};
+use ncc_store::{
+    Destination, Nar, NarBody, OnFailure, Outcome, PathInfo, Problem, Side, Source, StoreDir, StoreError,
+    StorePath, sequential_nars,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::mpsc,
@@ -124,15 +132,8 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
     }
 
     async fn converse(&mut self, store_dir: &StoreDir) -> Result<(), ServeError> {
-        let mut next = self.next_request(store_dir).await?;
-        while let Some(request) = next {
-            next = match request {
-                Request::AddToStoreNar { info } => self.add(*info, store_dir).await?,
-                other => {
-                    self.answer(other, store_dir).await?;
-                    self.next_request(store_dir).await?
-                }
-            };
+        while let Some(request) = self.next_request(store_dir).await? {
+            self.answer(request, store_dir).await?;
         }
         Ok(())
     }
@@ -183,11 +184,11 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
             }
             Request::QueryClosure { outputs, paths } => {
                 let closure = self.source.closure(&paths, outputs).await?;
-                let paths: Vec<StorePath> = closure.into_iter().map(|info| info.path).collect();
+                let paths: Vec<StorePath> = closure.complete()?.into_iter().map(|info| info.path).collect();
                 self.reply.put_paths(store_dir, &paths);
             }
             Request::DumpStorePath { path } => self.dump(path, store_dir).await?,
-            Request::AddToStoreNar { .. } => {}
+            Request::AddToStoreNar { info } => self.add(*info).await?,
             Request::Other { command } => return Err(ServeError::Unsupported { command }),
         }
         if self.reply.len() > FLUSH_AT { self.flush().await } else { Ok(()) }
@@ -195,77 +196,57 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
 
     async fn dump(&mut self, path: StorePath, store_dir: &StoreDir) -> Result<(), ServeError> {
         let mut infos = self.source.path_infos(std::slice::from_ref(&path)).await?;
-        let Some(info) = infos.pop() else {
-            return Err(ServeError::Store(StoreError::NotValid {
-                store: self.source.name().to_owned(),
-                path: store_dir.full(&path),
-            }));
+        let Some(info) = infos.pop().map(Arc::new) else {
+            let problem = Problem::NotValid { path: store_dir.full(&path) };
+            return Err(ServeError::Store(StoreError::new(Side::Source, self.source.name(), problem)));
         };
-        let mut nars = self.source.nars(vec![Arc::new(info)]);
-        while let Some(nar) = nars.next().await {
-            let mut body = nar?.body;
-            while let Some(block) = body.next().await {
-                let block = block?;
-                if self.reply.len().saturating_add(block.len()) > FLUSH_AT {
-                    self.flush().await?;
-                    self.writer.write_all(&block).await.map_err(ServeError::Write)?;
-                } else {
-                    self.reply.extend_from_slice(&block);
-                }
+        let mut body = self.source.nars([Arc::clone(&info)].into()).open(&info, 0).await?;
+        while let Some(block) = body.next().await {
+            let block = block?;
+            if self.reply.len().saturating_add(block.len()) > FLUSH_AT {
+                self.flush().await?;
+                self.writer.write_all(&block).await.map_err(ServeError::Write)?;
+            } else {
+                self.reply.extend_from_slice(&block);
             }
         }
         Ok(())
     }
 
-    /// Takes a run of AddToStoreNar requests as one sequence, so that the store can register many at once; gives the
-    /// request behind the run.
-    async fn add(&mut self, first: PathInfo, store_dir: &StoreDir) -> Result<Option<Request>, ServeError> {
+    /// Takes one path: the client's bytes go to the store as they come.
+    async fn add(&mut self, info: PathInfo) -> Result<(), ServeError> {
         if self.writing == Writing::Refused {
             return Err(ServeError::ReadOnly);
         }
-        let (nars, mut receiver) = mpsc::channel(1);
-        let nar_stream = stream::poll_fn(move |context| receiver.poll_recv(context));
-        let mut outcomes = self.destination.add_many(Box::pin(nar_stream));
-
-        let reader = &mut self.reader;
-        let mut feed = pin!(feed(reader, store_dir, first, nars).fuse());
-        let (writer, reply) = (&mut self.writer, &mut self.reply);
-        let mut answer = pin!(async move {
-            let mut answered = 0_u64;
-            loop {
-                let outcome = if let Some(ready) = outcomes.next().now_or_never() {
-                    ready
-                } else {
-                    write(writer, reply).await.map_err(|error| (answered, error))?;
-                    outcomes.next().await
-                };
-                match outcome {
-                    None => return write(writer, reply).await.map_err(|error| (answered, error)),
-                    Some(Ok(Outcome::Failed { error, .. }) | Err(error)) => {
-                        write(writer, reply).await.map_err(|error| (answered, error))?;
-                        return Err((answered, ServeError::Store(error)));
-                    }
-                    Some(Ok(_)) => {
-                        answered = answered.saturating_add(1);
-                        reply.put_u64(1);
-                    }
-                }
+        if info.nar_size > FLUSH_AT as u64 {
+            // That takes time, and what was answered can go.
+            self.flush().await?;
+        }
+        let info = Arc::new(info);
+        let (blocks, mut receiver) = mpsc::channel(BLOCKS_AHEAD);
+        let body = NarBody::new(stream::poll_fn(move |context| receiver.poll_recv(context)));
+        let nar = Nar { info: Arc::clone(&info), body };
+        let nars = sequential_nars("the client", stream::iter([Ok(nar)]).boxed());
+        let mut outcomes = self.destination.add_all([Arc::clone(&info)].into(), nars, OnFailure::Stop);
+        let feed = feed(&mut self.reader, info.nar_size, blocks);
+        let (fed, outcome) = match select(pin!(feed), outcomes.next()).await {
+            Either::Left((fed, outcome)) => {
+                // Also of a stream that broke, so that the store has tidied up.
+                (fed, outcome.await)
             }
-        });
-        let mut rest = None;
-        loop {
-            tokio::select! {
-                biased;
-                end = &mut answer => return match (end, rest) {
-                    // What the store could not do with a path that had come whole is the older story.
-                    (Err((answered, error)), Some(Err((whole, _)))) if answered < whole => Err(error),
-                    // A client's broken stream is the cause of what the store then says of it.
-                    (_, Some(Err((_, error)))) => Err(ServeError::Protocol(error)),
-                    (Err((_, error)), _) => Err(error),
-                    (Ok(()), Some(Ok(next))) => Ok(next),
-                    (Ok(()), None) => Ok(None),
-                },
-                result = &mut feed, if rest.is_none() => rest = Some(result),
+            Either::Right((outcome @ Some(Ok(Outcome::Added(_) | Outcome::AlreadyValid(_))), feed)) => {
+                // A store that has the path already does not listen.
+                (feed.await, outcome)
+            }
+            Either::Right((outcome, _)) => (Ok(()), outcome),
+        };
+        // What the store says of a stream that broke is only a consequence.
+        fed?;
+        match outcome {
+            Some(Ok(Outcome::Failed { error, .. }) | Err(error)) => Err(ServeError::Store(error)),
+            _ => {
+                self.reply.put_u64(1);
+                Ok(())
             }
         }
     }
@@ -277,50 +258,16 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, reply: &mut Vec<u8>) -> Re
     writer.flush().await.map_err(ServeError::Write)
 }
 
-/// Reads headers and NARs, hands them to the store, and stops at the first request that is something else. An error
-/// comes with the number of NARs that had come whole.
+/// Hands on the `left` bytes of a NAR. Where nobody listens they are passed over.
 async fn feed<R: AsyncRead + Unpin>(
     reader: &mut WireReader<R>,
-    store_dir: &StoreDir,
-    first: PathInfo,
-    nars: mpsc::Sender<Result<Nar, StoreError>>,
-) -> Result<Option<Request>, (u64, ProtocolError)> {
-    let mut info = first;
-    let mut whole = 0_u64;
-    loop {
-        let mut left = info.nar_size;
-        let (blocks, mut receiver) = mpsc::channel(BLOCKS_AHEAD);
-        let body = stream::poll_fn(move |context| receiver.poll_recv(context));
-        let path = info.path.clone();
-        let nar = Nar { info: Arc::new(info), body: Box::pin(body) };
-        if nars.send(Ok(nar)).await.is_err() {
-            // The store has ended the sequence; its outcome says why.
-            return std::future::pending().await;
-        }
-        while left > 0 {
-            let block = match reader.block("a NAR", left).await {
-                Ok(block) => block,
-                Err(error) => {
-                    let cut = StoreError::Path {
-                        store: "the client".to_owned(),
-                        action: "send all of",
-                        path,
-                        source: "the stream ended".into(),
-                    };
-                    // Nobody may be listening any more; the error is returned anyway.
-                    let _ = blocks.send(Err(cut)).await;
-                    return Err((whole, error));
-                }
-            };
-            left = left.saturating_sub(block.len() as u64);
-            // A store that has the path already does not listen; its bytes are passed over.
-            let _ = blocks.send(Ok(block)).await;
-        }
-        drop(blocks);
-        whole = whole.saturating_add(1);
-        match Request::read(reader, store_dir).await.map_err(|error| (whole, error))? {
-            Some(Request::AddToStoreNar { info: next }) => info = *next,
-            other => return Ok(other),
-        }
+    mut left: u64,
+    blocks: mpsc::Sender<Result<Bytes, StoreError>>,
+) -> Result<(), ProtocolError> {
+    while left > 0 {
+        let block = reader.block("a NAR", left).await?;
+        left = left.saturating_sub(block.len() as u64);
+        let _ = blocks.send(Ok(block)).await;
     }
+    Ok(())
 }

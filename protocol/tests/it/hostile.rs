@@ -163,7 +163,7 @@ fn what_the_store_refused_is_the_reason_although_a_later_path_is_cut(
     request.truncate(request.len() - missing);
     let (_, end) = serve(&MemoryStore::new("ours"), Pieces(&request, piece), Writing::Allowed);
     let text = explained(&end.unwrap_err());
-    assert!(text.contains("hash mismatch"), "{text}");
+    assert!(text.contains("NAR hash is"), "{text}");
 }
 
 #[rstest]

@@ -8,14 +8,14 @@ use ncc_protocol::{
     wire::WireWrite as _,
 };
 use ncc_store::{
-    Destination as _, Nar, NarHash, Outcome, Outputs, PathInfo, Source as _, StoreDir, StoreError, StorePath,
-    ValidityQuery,
-    test_util::{Fault, MemoryStore},
+    Destination as _, NarBody, NarHash, NarPlan, OnFailure, Outcome, Outputs, PathInfo, Source as _,
+    StoreDir, StoreError, StorePath, ValidityQuery,
+    test_util::{Fault, MemoryStore, script_of_bodies},
 };
 use tokio::{io::AsyncWriteExt as _, time::timeout};
 
 use crate::{
-    remote,
+    add, remote,
     scripted::{ScriptedHost, greeted, swallow, without_end},
 };
 
@@ -112,13 +112,13 @@ async fn a_path_without_a_size_fails_alone() {
     let there = MemoryStore::new("there");
     let paths: Vec<_> = ["a", "b", "c"].map(|name| there.add(name, name, &[])).into();
     let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
-    let mut infos = there.infos(&paths);
+    let mut infos = there.infos(&paths).to_vec();
     Arc::make_mut(&mut infos[1]).nar_size = 0;
-    let mut nars = store.nars(infos);
+    let plan: NarPlan = infos.into();
+    let nars = store.nars(plan.clone());
     let mut seen = Vec::new();
-    while let Some(nar) = nars.next().await {
-        let Nar { info, body } = nar.unwrap();
-        let blocks: Vec<_> = body.collect().await;
+    for info in plan.iter() {
+        let blocks: Vec<_> = nars.open(info, 0).await.unwrap().collect().await;
         let whole: Result<Vec<_>, StoreError> = blocks.into_iter().collect();
         seen.push(whole.map(|blocks| blocks.concat() == there.nar(&info.path).unwrap()));
     }
@@ -131,11 +131,11 @@ async fn a_path_without_a_size_fails_alone() {
 async fn a_path_without_a_size_is_not_sent() {
     let here = MemoryStore::new("here");
     let paths: Vec<_> = ["a", "b", "c"].map(|name| here.add(name, name, &[])).into();
-    let mut infos = here.infos(&paths);
+    let mut infos = here.infos(&paths).to_vec();
     Arc::make_mut(&mut infos[1]).nar_size = 0;
     let there = MemoryStore::new("there");
     let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
-    let outcomes: Vec<_> = store.add_many(here.nars(infos)).collect().await;
+    let outcomes: Vec<_> = add(&store, &here, infos.into()).collect().await;
     let [Ok(Outcome::Added(_)), Ok(Outcome::Failed { error, .. }), Ok(Outcome::Added(_))] = &outcomes[..]
     else {
         panic!("{outcomes:?}")
@@ -153,8 +153,7 @@ async fn what_the_host_refused_first_is_the_error_although_a_later_path_was_cut_
     there.inject(Fault::RefusePath(refused.clone()));
     let host = ncc_remote_store::test_util::MemoryHost::new(&there).with_round_trip(Duration::from_secs(1));
     let store = remote(&host);
-    let nars = here.nars(here.infos(&[refused.clone(), cut]));
-    let outcomes: Vec<_> = store.add_many(nars).collect().await;
+    let outcomes: Vec<_> = add(&store, &here, here.infos(&[refused.clone(), cut])).collect().await;
     let [Err(error)] = &outcomes[..] else { panic!("{outcomes:?}") };
     let text = explained(error);
     assert!(text.contains(&format!("host 'memory' could not add '{refused}'")), "{text}");
@@ -165,13 +164,14 @@ async fn complete_paths_go_out_while_the_next_one_is_awaited() {
     let here = MemoryStore::new("here");
     let first = here.add("first", "x", &[]);
     let second = here.add("second", "x", &[]);
-    let infos = here.infos(&[first.clone(), second]);
-    let nars = here.nars(infos[..1].to_vec());
+    let plan = here.infos(&[first.clone(), second]);
+    let body = NarBody::new(stream::iter([Ok(here.nar(&first).unwrap())]));
     // Begun, but its first block is long in coming.
-    let slow = Nar { info: Arc::clone(&infos[1]), body: stream::pending().boxed() };
+    let slow = NarBody::new(stream::pending());
+    let (plan, nars) = script_of_bodies(plan.iter().cloned(), [body, slow]);
     let there = MemoryStore::new("there");
     let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
-    let mut outcomes = store.add_many(nars.chain(stream::iter([Ok(slow)])).boxed());
+    let mut outcomes = store.add_all(plan, nars, OnFailure::Stop);
     let outcome = timeout(STANDSTILL, outcomes.next()).await.expect("the first path is complete");
     assert!(matches!(outcome, Some(Ok(Outcome::Added(path))) if path == first));
 }
@@ -193,9 +193,10 @@ async fn a_transfer_that_nobody_wants_lets_go_of_the_host() {
     });
     for host in [silent(0), silent(50), endless, before_the_greeting] {
         let store = host.store();
-        let mut nars = store.nars(vec![Arc::new(info("huge", u64::MAX))]);
+        let huge = Arc::new(info("huge", u64::MAX));
+        let nars = store.nars([Arc::clone(&huge)].into());
         // Until something has come, if anything comes.
-        let nar = timeout(Duration::from_secs(1), nars.next()).await;
+        let nar = timeout(Duration::from_secs(1), nars.open(&huge, 0)).await;
         drop((nar, nars));
         timeout(STANDSTILL, host.left.notified()).await.expect("the connection is ended");
     }
@@ -206,9 +207,8 @@ async fn a_body_outlives_the_stream_that_it_came_from() {
     let there = MemoryStore::new("there");
     let path = there.add("x", vec![1; 1 << 20], &[]);
     let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
-    let mut nars = store.nars(there.infos(std::slice::from_ref(&path)));
-    let Nar { body, .. } = nars.next().await.unwrap().unwrap();
-    drop(nars);
+    let plan = there.infos(std::slice::from_ref(&path));
+    let body = store.nars(plan.clone()).open(&plan[0], 0).await.unwrap();
     let blocks: Vec<_> = body.map(Result::unwrap).collect().await;
     assert_eq!(blocks.concat(), there.nar(&path).unwrap());
     // And the connection is between requests.
@@ -219,7 +219,7 @@ async fn a_body_outlives_the_stream_that_it_came_from() {
 async fn nothing_to_transfer_needs_no_host() {
     let host = ncc_remote_store::test_util::MemoryHost::new(&MemoryStore::new("there"));
     let store = remote(&host);
-    assert!(store.nars(Vec::new()).next().await.is_none());
+    drop(store.nars([].into()));
     assert_eq!(host.connections(), 0);
 }
 

@@ -44,7 +44,7 @@ fn arrived(report: &Report, destination: &MemoryStore, paths: &[StorePath], dama
     assert_eq!(sorted(failed), sorted(expected.clone()));
     let rest = sorted(paths.iter().filter(|path| !expected.contains(path)).collect());
     assert_eq!(destination.paths(), rest);
-    assert_eq!((report.sent.paths, report.unsent.paths), (rest.len(), expected.len()));
+    assert_eq!((report.sent.count(), report.unsent.count()), (rest.len(), expected.len()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,14 +108,16 @@ async fn a_host_that_always_breaks_ends_in_bounded_rounds() {
     let host = MemoryHost::new(&there).with_output_cut_at((LARGE + LARGE / 2) as u64);
     let mut request = Request::new(paths.clone());
     request.on_failure = OnFailure::Continue;
+    request.reconnects = 2;
     copy(&remote(&host), &here, &request, &NoObserver.shared()).await.unwrap();
     assert_eq!(here.paths(), there.paths());
     assert!(host.connections() <= 8, "{}", host.connections());
     // One that gives less than one never gets further.
     let here = MemoryStore::new("here");
     let host = MemoryHost::new(&there).with_output_cut_at((LARGE / 2) as u64);
-    let report = copied(&remote(&host), &here, &paths).await;
-    assert!(report.failed.len() >= 6 && host.connections() <= 2 * paths.len() + 1, "{report:?}");
+    let error = copy(&remote(&host), &here, &request, &NoObserver.shared()).await.unwrap_err();
+    let CopyError::Interrupted { report, .. } = error else { panic!("{error:?}") };
+    assert_eq!((report.failed.len(), report.reconnects, host.connections()), (0, 2, 3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,14 @@ mod silence;
 use std::sync::Arc;
 
 use ncc_remote_store::{RemoteStore, ServeOptions, test_util::MemoryHost};
+use ncc_store::{Destination as _, NarPlan, OnFailure, Outcomes, Source as _, test_util::MemoryStore};
 
 fn remote(host: &MemoryHost) -> RemoteStore {
     RemoteStore::new(Arc::new(host.clone()), ServeOptions::default())
+}
+
+/// Adds `plan` from a store in memory, going on behind what fails.
+fn add(store: &RemoteStore, source: &MemoryStore, plan: NarPlan) -> Outcomes {
+    let nars = source.nars(plan.clone());
+    store.add_all(plan, nars, OnFailure::Continue)
 }

@@ -29,7 +29,7 @@ async fn two_thousand_paths_to_a_host_take_at_most_four_round_trips() {
     let report = copy(&here, &store, &request, &NoObserver.shared()).await.unwrap();
     let taken = round_trips(start);
 
-    assert_eq!(report.sent.paths, 2000);
+    assert_eq!(report.sent.count(), 2000);
     assert_eq!(there.paths(), here.paths());
     assert_eq!(host.connections(), 1);
     assert!(taken <= 4, "{taken} round trips");
@@ -48,7 +48,7 @@ async fn two_thousand_paths_from_a_host_take_at_most_four_round_trips() {
     let report = copy(&store, &here, &request, &NoObserver.shared()).await.unwrap();
     let taken = round_trips(start);
 
-    assert_eq!(report.sent.paths, 2000);
+    assert_eq!(report.sent.count(), 2000);
     assert_eq!(here.paths(), there.paths());
     assert_eq!(host.connections(), 1);
     assert!(taken <= 4, "{taken} round trips");

@@ -2,11 +2,11 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream};
 use ncc_remote_store::{RemoteError, RemoteStore, STALL_TIMEOUT, ServeOptions, test_util::MemoryHost};
 use ncc_store::{
-    Destination as _, Nar, Outcome, Outputs, Source as _, StoreError, ValidityQuery, test_util::MemoryStore,
+    Destination as _, Nar, NarBody, OnFailure, Outcome, Outputs, Problem, Source as _, StoreError,
+    ValidityQuery, sequential_nars, test_util::MemoryStore,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -17,11 +17,9 @@ use crate::scripted::{ScriptedHost, greeted};
 
 /// The remote error in this one; it is about silence.
 fn silent(error: &StoreError) -> (&RemoteError, bool) {
-    let (StoreError::Failed { source, .. } | StoreError::Path { source, .. }) = error else {
-        panic!("{error:?}")
-    };
-    let error = source.downcast_ref::<RemoteError>().expect("an error of the host");
-    let RemoteError::Silent { limit, greeted, .. } = error else { panic!("{error:?}") };
+    let Problem::Connection { source, .. } = error.problem() else { panic!("{error:?}") };
+    let error = source.downcast_ref::<Arc<RemoteError>>().expect("an error of the host");
+    let RemoteError::Silent { limit, greeted, .. } = &**error else { panic!("{error:?}") };
     assert_eq!(*limit, STALL_TIMEOUT);
     (error, *greeted)
 }
@@ -74,12 +72,11 @@ async fn a_host_that_stops_reading_is_given_up_and_the_path_is_named() {
     });
     let here = MemoryStore::new("here");
     let path = here.add("big", vec![7; 1 << 20], &[]);
-    let infos = here.path_infos(std::slice::from_ref(&path)).await.unwrap();
-    let nars = here.nars(infos.into_iter().map(Into::into).collect());
-    let mut outcomes = host.store().add_many(nars);
+    let plan = here.infos(std::slice::from_ref(&path));
+    let mut outcomes = crate::add(&host.store(), &here, plan);
     let next = outcomes.next();
     let error = in_time(next).await.expect("an outcome").unwrap_err();
-    assert!(matches!(&error, StoreError::Path { path: named, .. } if *named == path), "{error:?}");
+    assert_eq!(error.path(), Some(&path));
     silent(&error);
 }
 
@@ -140,26 +137,22 @@ async fn a_host_that_talks_is_waited_for() {
 async fn a_slow_source_is_not_the_hosts_silence() {
     let here = MemoryStore::new("here");
     let path = here.add("slow", vec![7; 1000], &[]);
-    let info = Arc::new(here.path_infos(std::slice::from_ref(&path)).await.unwrap().remove(0));
-    let mut nar = BytesMut::new();
-    let Nar { mut body, .. } = here.nars(vec![Arc::clone(&info)]).next().await.unwrap().unwrap();
-    while let Some(block) = body.next().await {
-        nar.extend_from_slice(&block.unwrap());
-    }
-    let nar = nar.freeze();
+    let plan = here.infos(std::slice::from_ref(&path));
+    let nar = here.nar(&path).unwrap();
     let (first, rest) = (nar.slice(..100), nar.slice(100..));
     let blocks = stream::iter([first, rest]).then(|block| async move {
         sleep(STALL_TIMEOUT * 2).await;
         Ok(block)
     });
-    let nar = Nar { info, body: Box::pin(blocks) };
+    let nar = Nar { info: Arc::clone(&plan[0]), body: NarBody::new(blocks) };
     let late = stream::once(async move {
         sleep(STALL_TIMEOUT * 2).await;
         Ok(nar)
     });
+    let late = sequential_nars("a slow source", late.boxed());
     let there = MemoryStore::new("there");
     let host = MemoryHost::new(&there);
-    let outcomes: Vec<_> = crate::remote(&host).add_many(Box::pin(late)).collect().await;
+    let outcomes: Vec<_> = crate::remote(&host).add_all(plan, late, OnFailure::Stop).collect().await;
     assert!(matches!(outcomes[..], [Ok(Outcome::Added(_))]), "{outcomes:?}");
     assert_eq!(there.paths(), [path]);
 }
@@ -178,8 +171,8 @@ async fn a_host_that_reads_slowly_is_waited_for() {
     });
     let here = MemoryStore::new("here");
     let path = here.add("big", vec![7; 1 << 20], &[]);
-    let infos = here.path_infos(std::slice::from_ref(&path)).await.unwrap();
-    let mut outcomes = host.store().add_many(here.nars(infos.into_iter().map(Into::into).collect()));
+    let plan = here.infos(std::slice::from_ref(&path));
+    let mut outcomes = crate::add(&host.store(), &here, plan);
     let outcome = outcomes.next().await.expect("an outcome");
     assert!(matches!(outcome, Ok(Outcome::Added(_))), "{outcome:?}");
 }

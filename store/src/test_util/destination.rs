@@ -1,15 +1,16 @@
 //! [`MemoryStore`] as a destination.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use futures_core::{future::BoxFuture, stream::BoxStream};
+use futures_core::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::{Call, Fault, MemoryStore, Object, REGISTRATION_TIME, Refusal, State, file_content};
 use crate::{
-    ContentAddress, ContentMethod, Derivation, DerivationOutput, Destination, Hasher, ModuloCache, Nar,
-    NarHash, NarStream, Outcome, PathInfo, StoreDir, StoreError, StorePath, ValidityQuery,
+    ContentAddress, ContentMethod, Derivation, DerivationOutput, Destination, Hasher, ModuloCache, NarHash,
+    NarPlan, NarSource, OnFailure, Outcome, Outcomes, PathInfo, PlanQueue, Problem, Retry, Scope, Side,
+    StoreDir, StoreError, StorePath, ValidityQuery,
 };
 
 impl Destination for MemoryStore {
@@ -48,64 +49,71 @@ impl Destination for MemoryStore {
         std::future::ready(Ok(Some(found))).boxed()
     }
 
-    fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
-        self.state().calls.push(Call::AddMany);
-        let import = Import { store: self.clone(), nars: Some(nars), failed: BTreeSet::new() };
+    fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
+        self.state().calls.push(Call::AddAll);
+        let import =
+            Import { store: self.clone(), queue: PlanQueue::new(plan, on_failure), nars, broken: false };
         stream::unfold(import, Import::step).boxed()
     }
 }
 
-/// One call of `add_many`.
+/// One call of `add_all`.
 struct Import {
     store: MemoryStore,
-    /// `None` once the stream of outcomes has ended with an error.
-    nars: Option<NarStream>,
-    /// What could not be added: whoever refers to it cannot be added either.
-    failed: BTreeSet<StorePath>,
+    queue: PlanQueue,
+    nars: Arc<dyn NarSource>,
+    /// The stream of outcomes has ended with an error.
+    broken: bool,
 }
 
 impl Import {
     async fn step(mut self) -> Option<(Result<Outcome, StoreError>, Self)> {
-        let outcome = match self.nars.as_mut()?.next().await? {
-            Ok(nar) => self.take(nar).await,
-            Err(error) => Err(error),
-        };
+        if self.broken {
+            return None;
+        }
+        let info = self.queue.next()?;
+        let outcome = self.take(&info).await;
         match &outcome {
-            Err(_) => self.nars = None,
-            Ok(Outcome::Failed { path, .. }) => {
-                self.failed.insert(path.clone());
-            }
+            Err(_) => self.broken = true,
+            Ok(Outcome::Failed { path, .. }) => self.queue.mark_failed(path),
             Ok(_) => {}
         }
         Some((outcome, self))
     }
 
-    async fn take(&mut self, nar: Nar) -> Result<Outcome, StoreError> {
-        let Nar { info, mut body } = nar;
+    async fn take(&mut self, info: &Arc<PathInfo>) -> Result<Outcome, StoreError> {
         let path = info.path.clone();
-        if let Some(refusal) = self.refusal(&info) {
+        if let Some(refusal) = self.refusal(info) {
             return Ok(Outcome::Failed { error: self.store.refuse(&path, refusal), path });
         }
         let mut content = BytesMut::new();
-        while let Some(block) = body.next().await {
-            match block {
-                Ok(block) => content.extend_from_slice(&block),
-                // Nothing of it is out yet, so it is as if it had never been sent.
-                Err(error) if content.is_empty() => return Ok(Outcome::Failed { path, error }),
-                Err(error) => return Err(error),
+        let failed = match self.nars.open(info, 0).await {
+            Ok(body) => {
+                let mut body = body.verified(info, self.nars.store());
+                loop {
+                    match body.next().await {
+                        Some(Ok(block)) => content.extend_from_slice(&block),
+                        Some(Err(error)) => break Some(error),
+                        None => break None,
+                    }
+                }
             }
+            Err(error) => Some(error),
+        };
+        match failed {
+            None => self.store.register(info, content.freeze()),
+            // Nothing of it is out yet, so it is as if it had never been sent.
+            Some(error) if content.is_empty() && error.scope() == Scope::Path => {
+                Ok(Outcome::Failed { path, error })
+            }
+            Some(error) => Err(error),
         }
-        self.store.register(&info, content.freeze())
     }
 
     /// Why this object alone cannot be added.
     fn refusal(&self, info: &PathInfo) -> Option<Refusal> {
-        let state = self.store.state();
-        if state.faults.contains(&Fault::RefusePath(info.path.clone())) {
-            return Some(Refusal::Injected);
-        }
-        let missing = |path: &&StorePath| self.failed.contains(*path) && !state.valid.contains_key(*path);
-        info.other_references().find(missing).cloned().map(Refusal::FailedReference)
+        let refused = Fault::RefusePath(info.path.clone());
+        self.store.state().faults.contains(&refused).then_some(Refusal::Injected)
     }
 }
 
@@ -115,11 +123,13 @@ impl MemoryStore {
         let path = &info.path;
         for fault in &state.faults {
             if matches!(fault, Fault::FailAfterAdds(adds) if state.adds >= *adds) {
-                return Err(StoreError::Failed {
-                    store: self.name.to_string(),
+                let problem = Problem::Connection {
                     action: "answer",
+                    path: None,
+                    retry: Retry::Worthwhile,
                     source: Box::new(Refusal::Injected),
-                });
+                };
+                return Err(StoreError::new(Side::Destination, Arc::clone(&self.name), problem));
             }
         }
         if state.valid.contains_key(path) {
@@ -146,7 +156,7 @@ impl MemoryStore {
         let State { valid, hashes, .. } = &mut *state;
         let cache = hashes.get_or_insert_with(|| ModuloCache::new(self.store_dir.clone()));
         let mut read = |input: &StorePath| {
-            let object = valid.get(input).ok_or_else(|| self.not_valid(input))?;
+            let object = valid.get(input).ok_or_else(|| self.not_valid(Side::Destination, input))?;
             Ok(self.parse_derivation(&object.nar)?)
         };
         derivation

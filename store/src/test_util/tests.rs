@@ -1,11 +1,21 @@
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::*;
-use crate::{Destination as _, NarHash, Outcome, SecretKey, Source as _, StorePathSet};
+use crate::{Destination as _, NarHash, OnFailure, Outcome, Scope, SecretKey, Source as _, StorePathSet};
 
 fn copy(from: &MemoryStore, to: &MemoryStore, paths: &[StorePath]) -> Vec<Result<Outcome, StoreError>> {
-    let nars = from.nars(from.infos(paths));
-    to.add_many(nars).collect::<Vec<_>>().now_or_never().expect("memory is always ready")
+    copy_on_failure(from, to, paths, OnFailure::Continue)
+}
+
+fn copy_on_failure(
+    from: &MemoryStore,
+    to: &MemoryStore,
+    paths: &[StorePath],
+    on_failure: OnFailure,
+) -> Vec<Result<Outcome, StoreError>> {
+    let plan = from.infos(paths);
+    let nars = from.nars(plan.clone());
+    to.add_all(plan, nars, on_failure).collect::<Vec<_>>().now_or_never().expect("memory is always ready")
 }
 
 fn refusal(outcome: &Result<Outcome, StoreError>) -> Option<String> {
@@ -14,8 +24,8 @@ fn refusal(outcome: &Result<Outcome, StoreError>) -> Option<String> {
 }
 
 fn closure(store: &MemoryStore, roots: &[StorePath], outputs: Outputs) -> Result<Vec<StorePath>, StoreError> {
-    let infos = store.closure(roots, outputs).now_or_never().expect("memory is always ready")?;
-    Ok(infos.into_iter().map(|info| info.path).collect())
+    let closure = store.closure(roots, outputs).now_or_never().expect("memory is always ready")?;
+    Ok(closure.complete()?.into_iter().map(|info| info.path).collect())
 }
 
 #[test]
@@ -68,11 +78,12 @@ fn everything_arrives_as_it_was() {
 fn a_second_nar_waits_for_the_first_body() {
     let store = MemoryStore::new("a");
     let chain = store.add_chain(2);
-    let mut nars = store.nars(store.infos(&chain));
-    let first = nars.next().now_or_never().unwrap().unwrap().unwrap();
-    assert!(nars.next().now_or_never().is_none());
+    let plan = store.infos(&chain);
+    let nars = store.nars(plan.clone());
+    let first = nars.open(&plan[0], 0).now_or_never().unwrap().unwrap();
+    assert!(nars.open(&plan[1], 0).now_or_never().is_none());
     drop(first);
-    assert!(nars.next().now_or_never().unwrap().unwrap().is_ok());
+    assert!(nars.open(&plan[1], 0).now_or_never().unwrap().is_ok());
 }
 
 #[test]
@@ -103,23 +114,25 @@ fn what_came_before_an_error_is_safe_and_nothing_after_it() {
 }
 
 #[test]
-fn lies_about_the_content_end_the_import() {
+fn lies_about_the_content_are_noticed_before_it_is_sent() {
     let from = MemoryStore::new("a");
     let path = from.add("x", "some content", &[]);
     let size = from.info(&path).unwrap().nar_size;
     let cases = [
-        (Fault::CorruptContent(path.clone()), Refusal::Hash),
-        (Fault::TruncateContent(path.clone(), 8), Refusal::Size { expected: size, actual: 8 }),
-        (Fault::ExtendContent(path.clone(), 8), Refusal::Size { expected: size, actual: size + 8 }),
-        (Fault::FailReading(path.clone(), 8), Refusal::Injected),
+        (Fault::CorruptContent(path.clone()), "NAR hash is".to_owned()),
+        (Fault::TruncateContent(path.clone(), 8), format!("NAR has 8 bytes, recorded are {size}")),
+        (Fault::ExtendContent(path.clone(), 8), format!("NAR has {} bytes, recorded are {size}", size + 8)),
+        (Fault::FailReading(path.clone(), 8), "could not read".to_owned()),
     ];
     for (fault, expected) in cases {
         from.heal();
         from.inject(fault);
         let to = MemoryStore::new("b");
         let outcomes = copy(&from, &to, std::slice::from_ref(&path));
-        assert!(outcomes[0].is_err());
-        assert_eq!(refusal(&outcomes[0]), Some(expected.to_string()));
+        // Small ones do not even begin.
+        let [Ok(Outcome::Failed { error, .. })] = &outcomes[..] else { panic!("{outcomes:?}") };
+        assert!(error.to_string().contains(&expected), "{error}");
+        assert_eq!((error.side(), error.scope()), (Side::Source, Scope::Path));
         assert!(to.paths().is_empty());
     }
 }
@@ -127,9 +140,7 @@ fn lies_about_the_content_end_the_import() {
 #[test]
 fn lies_in_the_metadata_end_the_import() {
     type Lie = fn(&mut PathInfo);
-    let cases: [(Lie, Refusal); 4] = [
-        (|info| info.nar_size = 0, Refusal::NoSize),
-        (|info| info.nar_hash = NarHash::new([0; 32]), Refusal::Hash),
+    let cases: [(Lie, Refusal); 2] = [
         (
             |info| info.content_address = Some(format!("fixed:r:{}", NarHash::new([0; 32])).parse().unwrap()),
             Refusal::ContentAddress,
@@ -167,8 +178,13 @@ fn a_failure_before_the_first_block_leaves_the_others_alone() {
     refusing.inject(Fault::RefusePath(chain[0].clone()));
     let outcomes = copy(&from, &refusing, &all);
     assert_eq!(refusal(&outcomes[0]), Some(Refusal::Injected.to_string()));
-    assert_eq!(refusal(&outcomes[1]), Some(Refusal::FailedReference(chain[0].clone()).to_string()));
+    // What refers to it is passed over.
+    assert!(matches!(&outcomes[1..], [Ok(Outcome::Added(path))] if *path == other), "{outcomes:?}");
     assert_eq!(refusing.paths(), std::slice::from_ref(&other));
+    let stopping = MemoryStore::new("b");
+    stopping.inject(Fault::RefusePath(chain[0].clone()));
+    assert_eq!(copy_on_failure(&from, &stopping, &all, OnFailure::Stop).len(), 1);
+    assert!(stopping.paths().is_empty());
 
     from.inject(Fault::FailReading(chain[0].clone(), 0));
     let to = MemoryStore::new("b");
@@ -229,21 +245,20 @@ fn closures_follow_references_and_on_request_outputs() {
     assert_eq!(closure(&store, &roots, Outputs::Exclude).unwrap(), roots);
     assert_eq!(closure(&store, &roots, Outputs::Include).unwrap(), store.paths());
     let error = closure(&store, std::slice::from_ref(&missing), Outputs::Exclude).unwrap_err();
-    assert!(matches!(error, StoreError::NotValid { .. }), "{error}");
+    assert!(matches!(error.problem(), Problem::NotValid { .. }), "{error}");
     store.delete(&chain[0]);
     assert!(closure(&store, &[built], Outputs::Exclude).is_err());
 }
 
 #[test]
-fn a_path_that_is_not_valid_ends_the_nars() {
+fn a_path_that_is_not_valid_cannot_be_opened() {
     let store = MemoryStore::new("a");
     let chain = store.add_chain(3);
-    let infos = store.infos(&chain);
+    let plan = store.infos(&chain);
     store.delete(&chain[1]);
-    let results: Vec<_> =
-        store.nars(infos).map(|nar| nar.map(|nar| nar.info.path.clone())).collect().now_or_never().unwrap();
-    assert_eq!(results.len(), 2);
-    assert!(matches!(results[1], Err(StoreError::NotValid { .. })));
+    let nars = store.nars(plan.clone());
+    let error = nars.open(&plan[1], 0).now_or_never().unwrap().unwrap_err();
+    assert!(matches!(error.problem(), Problem::NotValid { .. }));
 }
 
 #[test]

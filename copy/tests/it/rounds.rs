@@ -1,0 +1,196 @@
+//! What a copy does when something takes a connection with it.
+
+use std::sync::{Arc, Mutex};
+
+use ncc_copy::{CopyError, Event, Observer, OnFailure, Request, copy, plan};
+use ncc_store::{
+    NarAccess,
+    test_util::{Call, Fault, MemoryStore},
+};
+
+use super::observer;
+
+fn sizes(calls: &[Call]) -> Vec<usize> {
+    calls
+        .iter()
+        .filter_map(|call| match call {
+            Call::ValidPaths { paths, .. } => Some(paths.len()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_broken_line_costs_no_path() {
+    for on_failure in [OnFailure::Stop, OnFailure::Continue] {
+        let here = MemoryStore::new("here");
+        let chain = here.add_chain(5);
+        here.inject(Fault::LoseConnection(chain[2].clone(), 10));
+        let there = MemoryStore::new("there");
+        let mut request = Request::new([chain[4].clone()]);
+        request.on_failure = on_failure;
+        request.reconnects = 1;
+        let report = copy(&here, &there, &request, &observer()).await.unwrap();
+        assert_eq!((report.sent.count(), report.failed.len(), report.reconnects), (5, 0, 1));
+        assert_eq!(there.paths(), here.paths());
+    }
+}
+
+#[tokio::test]
+async fn without_leave_to_reconnect_a_broken_line_ends_the_copy_and_fails_no_path() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(3);
+    here.inject(Fault::LoseConnection(chain[1].clone(), 10));
+    let there = MemoryStore::new("there");
+    let mut request = Request::new([chain[2].clone()]);
+    request.on_failure = OnFailure::Continue;
+    let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
+    let CopyError::Interrupted { report, source } = error else { panic!("{error}") };
+    assert!(source.is_temporary());
+    assert_eq!((report.sent.count(), report.unsent.count(), report.failed.len()), (1, 2, 0));
+}
+
+#[tokio::test]
+async fn reconnects_without_progress_come_to_an_end() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(5);
+    let there = MemoryStore::new("there");
+    there.inject(Fault::FailAfterAdds(2));
+    let mut request = Request::new([chain[4].clone()]);
+    request.reconnects = 3;
+    let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
+    let CopyError::Interrupted { report, .. } = error else { panic!("{error}") };
+    assert_eq!((report.sent.count(), report.reconnects), (2, 3));
+}
+
+/// Deletes a path at the destination when a connection breaks, as a collector may: nothing protects it any more.
+struct Collector {
+    there: MemoryStore,
+    prey: ncc_store::StorePath,
+    seen: Mutex<u32>,
+}
+
+impl Observer for Collector {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Reconnecting(_) = event {
+            self.there.delete(&self.prey);
+            *self.seen.lock().unwrap() += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_vanished_while_nothing_protected_it_is_sent_again() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(5);
+    let there = MemoryStore::new("there");
+    copy(&here, &there, &Request::new([chain[1].clone()]), &observer()).await.unwrap();
+    // Present before; and sent in the first round.
+    for prey in [&chain[1], &chain[2]] {
+        here.inject(Fault::LoseConnection(chain[3].clone(), 10));
+        let collector =
+            Arc::new(Collector { there: there.clone(), prey: prey.clone(), seen: Mutex::default() });
+        let mut request = Request::new([chain[4].clone()]);
+        request.reconnects = 1;
+        let report = copy(&here, &there, &request, &(Arc::clone(&collector) as _)).await.unwrap();
+        assert_eq!(*collector.seen.lock().unwrap(), 1);
+        assert_eq!(there.paths(), here.paths());
+        let listed = report.sent.count() + report.present.count();
+        assert_eq!(listed, 5, "each path is in one list: {report:?}");
+        for path in &chain[2..] {
+            there.delete(path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_takes_the_connection_with_it_leaves_the_others() {
+    let here = MemoryStore::new("here").with_block_size(100 << 10);
+    let big = here.add("big", vec![7; 1 << 20], &[]);
+    let needs_big = here.add("needs-big", "x", std::slice::from_ref(&big));
+    let others = here.add_chain(3);
+    here.inject(Fault::CorruptContent(big.clone()));
+    let there = MemoryStore::new("there");
+    let mut request = Request::new([others[2].clone(), needs_big.clone()]);
+    request.on_failure = OnFailure::Continue;
+    let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
+    let CopyError::Failed { report } = error else { panic!("{error}") };
+    let failed: Vec<_> = report.failed.iter().map(|failed| &failed.path).collect();
+    assert_eq!(failed, [&big, &needs_big]);
+    assert_eq!((report.sent.count(), report.reconnects), (3, 0));
+}
+
+#[tokio::test]
+async fn the_roots_that_did_not_fail_are_checked_too() {
+    let here = MemoryStore::new("here");
+    let (good, bad) = (here.add("good", "x", &[]), here.add("bad", "y", &[]));
+    here.inject(Fault::CorruptContent(bad.clone()));
+    let there = MemoryStore::new("there");
+    there.inject(Fault::ForgetPath(good.clone()));
+    let mut request = Request::new([good, bad]);
+    request.on_failure = OnFailure::Continue;
+    let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
+    assert!(matches!(error, CopyError::RootMissing { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn roots_that_are_not_valid_leave_the_others() {
+    let here = MemoryStore::new("here");
+    let good = here.add_chain(2);
+    let mut broken: Vec<ncc_store::StorePath> = Vec::new();
+    for name in ["base", "gone", "needs-gone", "needs-more"] {
+        let below: Vec<_> = broken.last().cloned().into_iter().collect();
+        broken.push(here.add(name, name, &below));
+    }
+    let gone: Vec<_> = ["one", "two"].map(|name| here.add(name, name, &[])).into();
+    gone.iter().for_each(|path| here.delete(path));
+    here.delete(&broken[1]);
+    let there = MemoryStore::new("there");
+    let mut request = Request::new(gone.iter().cloned().chain([good[1].clone(), broken[3].clone()]));
+    let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
+    assert!(matches!(error, CopyError::Store(_)), "{error}");
+    assert!(there.paths().is_empty());
+
+    request.on_failure = OnFailure::Continue;
+    let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
+    assert_eq!(error.to_string(), "5 of 7 paths could not be copied");
+    let CopyError::Failed { report } = error else { panic!("{error}") };
+    let by_themselves = report.failed.iter().filter(|failed| failed.error.is_some()).count();
+    assert_eq!((report.sent.count(), by_themselves, report.failed.len()), (2, 3, 5));
+    assert!(good.iter().all(|path| there.paths().contains(path)));
+}
+
+#[tokio::test]
+async fn nothing_to_do_costs_one_question_about_the_roots() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(5000);
+    let there = MemoryStore::new("there");
+    let request = Request::new([chain[4999].clone()]);
+    copy(&here, &there, &request, &observer()).await.unwrap();
+    there.forget_calls();
+    let report = copy(&here, &there, &request, &observer()).await.unwrap();
+    assert!(report.roots_were_valid && report.present.is_empty());
+    assert_eq!(sizes(&there.calls()), [1]);
+    let protects = |call: &Call| matches!(call, Call::ValidPaths { query, .. } if query.lock);
+    assert!(there.calls().iter().all(protects));
+}
+
+#[tokio::test]
+async fn a_large_closure_is_asked_for_only_when_a_root_is_missing() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(5000);
+    let there = MemoryStore::new("there");
+    let plan = plan(&here, &there, &Request::new([chain[4999].clone()]), &observer()).await.unwrap();
+    assert_eq!(plan.to_send.len(), 5000);
+    assert_eq!(sizes(&there.calls()), [1, 5000]);
+}
+
+#[tokio::test]
+async fn a_source_of_many_open_nars_gives_the_same() {
+    let here = MemoryStore::new("here").with_access(NarAccess::Random { at_once: 8 });
+    let chain = here.add_chain(20);
+    let there = MemoryStore::new("there");
+    let report = copy(&here, &there, &Request::new([chain[19].clone()]), &observer()).await.unwrap();
+    assert_eq!(report.sent.count(), 20);
+    assert_eq!(there.paths(), here.paths());
+}
