@@ -16,6 +16,9 @@ use crate::{
     substituting::Substituting,
 };
 
+/// With `--keep-going`: how often in a row a broken connection is made anew without a single path having come through.
+const RECONNECTS: u32 = 2;
+
 /// Copies what the arguments say.
 pub(crate) async fn copy(arguments: &Arguments, console: &Console) -> Result<(), Failure> {
     let mut reported = false;
@@ -147,6 +150,7 @@ fn request(arguments: &Arguments, config: &LocalStoreConfig) -> Result<Request, 
     }
     if arguments.what.keep_going {
         request.on_failure = OnFailure::Continue;
+        request.reconnects = RECONNECTS;
     }
     if arguments.what.dry_run {
         request.purpose = Purpose::Look;
@@ -217,7 +221,7 @@ async fn plan_and_run(
     if arguments.what.dry_run {
         return Ok(Done::Looked(dry_run::describe(arguments, &plan, direction, destination.store_dir())));
     }
-    let report = ncc_copy::run(source, destination, &plan, request.on_failure, observer).await;
+    let report = ncc_copy::run(source, destination, plan, request, observer).await;
     report.map(Box::new).map(Done::Copied).map_err(Trouble::Copy)
 }
 

@@ -109,13 +109,12 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         return Some(failure.hint.clone()).filter(|hint| !hint.is_empty());
     }
     if let Some(CopyError::Interrupted { report, source }) = error.downcast_ref::<CopyError>() {
-        let is_damaged = matches!(source, StoreError::HashMismatch { .. } | StoreError::SizeMismatch { .. });
-        return (report.sent.paths > 0 && !is_damaged).then(|| {
+        return (!report.sent.is_empty() && !source.is_damage()).then(|| {
             "what was registered stays; running the same command again continues from there".to_owned()
         });
     }
-    if let Some(StoreError::HashMismatch { path, .. } | StoreError::SizeMismatch { path, .. }) =
-        error.downcast_ref::<StoreError>()
+    if let Some(path) =
+        error.downcast_ref::<StoreError>().filter(|error| error.is_damage()).and_then(StoreError::path)
     {
         return Some(format!(
             "'{path}' is damaged where it comes from: 'nix-store --verify-path PATH' there tells more, and \

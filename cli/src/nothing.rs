@@ -5,12 +5,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_util::{
     FutureExt as _, StreamExt as _,
     future::{BoxFuture, ready},
-    stream::{self, BoxStream},
+    stream,
 };
 use ncc_local_store::LocalStoreConfig;
 use ncc_store::{
-    Destination, NarStream, Outcome, Outputs, PathInfo, Source, StoreDir, StoreError, StorePath,
-    ValidityQuery,
+    Closure, Destination, NarPlan, NarSource, OnFailure, Outcomes, Outputs, PathInfo, Problem, Side, Source,
+    StoreDir, StoreError, StorePath, ValidityQuery, sequential_nars,
 };
 
 /// See above.
@@ -25,7 +25,8 @@ impl Nothing {
     }
 
     fn not_valid(&self, path: &StorePath) -> StoreError {
-        StoreError::NotValid { store: self.config.name.clone(), path: self.config.store_dir.full(path) }
+        let problem = Problem::NotValid { path: self.config.store_dir.full(path) };
+        StoreError::new(Side::Source, self.config.name.as_str(), problem)
     }
 }
 
@@ -42,18 +43,18 @@ impl Source for Nothing {
         &'a self,
         roots: &'a [StorePath],
         _: Outputs,
-    ) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
-        let result = roots.first().map_or(Ok(Vec::new()), |root| Err(self.not_valid(root)));
-        ready(result).boxed()
+    ) -> BoxFuture<'a, Result<Closure, StoreError>> {
+        let failed = roots.iter().map(|root| (root.clone(), self.not_valid(root))).collect();
+        ready(Ok(Closure { infos: Vec::new(), failed })).boxed()
     }
 
     fn path_infos<'a>(&'a self, _: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
         ready(Ok(Vec::new())).boxed()
     }
 
-    fn nars(&self, paths: Vec<Arc<PathInfo>>) -> NarStream {
-        let errors: Vec<_> = paths.iter().map(|info| Err(self.not_valid(&info.path))).collect();
-        stream::iter(errors).boxed()
+    fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
+        let errors: Vec<_> = plan.iter().map(|info| Err(self.not_valid(&info.path))).collect();
+        sequential_nars(&self.config.name, stream::iter(errors).boxed())
     }
 }
 
@@ -74,12 +75,10 @@ impl Destination for Nothing {
         ready(Ok(BTreeSet::new())).boxed()
     }
 
-    fn add_many(&self, _: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
-        let refusal = StoreError::Failed {
-            store: self.config.name.clone(),
-            action: "add paths",
-            source: "it does not exist and was only to be looked at".into(),
-        };
+    fn add_all(&self, _: NarPlan, _: Arc<dyn NarSource>, _: OnFailure) -> Outcomes {
+        let source = "it does not exist and was only to be looked at".into();
+        let problem = Problem::Store { action: "add paths", path: None, source };
+        let refusal = StoreError::new(Side::Destination, self.config.name.as_str(), problem);
         stream::once(ready(Err(refusal))).boxed()
     }
 }

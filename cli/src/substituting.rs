@@ -5,10 +5,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use futures_util::{future::BoxFuture, stream::BoxStream};
+use futures_util::future::BoxFuture;
 use ncc_local_store::LocalStore;
 use ncc_remote_store::{RemoteStore, ServeOptions, ServeProgram};
-use ncc_store::{Destination, NarStream, Outcome, StoreDir, StoreError, StorePath, ValidityQuery};
+use ncc_store::{
+    Destination, NarPlan, NarSource, OnFailure, Outcomes, StoreDir, StoreError, StorePath, ValidityQuery,
+};
 use ncc_transport::{LineSink, LocalProcess};
 
 /// A local store with a Nix beside it that substitutes.
@@ -75,7 +77,7 @@ impl Destination for Substituting {
         self.nix.substitutable(paths)
     }
 
-    fn add_many(&self, nars: NarStream) -> BoxStream<'static, Result<Outcome, StoreError>> {
-        self.store.add_many(nars)
+    fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
+        self.store.add_all(plan, nars, on_failure)
     }
 }

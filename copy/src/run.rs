@@ -223,7 +223,7 @@ async fn check_roots(
     let stopped = !failed.is_empty();
     let mut expected: Vec<StorePath> = roots
         .iter()
-        .filter(|root| !failed.contains(root) && !(stopped && unsent.contains(root)))
+        .filter(|root| !(failed.contains(root) || stopped && unsent.contains(root)))
         .cloned()
         .collect();
     if !expected.is_empty() {

@@ -265,21 +265,21 @@ const fn connects(direction: &Direction, event: &Event<'_>) -> bool {
 fn summary(direction: &Direction, report: &Report) -> String {
     let host = direction.host();
     let mut others = Vec::new();
-    if report.substituted.paths > 0 {
-        others.push(format!("{} substituted", report.substituted.paths));
+    if report.substituted.count() > 0 {
+        others.push(format!("{} substituted", report.substituted.count()));
     }
-    if report.present.paths > 0 {
-        let were = if report.present.paths == 1 { "was" } else { "were" };
-        others.push(format!("{} {were} there already", report.present.paths));
+    if report.present.count() > 0 {
+        let were = if report.present.count() == 1 { "was" } else { "were" };
+        others.push(format!("{} {were} there already", report.present.count()));
     }
     let others = others.join(", ");
-    let copied = if report.sent.paths == 0 {
+    let copied = if report.sent.count() == 0 {
         format!("nothing to copy {} {host}", direction.word())
     } else {
         format!(
             "copied {} ({}) {} {host} in {}",
-            human::paths(report.sent.paths),
-            human::bytes(report.sent.bytes),
+            human::paths(report.sent.count()),
+            human::bytes(report.sent.bytes()),
             direction.word(),
             human::duration(report.elapsed),
         )

@@ -164,8 +164,8 @@ fn json(value: &impl Serialize) -> String {
 mod tests {
     use std::time::Duration;
 
-    use ncc_copy::{Event, Total};
-    use ncc_store::StoreError;
+    use ncc_copy::Event;
+    use ncc_store::{Problem, Side, StoreError};
     use serde_json::{Value, json};
 
     use super::*;
@@ -221,16 +221,12 @@ mod tests {
         let mut state = story.state(Direction::From("web1".to_owned()));
         story.tell_until(seconds(6), |event, now| state.apply(&event, now));
         let path = story.plan.to_send[1].path.clone();
-        let error = StoreError::SizeMismatch {
-            store: "web1".to_owned(),
-            path: path.clone(),
-            expected: 10,
-            actual: 9,
-        };
+        let problem = Problem::SizeMismatch { path: path.clone(), expected: 10, actual: 9 };
+        let error = StoreError::new(Side::Source, "web1", problem);
         let text = error.to_string();
         let mut report = Box::<Report>::default();
-        report.sent = Total { paths: 1, bytes: 20 << 20 };
-        report.unsent = Total { paths: 2, bytes: 29 << 19 };
+        report.sent = story.plan.to_send[..1].to_vec().into();
+        report.unsent = story.plan.to_send[1..].to_vec().into();
         report.failed = vec![
             ncc_copy::Failed { path, error: Some(error) },
             ncc_copy::Failed { path: story.plan.to_send[2].path.clone(), error: None },
@@ -257,7 +253,8 @@ mod tests {
         let mut state = story.state(Direction::To("web1".to_owned()));
         state.apply(&Event::ComputingClosure, seconds(0));
         let path = story.plan.roots[0].clone();
-        let error = StoreError::SizeMismatch { store: "here".to_owned(), path, expected: 10, actual: 9 };
+        let problem = Problem::SizeMismatch { path, expected: 10, actual: 9 };
+        let error = StoreError::new(Side::Source, "here", problem);
         let value: Value =
             serde_json::from_str(&report_json(&state, Err(&CopyError::Store(error)), None)).unwrap();
         assert_eq!((&value["success"], &value["sent"]["count"]), (&json!(false), &json!(0)));

@@ -5,10 +5,17 @@ use std::{
     time::Duration,
 };
 
-use ncc_copy::{Event, Plan, Total};
+use ncc_copy::{Event, Plan};
 use ncc_store::{StoreDir, StorePath};
 
 use super::{Direction, human};
+
+/// A number of paths with their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Total {
+    pub(crate) paths: usize,
+    pub(crate) bytes: u64,
+}
 
 /// How far a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +167,12 @@ impl State {
     fn planned(&mut self, plan: &Plan) {
         self.total = Total { paths: plan.to_send.len(), bytes: plan.bytes_to_send() };
         self.open = plan.to_send.iter().map(|info| (info.path.clone(), info.nar_size)).collect();
-        self.plan = plan.clone();
+        self.plan.roots.clone_from(&plan.roots);
+        self.plan.roots_are_valid = plan.roots_are_valid;
+        self.plan.present.clone_from(&plan.present);
+        self.plan.substituted.clone_from(&plan.substituted);
+        self.plan.to_send.clone_from(&plan.to_send);
+        self.plan.unforeseen = plan.unforeseen;
     }
 
     fn registered(&mut self, path: &StorePath) {

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use ncc_copy::{Event, Plan, Total};
+use ncc_copy::{Event, Plan};
+
+use crate::state::Total;
 use ncc_store::{NarHash, PathInfo, StoreDir, StorePath};
 
 use crate::{Direction, state::State, terminal::Terminal};

@@ -204,7 +204,9 @@ impl Shared {
             None => (action, path.cloned()),
         };
         let problem = match path {
-            Some(path) if error.is_about_the_path() => Problem::Path { action, path, source: Box::new(error) },
+            Some(path) if error.is_about_the_path() => {
+                Problem::Path { action, path, source: Box::new(error) }
+            }
             path => {
                 let retry = if error.is_temporary() { Retry::Worthwhile } else { Retry::Useless };
                 Problem::Connection { action, path, retry, source: Box::new(error) }

@@ -143,7 +143,9 @@ async fn roots_that_are_not_valid_leave_the_others() {
         broken.push(here.add(name, name, &below));
     }
     let gone: Vec<_> = ["one", "two"].map(|name| here.add(name, name, &[])).into();
-    gone.iter().for_each(|path| here.delete(path));
+    for path in &gone {
+        here.delete(path);
+    }
     here.delete(&broken[1]);
     let there = MemoryStore::new("there");
     let mut request = Request::new(gone.iter().cloned().chain([good[1].clone(), broken[3].clone()]));

@@ -228,15 +228,15 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
         let nar = Nar { info: Arc::clone(&info), body };
         let nars = sequential_nars("the client", stream::iter([Ok(nar)]).boxed());
         let mut outcomes = self.destination.add_all([Arc::clone(&info)].into(), nars, OnFailure::Stop);
-        let feed = feed(&mut self.reader, info.nar_size, blocks);
-        let (fed, outcome) = match select(pin!(feed), outcomes.next()).await {
+        let feeding = feed(&mut self.reader, info.nar_size, blocks);
+        let (fed, outcome) = match select(pin!(feeding), outcomes.next()).await {
             Either::Left((fed, outcome)) => {
                 // Also of a stream that broke, so that the store has tidied up.
                 (fed, outcome.await)
             }
-            Either::Right((outcome @ Some(Ok(Outcome::Added(_) | Outcome::AlreadyValid(_))), feed)) => {
+            Either::Right((outcome @ Some(Ok(Outcome::Added(_) | Outcome::AlreadyValid(_))), feeding)) => {
                 // A store that has the path already does not listen.
-                (feed.await, outcome)
+                (feeding.await, outcome)
             }
             Either::Right((outcome, _)) => (Ok(()), outcome),
         };
