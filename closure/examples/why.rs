@@ -14,7 +14,8 @@ fn main() -> Result<(), GraphError> {
     let tls = store.add("tls", "x".repeat(700_000), &[libc.clone(), zlib.clone()]);
     let browser = store.add("browser", "x".repeat(9_000_000), &[tls, zlib]);
 
-    let closure = Graph::new(store.infos(&store.paths()).iter().cloned())?.closure_of(std::slice::from_ref(&browser))?;
+    let closure = Graph::new(store.infos(&store.paths()).iter().cloned())?
+        .closure_of(std::slice::from_ref(&browser))?;
     println!("{} paths, {} bytes", closure.len(), closure.total_size());
     for (level, paths) in closure.levels().iter().enumerate() {
         for info in paths {
