@@ -19,7 +19,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketType},
 };
 
-use crate::{hub::Hub, link, trouble::Trouble};
+use crate::{error::ConnectionError, handle::DriverHandle, link};
 
 /// How long an agent may take to say which keys it has: it may be at the other end of a slow line.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,13 +43,15 @@ pub(crate) enum State {
 }
 
 /// Asks for its keys. Fails only if nobody wants the connection any more.
-pub(crate) fn look(path: &Path, hub: &Hub) -> Result<State, Trouble> {
+pub(crate) fn look(path: &Path, handle: &DriverHandle) -> Result<State, ConnectionError> {
     let deadline = Instant::now() + PATIENCE;
     let mut agent = loop {
         match connect(path) {
             Ok(agent) => break agent,
             // As many as the system lets wait do wait already.
-            Err(Errno::AGAIN) if Instant::now() < deadline => link::wait_until(hub, Instant::now() + PAUSE)?,
+            Err(Errno::AGAIN) if Instant::now() < deadline => {
+                link::wait_until(handle, Instant::now() + PAUSE)?
+            }
             Err(Errno::AGAIN) => return Ok(State::Silent),
             Err(_) => return Ok(State::Absent),
         }
@@ -60,7 +62,7 @@ pub(crate) fn look(path: &Path, hub: &Hub) -> Result<State, Trouble> {
     }
     let mut answer = Vec::new();
     while !is_whole(&answer) {
-        hub.wake.clear();
+        handle.wake.clear();
         let mut buffer = [0; 4096];
         match agent.read(&mut buffer) {
             Ok(0) => return Ok(State::Absent),
@@ -69,7 +71,7 @@ pub(crate) fn look(path: &Path, hub: &Hub) -> Result<State, Trouble> {
                 if deadline <= Instant::now() {
                     return Ok(State::Silent);
                 }
-                link::wait(hub, Some(PollFd::new(&agent, PollFlags::IN)), Some(deadline))?;
+                link::wait(handle, Some(PollFd::new(&agent, PollFlags::IN)), Some(deadline))?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return Ok(State::Absent),
@@ -94,15 +96,19 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    pub(crate) fn after(patience: Duration, hub: &Arc<Hub>, answer: Trouble) -> Result<Self, Trouble> {
+    pub(crate) fn after(
+        patience: Duration,
+        handle: &Arc<DriverHandle>,
+        answer: ConnectionError,
+    ) -> Result<Self, ConnectionError> {
         let (until, wait) = mpsc::channel();
-        let hub = Arc::clone(hub);
+        let handle = Arc::clone(handle);
         let watch = move || {
             if wait.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
-                hub.close(&answer);
+                handle.close(&answer);
             }
         };
-        thread::Builder::new().name("ssh2 agent".to_owned()).spawn(watch).map_err(Trouble::lost)?;
+        thread::Builder::new().name("ssh2 agent".to_owned()).spawn(watch).map_err(ConnectionError::lost)?;
         Ok(Self { _until: until })
     }
 }
@@ -119,11 +125,11 @@ mod tests {
     use ncc_transport::FailureKind;
 
     use super::*;
-    use crate::hub::{Request, Wanted};
+    use crate::handle::{Request, Wanted};
 
     /// A connection for which somebody waits, and what that one is told.
-    fn wanted() -> (Arc<Hub>, mpsc::Receiver<Result<(), Trouble>>) {
-        let hub = Hub::new().unwrap();
+    fn wanted() -> (Arc<DriverHandle>, mpsc::Receiver<Result<(), ConnectionError>>) {
+        let handle = DriverHandle::new().unwrap();
         let (send, told) = mpsc::channel();
         let request = Request {
             what: Wanted::Command(String::new()),
@@ -131,26 +137,26 @@ mod tests {
             interest: Arc::default(),
             reply: Box::new(move |result| send.send(result).unwrap()),
         };
-        assert!(hub.ask(request).is_ok_and(|first| first));
-        (hub, told)
+        assert!(handle.ask(request).is_ok_and(|first| first));
+        (handle, told)
     }
 
     #[test]
     fn an_agent_that_does_not_sign_keeps_nobody_waiting() {
-        let (hub, told) = wanted();
-        let answer = Trouble::new(FailureKind::PermissionDenied, "no signature");
-        let _alarm = Alarm::after(Duration::from_millis(1), &hub, answer).unwrap();
+        let (handle, told) = wanted();
+        let answer = ConnectionError::new(FailureKind::PermissionDenied, "no signature");
+        let _alarm = Alarm::after(Duration::from_millis(1), &handle, answer).unwrap();
         let told = told.recv_timeout(Duration::from_secs(20)).unwrap().unwrap_err();
         assert_eq!(told.evidence, "no signature");
-        assert!(hub.is_closed() && hub.is_forsaken());
+        assert!(handle.is_closed() && handle.is_forsaken());
     }
 
     #[test]
     fn an_alarm_that_is_dropped_in_time_tells_nobody() {
-        let (hub, told) = wanted();
-        let answer = Trouble::new(FailureKind::PermissionDenied, "no signature");
-        drop(Alarm::after(Duration::from_millis(300), &hub, answer).unwrap());
+        let (handle, told) = wanted();
+        let answer = ConnectionError::new(FailureKind::PermissionDenied, "no signature");
+        drop(Alarm::after(Duration::from_millis(300), &handle, answer).unwrap());
         assert!(told.recv_timeout(Duration::from_secs(1)).is_err());
-        assert!(!hub.is_closed());
+        assert!(!handle.is_closed());
     }
 }

@@ -12,10 +12,10 @@ use crate::{
     Answer, Prompter, Question,
     agent::{self, Alarm, State},
     config::{Agent, Settings},
+    error::ConnectionError,
     keys::{PrivateKey, Unusable, public_beside, public_line},
     link::{Limit, Link, code, number},
     prompt::harmless,
-    trouble::Trouble,
 };
 
 /// Who asks, and whether that may be.
@@ -33,7 +33,7 @@ pub(crate) fn authenticate(
     asking: &Asking<'_>,
     patience: Duration,
     warnings: &mut Vec<String>,
-) -> Result<(), Trouble> {
+) -> Result<(), ConnectionError> {
     let account = format!("{}@{}", settings.user, settings.host);
     let mut attempt = Attempt {
         link,
@@ -54,9 +54,9 @@ pub(crate) fn authenticate(
     warnings.extend(attempt.silent_agent);
     match result {
         // What OpenSSH's server does after MaxAuthTries.
-        Err(trouble) if trouble.kind == FailureKind::ClosedByServer && tried > 0 => {
-            let evidence = format!("{}, after {tried} attempts to authenticate", trouble.evidence);
-            Err(Trouble::new(FailureKind::PermissionDenied, evidence)
+        Err(error) if error.kind == FailureKind::ClosedByServer && tried > 0 => {
+            let evidence = format!("{}, after {tried} attempts to authenticate", error.evidence);
+            Err(ConnectionError::new(FailureKind::PermissionDenied, evidence)
                 .hint("the server may allow fewer attempts (MaxAuthTries): name the right key (-i FILE, IdentityFile), and set IdentitiesOnly"))
         }
         other => other,
@@ -94,7 +94,7 @@ enum Reply {
 }
 
 impl Attempt<'_> {
-    fn run(&mut self) -> Result<(), Trouble> {
+    fn run(&mut self) -> Result<(), ConnectionError> {
         let mut offered = self.methods()?;
         if self.link.session.authenticated() {
             return Ok(());
@@ -120,28 +120,30 @@ impl Attempt<'_> {
     }
 
     /// What the server accepts now, found by asking to be let in without anything.
-    fn methods(&mut self) -> Result<Vec<String>, Trouble> {
+    fn methods(&mut self) -> Result<Vec<String>, ConnectionError> {
         let user = &self.settings.user;
         let list = self.link.run("authentication", self.limit, |session| {
             let list = session.auth_methods(user).map(str::to_owned);
             if session.authenticated() { Ok(String::new()) } else { list }
         })?;
-        let list = list.map_err(|error| Trouble::libssh2(FailureKind::PermissionDenied, &error))?;
+        let list = list.map_err(|error| ConnectionError::libssh2(FailureKind::PermissionDenied, &error))?;
         Ok(list.split(',').map(str::to_owned).collect())
     }
 
-    fn denied(&self, offered: &[String]) -> Trouble {
+    fn denied(&self, offered: &[String]) -> ConnectionError {
         let tried = match self.tried.as_slice() {
             [] => "nothing to try".to_owned(),
             tried => format!("tried {}", tried.join(", ")),
         };
         let evidence = format!("{}: permission denied ({}); {tried}", self.account, offered.join(","));
         match (self.unusable.first(), &self.silent_agent) {
-            (Some(reason), _) => Trouble::new(FailureKind::KeyFileUnusable, format!("{reason}; {evidence}")),
-            (None, Some(reason)) => {
-                Trouble::new(FailureKind::PermissionDenied, format!("{reason}; {evidence}"))
+            (Some(reason), _) => {
+                ConnectionError::new(FailureKind::KeyFileUnusable, format!("{reason}; {evidence}"))
             }
-            (None, None) => Trouble::new(FailureKind::PermissionDenied, evidence),
+            (None, Some(reason)) => {
+                ConnectionError::new(FailureKind::PermissionDenied, format!("{reason}; {evidence}"))
+            }
+            (None, None) => ConnectionError::new(FailureKind::PermissionDenied, evidence),
         }
     }
 
@@ -150,7 +152,7 @@ impl Attempt<'_> {
         &mut self,
         what: String,
         operation: impl FnMut(&mut ssh2::Session) -> Result<(), ssh2::Error>,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<Reply, ConnectionError> {
         self.tried.push(what);
         match self.link.run("authentication", self.limit, operation)? {
             Ok(()) => Ok(Reply::Accepted),
@@ -162,7 +164,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn keys(&mut self) -> Result<Reply, Trouble> {
+    fn keys(&mut self) -> Result<Reply, ConnectionError> {
         let mut files = Vec::new();
         for (path, named) in &self.settings.identity_files {
             match PrivateKey::read(path) {
@@ -195,7 +197,7 @@ impl Attempt<'_> {
     }
 
     /// The agent's keys: those that are named in the configuration first.
-    fn agent(&mut self, named: &[Vec<u8>]) -> Result<Reply, Trouble> {
+    fn agent(&mut self, named: &[Vec<u8>]) -> Result<Reply, ConnectionError> {
         let Some((agent, mut keys)) = self.connect_agent()? else { return Ok(Reply::Refused) };
         let is_named = |key: &PublicKey| named.iter().any(|named| named == key.blob());
         if self.settings.identities_only {
@@ -206,7 +208,7 @@ impl Attempt<'_> {
             let user = &self.settings.user;
             let comment = harmless(key.comment());
             let what = format!("agent's key '{comment}'");
-            let alarm = Alarm::after(self.patience, &self.link.hub, self.unsigned(&what))?;
+            let alarm = Alarm::after(self.patience, &self.link.handle, self.unsigned(&what))?;
             let reply = self.offer(what, |_| agent.userauth(user, &key))?;
             drop(alarm);
             if matches!(reply, Reply::Accepted | Reply::NotEnough) {
@@ -220,16 +222,16 @@ impl Attempt<'_> {
     }
 
     /// What is said if libssh2 does not come back from an agent.
-    fn unsigned(&self, what: &str) -> Trouble {
+    fn unsigned(&self, what: &str) -> ConnectionError {
         let seconds = self.patience.as_secs();
         let evidence = format!("{}: {what} has signed nothing for {seconds} seconds", self.account);
-        Trouble::new(FailureKind::PermissionDenied, evidence).hint(
+        ConnectionError::new(FailureKind::PermissionDenied, evidence).hint(
             "the agent may wait for somebody to confirm or unlock the key; or do without it (IdentityAgent=none, -i FILE)",
         )
     }
 
     /// An agent that does not answer is none.
-    fn connect_agent(&mut self) -> Result<Option<(SshAgent, Vec<PublicKey>)>, Trouble> {
+    fn connect_agent(&mut self) -> Result<Option<(SshAgent, Vec<PublicKey>)>, ConnectionError> {
         let (path, named): (PathBuf, bool) = match &self.settings.agent {
             Agent::None => return Ok(None),
             Agent::Environment => match std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) {
@@ -238,7 +240,7 @@ impl Attempt<'_> {
             },
             Agent::Socket(path) => (path.clone(), true),
         };
-        let connected = match agent::look(&path, &self.link.hub)? {
+        let connected = match agent::look(&path, &self.link.handle)? {
             State::Answers => self.list_agent(&path).ok(),
             State::Absent => None,
             State::Silent => {
@@ -266,7 +268,7 @@ impl Attempt<'_> {
     }
 
     /// A key file: its certificates first.
-    fn file(&mut self, key: &PrivateKey) -> Result<Reply, Trouble> {
+    fn file(&mut self, key: &PrivateKey) -> Result<Reply, ConnectionError> {
         let publics = key.certificates(&self.settings.certificate_files).into_iter().map(Some);
         let publics = publics.chain(std::iter::once(key.public.clone()));
         let publics: Vec<_> = publics
@@ -288,7 +290,7 @@ impl Attempt<'_> {
         key: &PrivateKey,
         public: Option<&[u8]>,
         passphrase: &mut Option<String>,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<Reply, ConnectionError> {
         let line = public.and_then(public_line);
         let name = key.path.display().to_string();
         // Without the public key libssh2 needs the private one before it can ask the server.
@@ -338,7 +340,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn password(&mut self) -> Result<Reply, Trouble> {
+    fn password(&mut self) -> Result<Reply, ConnectionError> {
         // What was wrong for keyboard-interactive is usually the same password.
         if !self.asking.trusted || self.asked_in_vain {
             return Ok(Reply::Refused);
@@ -353,7 +355,7 @@ impl Attempt<'_> {
             {
                 Ok(()) => return Ok(Reply::Accepted),
                 Err(error) if number(&error) == code::PASSWORD_EXPIRED => {
-                    return Err(Trouble::new(
+                    return Err(ConnectionError::new(
                         FailureKind::PermissionDenied,
                         format!("{}: the password has expired", self.account),
                     )
@@ -366,7 +368,7 @@ impl Attempt<'_> {
         Ok(Reply::Refused)
     }
 
-    fn keyboard_interactive(&mut self) -> Result<Reply, Trouble> {
+    fn keyboard_interactive(&mut self) -> Result<Reply, ConnectionError> {
         if !self.asking.trusted || self.settings.batch {
             return Ok(Reply::Refused);
         }
@@ -401,8 +403,8 @@ fn has_hung_up(error: &ssh2::Error) -> bool {
     ["Waiting for", "Unable to send"].iter().any(|beginning| error.message().starts_with(beginning))
 }
 
-fn closed() -> Trouble {
-    Trouble::new(FailureKind::ClosedByServer, "authentication: the server closed the connection")
+fn closed() -> ConnectionError {
+    ConnectionError::new(FailureKind::ClosedByServer, "authentication: the server closed the connection")
 }
 
 /// Answers a server's questions.

@@ -19,7 +19,7 @@ use std::{
 pub(crate) use line::pattern_list_matches;
 pub(crate) use settings::{AddressFamily, Agent, Proxy, Settings, Strictness};
 
-use crate::trouble::Trouble;
+use crate::error::ConnectionError;
 use line::{Line, matches_list};
 
 /// As in OpenSSH.
@@ -131,7 +131,7 @@ impl<'a> Raw<'a> {
     }
 
     /// One `Keyword=value` or `Keyword value`.
-    pub(crate) fn set_line(&mut self, text: &str, origin: Origin) -> Result<(), Trouble> {
+    pub(crate) fn set_line(&mut self, text: &str, origin: Origin) -> Result<(), ConnectionError> {
         match Line::parse(text).map_err(|reason| bad(&origin, reason))? {
             Some(Line { keyword, .. }) if ["host", "match", "include"].contains(&keyword.as_str()) => {
                 Err(bad(&origin, format_args!("'{keyword}' is not possible there")))
@@ -145,7 +145,7 @@ impl<'a> Raw<'a> {
     }
 
     /// Reads a file that may be missing.
-    pub(crate) fn read_if_there(&mut self, path: &Path) -> Result<(), Trouble> {
+    pub(crate) fn read_if_there(&mut self, path: &Path) -> Result<(), ConnectionError> {
         match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             _ => self.read(path),
@@ -153,18 +153,26 @@ impl<'a> Raw<'a> {
     }
 
     /// Reads a file.
-    pub(crate) fn read(&mut self, path: &Path) -> Result<(), Trouble> {
+    pub(crate) fn read(&mut self, path: &Path) -> Result<(), ConnectionError> {
         self.read_nested(path, 0, true)
     }
 
-    fn read_nested(&mut self, path: &Path, depth: usize, applies_outside: bool) -> Result<(), Trouble> {
+    fn read_nested(
+        &mut self,
+        path: &Path,
+        depth: usize,
+        applies_outside: bool,
+    ) -> Result<(), ConnectionError> {
         let failed = |source| {
             let what = format!("cannot read {}", path.display());
-            Trouble::io(ncc_transport::FailureKind::BadConfiguration, what, source)
+            ConnectionError::io(ncc_transport::FailureKind::BadConfiguration, what, source)
         };
         let metadata = fs::metadata(path).map_err(failed)?;
         if metadata.is_dir() || metadata.len() > MAX_FILE_SIZE {
-            return Err(Trouble::configuration(format!("{} is no configuration file", path.display())));
+            return Err(ConnectionError::configuration(format!(
+                "{} is no configuration file",
+                path.display()
+            )));
         }
         let text = fs::read(path).map_err(failed)?;
         let text = String::from_utf8_lossy(&text);
@@ -197,7 +205,7 @@ impl<'a> Raw<'a> {
     }
 
     /// The files that an `Include` names, in order. A pattern that matches nothing is no error.
-    fn included(&self, word: &str, from: &Path, origin: &Origin) -> Result<Vec<PathBuf>, Trouble> {
+    fn included(&self, word: &str, from: &Path, origin: &Origin) -> Result<Vec<PathBuf>, ConnectionError> {
         let system = from.starts_with(&self.surroundings.system);
         let path = match word.strip_prefix("~/") {
             Some(rest) if !system => self.surroundings.home.join(rest),
@@ -210,7 +218,7 @@ impl<'a> Raw<'a> {
         Ok(files.flatten().filter(|path| path.is_file()).collect())
     }
 
-    fn matches(&mut self, words: &[String], origin: &Origin) -> Result<bool, Trouble> {
+    fn matches(&mut self, words: &[String], origin: &Origin) -> Result<bool, ConnectionError> {
         let mut words = words.iter();
         let mut result = true;
         let mut any = false;
@@ -264,6 +272,6 @@ impl<'a> Raw<'a> {
 }
 
 /// A line that is not accepted.
-pub(crate) fn bad(origin: &Origin, reason: impl fmt::Display) -> Trouble {
-    Trouble::configuration(format!("{origin}: {reason}"))
+pub(crate) fn bad(origin: &Origin, reason: impl fmt::Display) -> ConnectionError {
+    ConnectionError::configuration(format!("{origin}: {reason}"))
 }

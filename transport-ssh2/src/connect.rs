@@ -23,12 +23,12 @@ use crate::{
     auth::{self, Asking},
     config::{AddressFamily, Proxy, Settings, Surroundings},
     driver::{self, Connected},
+    error::ConnectionError,
+    handle::{ConnectionLease, DriverHandle, Interest, Request, Wanted},
     host_key,
-    hub::{Hub, Interest, Lease, Request, Wanted},
     link::{self, Limit, Link, code, number},
-    stream::Shared,
-    trouble::Trouble,
-    wire::Far,
+    relay::Far,
+    stream::ChannelState,
     words,
 };
 
@@ -43,7 +43,7 @@ const MAX_JUMPS: usize = 8;
 
 /// Everything a connection is made of.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
+pub(crate) struct Route {
     pub(crate) target: Target,
     pub(crate) options: Ssh2Options,
     /// The target is a jump host itself, and is reached through these.
@@ -53,35 +53,35 @@ pub(crate) struct Plan {
 }
 
 /// Connects to the target, through whatever is configured.
-pub(crate) fn connect(plan: &Plan, hub: &Arc<Hub>) -> Result<Connected, Trouble> {
+pub(crate) fn connect(route: &Route, handle: &Arc<DriverHandle>) -> Result<Connected, ConnectionError> {
     let surroundings = surroundings()?;
-    let settings = words::settings(&plan.target, &plan.options, &surroundings, plan.jump.as_deref())?;
-    let timeout = settings.connect_timeout.or(plan.options.connect_timeout);
+    let settings = words::settings(&route.target, &route.options, &surroundings, route.jump.as_deref())?;
+    let timeout = settings.connect_timeout.or(route.options.connect_timeout);
     let deadline = || timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     match &settings.proxy {
         Proxy::None => {
             // One deadline for the addresses and for what follows.
             let deadline = deadline();
-            let far = Far::Tcp(dial(&settings, hub, deadline)?);
-            shake_hands(plan, &settings, far, hub, deadline)
+            let far = Far::Tcp(dial(&settings, handle, deadline)?);
+            shake_hands(route, &settings, far, handle, deadline)
         }
         Proxy::Command(command) => {
             let (program, socket) = ProxyProgram::spawn(command)?;
-            match shake_hands(plan, &settings, Far::Local(socket), hub, deadline()) {
+            match shake_hands(route, &settings, Far::Local(socket), handle, deadline()) {
                 Ok(mut connected) => {
                     connected.keep = Some(Box::new(program));
                     Ok(connected)
                 }
-                Err(trouble) if trouble.kind == FailureKind::ClosedByServer => {
-                    let evidence = program.last_words().unwrap_or(trouble.evidence);
-                    Err(Trouble::new(FailureKind::ProxyFailed, evidence))
+                Err(error) if error.kind == FailureKind::ClosedByServer => {
+                    let evidence = program.last_words().unwrap_or(error.evidence);
+                    Err(ConnectionError::new(FailureKind::ProxyFailed, evidence))
                 }
-                Err(trouble) => Err(trouble),
+                Err(error) => Err(error),
             }
         }
         Proxy::Jump(hops) => {
-            let (lease, socket) = jump(plan, hops, &settings, hub)?;
-            let mut connected = shake_hands(plan, &settings, Far::Local(socket), hub, deadline())?;
+            let (lease, socket) = jump(route, hops, &settings, handle)?;
+            let mut connected = shake_hands(route, &settings, Far::Local(socket), handle, deadline())?;
             connected.keep = Some(Box::new(lease));
             Ok(connected)
         }
@@ -89,14 +89,14 @@ pub(crate) fn connect(plan: &Plan, hub: &Arc<Hub>) -> Result<Connected, Trouble>
 }
 
 fn shake_hands(
-    plan: &Plan,
+    route: &Route,
     settings: &Settings,
     far: Far,
-    hub: &Arc<Hub>,
+    handle: &Arc<DriverHandle>,
     deadline: Option<Instant>,
-) -> Result<Connected, Trouble> {
+) -> Result<Connected, ConnectionError> {
     let known = host_key::read_known_hosts(settings)?;
-    let mut link = Link::new(far, Arc::clone(hub))?;
+    let mut link = Link::new(far, Arc::clone(handle))?;
     host_key::prefer_algorithms(&link.session, settings, &known)?;
     if settings.compression == Some(true) {
         link.session.set_compress(true);
@@ -107,12 +107,12 @@ fn shake_hands(
         } else {
             FailureKind::ClosedByServer
         };
-        Trouble::libssh2(kind, &error)
+        ConnectionError::libssh2(kind, &error)
     })?;
 
     let mut warnings = settings.warnings.clone();
-    let cancelled = || hub.is_forsaken();
-    let prompter = &*plan.options.prompter;
+    let cancelled = || handle.is_forsaken();
+    let prompter = &*route.options.prompter;
     let trusted = host_key::check(&link.session, settings, &known, prompter, &cancelled, &mut warnings)?;
     let asking = Asking { prompter, cancelled: &cancelled, trusted };
     auth::authenticate(&mut link, settings, &asking, LOGIN_PATIENCE, &mut warnings)?;
@@ -127,8 +127,8 @@ fn shake_hands(
             greeting.push('\n');
         }
     }
-    let patience = settings.connect_timeout.or(plan.options.connect_timeout).unwrap_or(PATIENCE);
-    Ok(Connected { link, keep_alive: keep_alive(settings, &plan.options), patience, greeting, keep: None })
+    let patience = settings.connect_timeout.or(route.options.connect_timeout).unwrap_or(PATIENCE);
+    Ok(Connected { link, keep_alive: keep_alive(settings, &route.options), patience, greeting, keep: None })
 }
 
 /// The user's own numbers win.
@@ -142,15 +142,15 @@ fn keep_alive(settings: &Settings, options: &Ssh2Options) -> Option<KeepAlive> {
     }
 }
 
-fn surroundings() -> Result<Surroundings, Trouble> {
-    let home =
-        std::env::home_dir().ok_or_else(|| Trouble::configuration("this user has no home directory"))?;
+fn surroundings() -> Result<Surroundings, ConnectionError> {
+    let home = std::env::home_dir()
+        .ok_or_else(|| ConnectionError::configuration("this user has no home directory"))?;
     let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
     // As far as it matters: the remote user if none is given, `Match localuser`, %u.
     let local_user = user_of_passwd()
         .or_else(|| name("USER"))
         .or_else(|| name("LOGNAME"))
-        .ok_or_else(|| Trouble::configuration("this user has no name"))?;
+        .ok_or_else(|| ConnectionError::configuration("this user has no name"))?;
     let local_host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Ok(Surroundings { home, local_user, local_host, system: "/etc/ssh".into() })
 }
@@ -167,12 +167,17 @@ fn user_of_passwd() -> Option<String> {
 }
 
 /// Connects to the first address that answers, in the resolver's order.
-fn dial(settings: &Settings, hub: &Arc<Hub>, deadline: Option<Instant>) -> Result<TcpStream, Trouble> {
-    let addresses = resolve(settings, hub, deadline)?;
-    let mut last = Trouble::new(FailureKind::UnknownHost, format!("{} has no address", settings.host));
+fn dial(
+    settings: &Settings,
+    handle: &Arc<DriverHandle>,
+    deadline: Option<Instant>,
+) -> Result<TcpStream, ConnectionError> {
+    let addresses = resolve(settings, handle, deadline)?;
+    let mut last =
+        ConnectionError::new(FailureKind::UnknownHost, format!("{} has no address", settings.host));
     for attempt in 0..settings.attempts {
         if attempt > 0 {
-            link::wait_until(hub, Instant::now() + Duration::from_secs(1))?;
+            link::wait_until(handle, Instant::now() + Duration::from_secs(1))?;
         }
         for (index, &address) in addresses.iter().enumerate() {
             // Each gets its share of the time, so that a dead one leaves some for the rest.
@@ -181,10 +186,10 @@ fn dial(settings: &Settings, hub: &Arc<Hub>, deadline: Option<Instant>) -> Resul
                 let now = Instant::now();
                 now + deadline.saturating_duration_since(now) / rest
             });
-            match dial_one(address, hub, share) {
+            match dial_one(address, handle, share) {
                 Ok(stream) => return Ok(stream),
-                Err(trouble) if hub.is_forsaken() => return Err(trouble),
-                Err(trouble) => last = trouble,
+                Err(error) if handle.is_forsaken() => return Err(error),
+                Err(error) => last = error,
             }
         }
     }
@@ -194,12 +199,12 @@ fn dial(settings: &Settings, hub: &Arc<Hub>, deadline: Option<Instant>) -> Resul
 /// The system's resolver blocks for as long as it likes, so it gets a thread, which is left behind if it takes too long.
 fn resolve(
     settings: &Settings,
-    hub: &Arc<Hub>,
+    handle: &Arc<DriverHandle>,
     deadline: Option<Instant>,
-) -> Result<Vec<SocketAddr>, Trouble> {
+) -> Result<Vec<SocketAddr>, ConnectionError> {
     let (host, port) = (settings.host.clone(), settings.port);
     let (send, receive) = mpsc::channel();
-    let waker = Arc::clone(hub);
+    let waker = Arc::clone(handle);
     thread::Builder::new()
         .name("ssh2 resolver".to_owned())
         .spawn(move || {
@@ -208,19 +213,23 @@ fn resolve(
             let _ = send.send(result);
             waker.wake.wake();
         })
-        .map_err(Trouble::lost)?;
+        .map_err(ConnectionError::lost)?;
     let addresses = loop {
-        hub.wake.clear();
+        handle.wake.clear();
         if let Ok(result) = receive.try_recv() {
             break result.map_err(|error| {
-                Trouble::io(FailureKind::UnknownHost, format!("cannot resolve {}", settings.host), error)
+                ConnectionError::io(
+                    FailureKind::UnknownHost,
+                    format!("cannot resolve {}", settings.host),
+                    error,
+                )
             })?;
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let evidence = format!("no answer to the question for the address of {}", settings.host);
-            return Err(Trouble::new(FailureKind::TimedOut, evidence));
+            return Err(ConnectionError::new(FailureKind::TimedOut, evidence));
         }
-        link::wait(hub, None, deadline)?;
+        link::wait(handle, None, deadline)?;
     };
     let wanted = |address: &SocketAddr| match settings.address_family {
         AddressFamily::Any => true,
@@ -230,14 +239,18 @@ fn resolve(
     Ok(addresses.into_iter().filter(wanted).collect())
 }
 
-fn dial_one(address: SocketAddr, hub: &Hub, deadline: Option<Instant>) -> Result<TcpStream, Trouble> {
+fn dial_one(
+    address: SocketAddr,
+    handle: &DriverHandle,
+    deadline: Option<Instant>,
+) -> Result<TcpStream, ConnectionError> {
     let failed = |error: io::Error| {
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused => FailureKind::ConnectionRefused,
             io::ErrorKind::TimedOut => FailureKind::TimedOut,
             _ => FailureKind::Unreachable,
         };
-        Trouble::io(kind, format!("connecting to {address}"), error)
+        ConnectionError::io(kind, format!("connecting to {address}"), error)
     };
     let family = if address.is_ipv4() { Family::INET } else { Family::INET6 };
     let open = || {
@@ -252,16 +265,19 @@ fn dial_one(address: SocketAddr, hub: &Hub, deadline: Option<Instant>) -> Result
         Err(error) => return Err(failed(error.into())),
     }
     loop {
-        hub.wake.clear();
+        handle.wake.clear();
         let mut ready = [PollFd::new(&socket, PollFlags::OUT)];
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
         if matches!(poll(&mut ready, Some(&none)), Ok(1..)) {
             break;
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(Trouble::new(FailureKind::TimedOut, format!("connecting to {address}: no answer")));
+            return Err(ConnectionError::new(
+                FailureKind::TimedOut,
+                format!("connecting to {address}: no answer"),
+            ));
         }
-        link::wait(hub, Some(PollFd::new(&socket, PollFlags::OUT)), deadline)?;
+        link::wait(handle, Some(PollFd::new(&socket, PollFlags::OUT)), deadline)?;
     }
     rustix::net::sockopt::socket_error(&socket)
         .and_then(|result| result)
@@ -284,9 +300,9 @@ const GRACE: Duration = Duration::from_millis(500);
 
 impl ProxyProgram {
     /// Starts the command in the user's shell, as OpenSSH does, with a socket for its stdin and stdout.
-    fn spawn(command: &str) -> Result<(Self, UnixStream), Trouble> {
+    fn spawn(command: &str) -> Result<(Self, UnixStream), ConnectionError> {
         let failed =
-            |error| Trouble::io(FailureKind::ProxyFailed, format!("cannot start '{command}'"), error);
+            |error| ConnectionError::io(FailureKind::ProxyFailed, format!("cannot start '{command}'"), error);
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let theirs = OwnedFd::from(theirs);
         let shell =
@@ -354,35 +370,35 @@ impl Drop for ProxyProgram {
 
 /// A connection from the last jump host to the target, as a socket. The lease keeps the jump host's connection.
 fn jump(
-    plan: &Plan,
+    route: &Route,
     hops: &[Target],
     settings: &Settings,
-    hub: &Arc<Hub>,
-) -> Result<(Arc<Lease>, UnixStream), Trouble> {
+    handle: &Arc<DriverHandle>,
+) -> Result<(Arc<ConnectionLease>, UnixStream), ConnectionError> {
     let Some((last, before)) = hops.split_last() else {
-        return Err(Trouble::configuration("ProxyJump without a host"));
+        return Err(ConnectionError::configuration("ProxyJump without a host"));
     };
-    if plan.depth >= MAX_JUMPS {
-        return Err(Trouble::configuration(format!(
+    if route.depth >= MAX_JUMPS {
+        return Err(ConnectionError::configuration(format!(
             "more than {MAX_JUMPS} jump hosts: does '{last}' jump through itself?"
         )));
     }
-    let next = Plan {
+    let next = Route {
         target: last.clone(),
-        options: plan.options.clone(),
+        options: route.options.clone(),
         jump: Some(before.to_vec()),
-        depth: plan.depth + 1,
+        depth: route.depth + 1,
     };
-    let jump_hub = Hub::new().map_err(Trouble::lost)?;
-    let lease = Arc::new(Lease(Arc::clone(&jump_hub)));
-    let (ours, theirs) = UnixStream::pair().map_err(Trouble::lost)?;
-    theirs.set_nonblocking(true).map_err(Trouble::lost)?;
+    let jump_handle = DriverHandle::new().map_err(ConnectionError::lost)?;
+    let lease = Arc::new(ConnectionLease(Arc::clone(&jump_handle)));
+    let (ours, theirs) = UnixStream::pair().map_err(ConnectionError::lost)?;
+    theirs.set_nonblocking(true).map_err(ConnectionError::lost)?;
     let (send, receive) = mpsc::channel();
     let interest = Arc::new(Interest::default());
-    let waker = Arc::clone(hub);
+    let waker = Arc::clone(handle);
     let request = Request {
         what: Wanted::Forward { host: settings.host.clone(), port: settings.port, through: theirs },
-        shared: Arc::new(Shared::default()),
+        shared: Arc::new(ChannelState::default()),
         interest: Arc::clone(&interest),
         reply: Box::new(move |result| {
             // Nobody may wait any more.
@@ -390,48 +406,48 @@ fn jump(
             waker.wake.wake();
         }),
     };
-    // The new hub has no driver yet that could have ended.
-    let _ = jump_hub.ask(request);
-    let work: driver::Connect = Box::new(move |hub| connect(&next, hub));
-    driver::start(&jump_hub, last.host(), work, |_| ()).map_err(Trouble::lost)?;
+    // The new handle has no driver yet that could have ended.
+    let _ = jump_handle.ask(request);
+    let work: driver::Connect = Box::new(move |handle| connect(&next, handle));
+    driver::start(&jump_handle, last.host(), work, |_| ()).map_err(ConnectionError::lost)?;
     let result = loop {
-        hub.wake.clear();
+        handle.wake.clear();
         match receive.try_recv() {
             Ok(result) => break result,
             Err(mpsc::TryRecvError::Disconnected) => break Err(link::forsaken()),
             Err(mpsc::TryRecvError::Empty) => {}
         }
         // However long a person thinks about the questions of the jump host; it has time-outs of its own.
-        if let Err(trouble) = link::wait(hub, None, None) {
+        if let Err(error) = link::wait(handle, None, None) {
             interest.lose();
             lease.wake();
-            return Err(trouble);
+            return Err(error);
         }
     };
     match result {
         Ok(()) => Ok((lease, ours)),
-        Err(trouble) => Err(of_jump_host(last, settings, &trouble)),
+        Err(error) => Err(of_jump_host(last, settings, &error)),
     }
 }
 
-/// What went wrong with a jump host, as the target's trouble.
-fn of_jump_host(jump: &Target, settings: &Settings, trouble: &Trouble) -> Trouble {
+/// What went wrong with a jump host, as the target's error.
+fn of_jump_host(jump: &Target, settings: &Settings, error: &ConnectionError) -> ConnectionError {
     use FailureKind::{
         ClosedByServer, ConnectionLost, ConnectionRefused, SessionRefused, TimedOut, UnknownHost, Unreachable,
     };
-    let evidence = match trouble.kind {
+    let evidence = match error.kind {
         SessionRefused => {
             format!(
                 "jump host {jump} cannot reach {} port {}: {}",
-                settings.host, settings.port, trouble.evidence
+                settings.host, settings.port, error.evidence
             )
         }
-        _ => format!("jump host {jump}: {trouble}"),
+        _ => format!("jump host {jump}: {error}"),
     };
-    match trouble.kind {
+    match error.kind {
         UnknownHost | ConnectionRefused | Unreachable | TimedOut | ConnectionLost | ClosedByServer
-        | SessionRefused => Trouble::new(FailureKind::ProxyFailed, evidence),
+        | SessionRefused => ConnectionError::new(FailureKind::ProxyFailed, evidence),
         // Keys, passwords and configurations are what they are.
-        kind => Trouble::new(kind, evidence).hint(trouble.failure(jump).hint),
+        kind => ConnectionError::new(kind, evidence).hint(error.failure(jump).hint),
     }
 }

@@ -13,10 +13,10 @@ use ncc_transport::{FailureKind, KeepAlive};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::{
-    hub::{Hub, Request, Wanted},
+    error::ConnectionError,
+    handle::{DriverHandle, Request, Wanted},
     link::{self, Link, code, number},
-    port::{Fate, Port},
-    trouble::Trouble,
+    pump::{ChannelPump, Fate},
     window,
 };
 
@@ -30,7 +30,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Makes a connection, on the driver's thread.
-pub(crate) type Connect = Box<dyn FnOnce(&Arc<Hub>) -> Result<Connected, Trouble> + Send>;
+pub(crate) type Connect = Box<dyn FnOnce(&Arc<DriverHandle>) -> Result<Connected, ConnectionError> + Send>;
 
 /// An authenticated connection.
 pub(crate) struct Connected {
@@ -46,32 +46,35 @@ pub(crate) struct Connected {
 
 /// Starts the thread. `ended` is told why, if the connection was there and was lost.
 pub(crate) fn start(
-    hub: &Arc<Hub>,
+    handle: &Arc<DriverHandle>,
     name: &str,
     connect: Connect,
-    ended: impl FnOnce(&Trouble) + Send + 'static,
+    ended: impl FnOnce(&ConnectionError) + Send + 'static,
 ) -> io::Result<()> {
-    let hub = Arc::clone(hub);
+    let handle = Arc::clone(handle);
     // Linux keeps 15 bytes of it.
     let thread = thread::Builder::new().name(format!("ssh2 {name}"));
     thread.spawn(move || {
         // libssh2's wrapper panics on a few things that a peer can send (a list of methods that is not UTF-8).
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let connected = connect(&hub)?;
+            let connected = connect(&handle)?;
             let mut driver = Driver::new(connected);
             let result = driver.work();
-            if let Err(trouble) = &result {
-                ended(trouble);
+            if let Err(error) = &result {
+                ended(error);
             }
             driver.bury(result.as_ref().err());
             result
         }));
-        let trouble = match result {
+        let error = match result {
             Ok(Ok(())) => link::forsaken(),
-            Ok(Err(trouble)) => trouble,
-            Err(_) => Trouble::new(FailureKind::ConnectionLost, "the server sent what libssh2 cannot handle"),
+            Ok(Err(error)) => error,
+            Err(_) => ConnectionError::new(
+                FailureKind::ConnectionLost,
+                "the server sent what libssh2 cannot handle",
+            ),
         };
-        hub.close(&trouble);
+        handle.close(&error);
     })?;
     Ok(())
 }
@@ -85,7 +88,7 @@ struct Driver {
     opening: Option<(Request, Instant)>,
     /// Open, but the server has not yet said whether it starts the command.
     starting: Vec<(Request, ssh2::Channel, Instant)>,
-    ports: Vec<Port>,
+    pumps: Vec<ChannelPump>,
     /// When a keep-alive was last sent.
     asked: Instant,
     /// The shortest time in which the server has answered. For the first answers it starts processes, which takes as long as that takes.
@@ -110,7 +113,7 @@ impl Driver {
             greeting,
             opening: None,
             starting: Vec::new(),
-            ports: Vec::new(),
+            pumps: Vec::new(),
             asked: Instant::now(),
             round_trip: Duration::MAX,
             _keep: keep,
@@ -118,23 +121,26 @@ impl Driver {
     }
 
     /// Until nobody needs the connection, or it is lost.
-    fn work(&mut self) -> Result<(), Trouble> {
+    fn work(&mut self) -> Result<(), ConnectionError> {
         let mut unread = false;
         loop {
-            self.link.hub.wake.clear();
-            let mut busy = self.link.wire.fill().map_err(Trouble::lost)?;
+            self.link.handle.wake.clear();
+            let mut busy = self.link.relay.fill().map_err(ConnectionError::lost)?;
             busy |= self.open_channels()?;
             busy |= self.serve(busy || unread)?;
-            busy |= self.link.wire.drain().map_err(Trouble::lost)?;
+            busy |= self.link.relay.drain().map_err(ConnectionError::lost)?;
             // While there is no channel, nothing makes libssh2 read; the next one will.
-            unread = !self.is_idle() && self.link.wire.is_unread().map_err(Trouble::lost)?;
+            unread = !self.is_idle() && self.link.relay.is_unread().map_err(ConnectionError::lost)?;
             if busy || unread {
                 continue;
             }
-            if self.link.wire.is_over() {
-                return Err(Trouble::new(FailureKind::ConnectionLost, "the server closed the connection"));
+            if self.link.relay.is_over() {
+                return Err(ConnectionError::new(
+                    FailureKind::ConnectionLost,
+                    "the server closed the connection",
+                ));
             }
-            if self.link.hub.is_released() && self.is_idle() {
+            if self.link.handle.is_released() && self.is_idle() {
                 self.say_farewell();
                 return Ok(());
             }
@@ -144,37 +150,37 @@ impl Driver {
     }
 
     fn is_idle(&self) -> bool {
-        self.opening.is_none() && self.starting.is_empty() && self.ports.is_empty()
+        self.opening.is_none() && self.starting.is_empty() && self.pumps.is_empty()
     }
 
     /// Waits for the network, for callers, and for the sockets of forwardings.
-    fn sleep(&mut self, deadline: Option<Instant>) -> Result<(), Trouble> {
-        let Link { wire, hub, .. } = &self.link;
-        let mut fds = vec![PollFd::new(&hub.wake, PollFlags::IN)];
-        fds.extend(wire.poll());
-        fds.extend(self.ports.iter().filter_map(Port::poll));
-        link::sleep(hub, &mut fds, deadline).map_err(Trouble::lost)
+    fn sleep(&mut self, deadline: Option<Instant>) -> Result<(), ConnectionError> {
+        let Link { relay, handle, .. } = &self.link;
+        let mut fds = vec![PollFd::new(&handle.wake, PollFlags::IN)];
+        fds.extend(relay.poll());
+        fds.extend(self.pumps.iter().filter_map(ChannelPump::poll));
+        link::sleep(handle, &mut fds, deadline).map_err(ConnectionError::lost)
     }
 
     /// Sends a keep-alive when one is due, and notices when the server is dead. When to look again.
-    fn keep_alive(&mut self) -> Result<Option<Instant>, Trouble> {
+    fn keep_alive(&mut self) -> Result<Option<Instant>, ConnectionError> {
         let waiting = self.opening.iter().map(|(_, since)| *since);
         let waiting = waiting.chain(self.starting.iter().map(|(_, _, since)| *since)).min();
         // A channel that is not opened in time is as good as a server that is silent.
         let impatient = waiting.and_then(|since| since.checked_add(self.patience));
         if impatient.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(Trouble::new(
+            return Err(ConnectionError::new(
                 FailureKind::TimedOut,
                 "the server does not answer a request for a channel",
             ));
         }
         let Some(KeepAlive { interval, count, .. }) = self.keep_alive else { return Ok(impatient) };
-        let heard = self.link.wire.heard();
+        let heard = self.link.relay.heard();
         let now = Instant::now();
         let dead = heard + interval.saturating_mul(count.saturating_add(1));
         if dead <= now {
             let silence = now.duration_since(heard).as_secs();
-            return Err(Trouble::new(
+            return Err(ConnectionError::new(
                 FailureKind::TimedOut,
                 format!(
                     "nothing came from the server for {silence} seconds, nor an answer to {count} keep-alives"
@@ -185,18 +191,18 @@ impl Driver {
         if due <= now {
             self.asked = now;
             self.link.session.keepalive_send().map_err(|error| lost(&error))?;
-            self.link.wire.drain().map_err(Trouble::lost)?;
+            self.link.relay.drain().map_err(ConnectionError::lost)?;
         }
         let next = heard.max(self.asked) + interval;
         Ok([Some(next), Some(dead), impatient].into_iter().flatten().min())
     }
 
     /// Opens what was asked for. Whether anything went on.
-    fn open_channels(&mut self) -> Result<bool, Trouble> {
+    fn open_channels(&mut self) -> Result<bool, ConnectionError> {
         let mut busy = false;
         loop {
             if self.opening.is_none() {
-                self.opening = self.link.hub.next().map(|request| (request, Instant::now()));
+                self.opening = self.link.handle.next().map(|request| (request, Instant::now()));
             }
             let Some((request, _)) = &self.opening else { break };
             let session = &self.link.session;
@@ -204,7 +210,7 @@ impl Driver {
                 Wanted::Command(_) => session.channel_open("session", window::SMALLEST, PACKET, None),
                 Wanted::Forward { host, port, .. } => session.channel_direct_tcpip(host, *port, None),
             };
-            self.link.wire.drain().map_err(Trouble::lost)?;
+            self.link.relay.drain().map_err(ConnectionError::lost)?;
             match result {
                 Ok(channel) => {
                     if let Some((request, since)) = self.opening.take() {
@@ -214,7 +220,7 @@ impl Driver {
                 }
                 Err(error) if number(&error) == code::AGAIN => break,
                 Err(error) if number(&error) == code::CHANNEL_FAILURE => {
-                    let refused = Trouble::libssh2(FailureKind::SessionRefused, &error);
+                    let refused = ConnectionError::libssh2(FailureKind::SessionRefused, &error);
                     if let Some((request, _)) = self.opening.take() {
                         (request.reply)(Err(refused));
                     }
@@ -227,23 +233,28 @@ impl Driver {
         Ok(busy)
     }
 
-    fn start_commands(&mut self) -> Result<bool, Trouble> {
+    fn start_commands(&mut self) -> Result<bool, ConnectionError> {
         let mut busy = false;
         for (request, mut channel, since) in std::mem::take(&mut self.starting) {
             let result = match &request.what {
                 Wanted::Command(command) => channel.exec(command),
                 Wanted::Forward { .. } => Ok(()),
             };
-            self.link.wire.drain().map_err(Trouble::lost)?;
+            self.link.relay.drain().map_err(ConnectionError::lost)?;
             match result {
                 Err(error) if number(&error) == code::AGAIN => {
                     self.starting.push((request, channel, since));
                     continue;
                 }
                 Err(error) if number(&error) == code::REQUEST_DENIED => {
-                    let refused = Trouble::libssh2(FailureKind::SessionRefused, &error);
+                    let refused = ConnectionError::libssh2(FailureKind::SessionRefused, &error);
                     request.shared.lock().killed = true;
-                    self.ports.push(Port::new(channel, Arc::clone(&request.shared), None, self.round_trip));
+                    self.pumps.push(ChannelPump::new(
+                        channel,
+                        Arc::clone(&request.shared),
+                        None,
+                        self.round_trip,
+                    ));
                     (request.reply)(Err(refused));
                 }
                 Err(error) => {
@@ -268,7 +279,7 @@ impl Driver {
                             state.inlet(crate::stream::Output::Stderr).push(greeting.as_bytes());
                         }
                     }
-                    self.ports.push(Port::new(channel, shared, through, self.round_trip));
+                    self.pumps.push(ChannelPump::new(channel, shared, through, self.round_trip));
                     reply(Ok(()));
                 }
             }
@@ -278,21 +289,21 @@ impl Driver {
     }
 
     /// Carries the bytes of all channels. Whether there were any.
-    fn serve(&mut self, unread: bool) -> Result<bool, Trouble> {
+    fn serve(&mut self, unread: bool) -> Result<bool, ConnectionError> {
         let mut busy = false;
         let mut listened = false;
-        for port in &mut self.ports {
-            let turn = port.serve(&mut self.link.wire).map_err(|error| lost(&error))?;
+        for pump in &mut self.pumps {
+            let turn = pump.serve(&mut self.link.relay).map_err(|error| lost(&error))?;
             busy |= turn.busy;
             listened |= turn.listened;
         }
-        self.ports.retain(|port| port.fate() == Fate::Alive);
+        self.pumps.retain(|pump| pump.fate() == Fate::Alive);
         if unread
             && !listened
-            && let Some(port) = self.ports.first_mut()
+            && let Some(pump) = self.pumps.first_mut()
         {
             // Nobody reads, but window adjustments and key exchanges have to be taken from the wire all the same.
-            port.listen().map_err(|error| lost(&error))?;
+            pump.listen().map_err(|error| lost(&error))?;
             busy = true;
         }
         Ok(busy)
@@ -303,27 +314,27 @@ impl Driver {
         let deadline = Instant::now() + FAREWELL;
         // Whatever goes wrong here ends in the same way: the socket is closed.
         let _ = self.link.session.disconnect(Some(ssh2::DisconnectCode::ByApplication), "done", None);
-        while self.link.wire.drain().is_ok() && self.link.wire.is_unsent() && Instant::now() < deadline {
+        while self.link.relay.drain().is_ok() && self.link.relay.is_unsent() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// Tells everybody that it is over.
-    fn bury(&mut self, trouble: Option<&Trouble>) {
-        let reason = trouble.map(Trouble::to_string);
-        for port in &self.ports {
-            port.shared().lock().end(reason.as_deref());
+    fn bury(&mut self, error: Option<&ConnectionError>) {
+        let reason = error.map(ConnectionError::to_string);
+        for pump in &self.pumps {
+            pump.shared().lock().end(reason.as_deref());
         }
         let unborn = self.opening.take().map(|(request, _)| request);
         let unborn = unborn.into_iter().chain(self.starting.drain(..).map(|(request, _, _)| request));
-        let trouble = trouble.cloned().unwrap_or_else(link::forsaken);
+        let error = error.cloned().unwrap_or_else(link::forsaken);
         for request in unborn {
-            (request.reply)(Err(trouble.clone()));
+            (request.reply)(Err(error.clone()));
         }
     }
 }
 
 /// What libssh2 says when the connection is over.
-fn lost(error: &ssh2::Error) -> Trouble {
-    Trouble::libssh2(FailureKind::ConnectionLost, error)
+fn lost(error: &ssh2::Error) -> ConnectionError {
+    ConnectionError::libssh2(FailureKind::ConnectionLost, error)
 }

@@ -6,8 +6,8 @@ use ssh2::{MethodType, Session};
 use crate::{
     Answer, Prompter, Question,
     config::{Settings, Strictness, pattern_list_matches},
+    error::ConnectionError,
     known_hosts::{KnownHosts, Verdict, append, fingerprint, key_type},
-    trouble::Trouble,
 };
 
 /// ChaCha20 first whatever the processor: libssh2 gives it whole packets, but calls OpenSSL anew for each 16 bytes of AES, with CTR as
@@ -32,10 +32,14 @@ const HOST_KEYS: &[&str] = &[
 ];
 
 /// Reads the files of known hosts.
-pub(crate) fn read_known_hosts(settings: &Settings) -> Result<KnownHosts, Trouble> {
+pub(crate) fn read_known_hosts(settings: &Settings) -> Result<KnownHosts, ConnectionError> {
     KnownHosts::read(settings.user_known_hosts.iter().chain(&settings.global_known_hosts)).map_err(
         |(path, error)| {
-            Trouble::io(FailureKind::BadConfiguration, format!("cannot read {}", path.display()), error)
+            ConnectionError::io(
+                FailureKind::BadConfiguration,
+                format!("cannot read {}", path.display()),
+                error,
+            )
         },
     )
 }
@@ -45,7 +49,7 @@ pub(crate) fn prefer_algorithms(
     session: &Session,
     settings: &Settings,
     known: &KnownHosts,
-) -> Result<(), Trouble> {
+) -> Result<(), ConnectionError> {
     let host = settings.known_as();
     let known_types: Vec<&str> = known.types(&host).collect();
     let is_known = |algorithm: &str| {
@@ -77,10 +81,10 @@ pub(crate) fn prefer_algorithms(
     Ok(())
 }
 
-fn supported(session: &Session, method: MethodType) -> Result<Vec<&'static str>, Trouble> {
+fn supported(session: &Session, method: MethodType) -> Result<Vec<&'static str>, ConnectionError> {
     let mut names = session
         .supported_algs(method)
-        .map_err(|error| Trouble::libssh2(FailureKind::NoCommonAlgorithm, &error))?;
+        .map_err(|error| ConnectionError::libssh2(FailureKind::NoCommonAlgorithm, &error))?;
     // libssh2 lists these among the key exchanges, and adds them by itself.
     names.retain(|name| !name.starts_with("ext-info-") && !name.starts_with("kex-strict-"));
     Ok(names)
@@ -92,7 +96,7 @@ fn choose(
     methods: &[MethodType],
     asked_for: Option<&str>,
     defaults: &[&str],
-) -> Result<(), Trouble> {
+) -> Result<(), ConnectionError> {
     let [method, ..] = methods else { return Ok(()) };
     let supported = supported(session, *method)?;
     let names = select(asked_for, defaults, &supported);
@@ -102,12 +106,12 @@ fn choose(
             asked_for.unwrap_or_default(),
             supported.join(",")
         );
-        return Err(Trouble::new(FailureKind::BadConfiguration, evidence));
+        return Err(ConnectionError::new(FailureKind::BadConfiguration, evidence));
     }
     for &method in methods {
         session
             .method_pref(method, &names.join(","))
-            .map_err(|error| Trouble::libssh2(FailureKind::NoCommonAlgorithm, &error))?;
+            .map_err(|error| ConnectionError::libssh2(FailureKind::NoCommonAlgorithm, &error))?;
     }
     Ok(())
 }
@@ -141,9 +145,9 @@ pub(crate) fn check(
     prompter: &dyn Prompter,
     cancelled: &dyn Fn() -> bool,
     warnings: &mut Vec<String>,
-) -> Result<bool, Trouble> {
+) -> Result<bool, ConnectionError> {
     let Some((key, _)) = session.host_key() else {
-        return Err(Trouble::new(FailureKind::HostKeyUnknown, "the server has shown no key"));
+        return Err(ConnectionError::new(FailureKind::HostKeyUnknown, "the server has shown no key"));
     };
     let host = settings.known_as();
     let kind = key_type(key).unwrap_or("of an unknown type");
@@ -159,7 +163,7 @@ pub(crate) fn check(
     let note = match verdict {
         Verdict::Known => return Ok(true),
         Verdict::Revoked(place) => {
-            return Err(Trouble::new(
+            return Err(ConnectionError::new(
                 FailureKind::HostKeyRevoked,
                 format!("{host} shows the key {shown}, revoked in {place}"),
             ));
@@ -171,7 +175,7 @@ pub(crate) fn check(
                 ));
                 return Ok(false);
             }
-            return Err(Trouble::new(
+            return Err(ConnectionError::new(
                 FailureKind::HostKeyChanged,
                 format!("{host} shows the key {shown}, not the one in {place}"),
             ));
@@ -184,7 +188,10 @@ pub(crate) fn check(
     };
     let unknown = |reason: &str| {
         let note = if note.is_empty() { String::new() } else { format!("; {note}") };
-        Err(Trouble::new(FailureKind::HostKeyUnknown, format!("{host} shows the key {shown}{reason}{note}")))
+        Err(ConnectionError::new(
+            FailureKind::HostKeyUnknown,
+            format!("{host} shows the key {shown}{reason}{note}"),
+        ))
     };
     match settings.strictness {
         Strictness::Yes => return unknown(""),

@@ -68,20 +68,20 @@ mod auth;
 mod config;
 mod connect;
 mod driver;
+mod error;
+mod handle;
 mod host_key;
-mod hub;
 mod keys;
 mod known_hosts;
 mod link;
 mod options;
-mod port;
 mod prompt;
+mod pump;
+mod relay;
 mod stream;
 mod transport;
-mod trouble;
 mod wake;
 mod window;
-mod wire;
 mod words;
 
 /// What this transport has in common with every other that speaks SSH.

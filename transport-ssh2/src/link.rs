@@ -1,4 +1,4 @@
-//! One libssh2 session on a wire, and waiting for it, on the driver's thread.
+//! One libssh2 session on a relay, and waiting for it, on the driver's thread.
 
 use std::{
     io,
@@ -14,9 +14,9 @@ use rustix::{
 use ssh2::{ErrorCode, Session};
 
 use crate::{
-    hub::Hub,
-    trouble::Trouble,
-    wire::{Far, Wire},
+    error::ConnectionError,
+    handle::DriverHandle,
+    relay::{Far, Relay},
 };
 
 /// libssh2's numbers for what is treated apart; the crate ssh2 gives them no names.
@@ -39,11 +39,11 @@ pub(crate) fn number(error: &ssh2::Error) -> i32 {
     }
 }
 
-/// A session and its wire.
+/// A session and its relay.
 pub(crate) struct Link {
     pub(crate) session: Session,
-    pub(crate) wire: Wire,
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) relay: Relay,
+    pub(crate) handle: Arc<DriverHandle>,
 }
 
 /// When to give up.
@@ -56,13 +56,13 @@ pub(crate) enum Limit {
 }
 
 impl Link {
-    pub(crate) fn new(far: Far, hub: Arc<Hub>) -> Result<Self, Trouble> {
-        let (wire, socket) = Wire::new(far).map_err(Trouble::lost)?;
+    pub(crate) fn new(far: Far, handle: Arc<DriverHandle>) -> Result<Self, ConnectionError> {
+        let (relay, socket) = Relay::new(far).map_err(ConnectionError::lost)?;
         let mut session =
-            Session::new().map_err(|error| Trouble::libssh2(FailureKind::ConnectionLost, &error))?;
+            Session::new().map_err(|error| ConnectionError::libssh2(FailureKind::ConnectionLost, &error))?;
         session.set_tcp_stream(socket);
         session.set_blocking(false);
-        Ok(Self { session, wire, hub })
+        Ok(Self { session, relay, handle })
     }
 
     /// Calls libssh2 until it is done. The outer error is the connection's end; the inner one is libssh2's about the operation.
@@ -71,92 +71,105 @@ impl Link {
         what: &str,
         limit: Limit,
         mut operation: impl FnMut(&mut Session) -> Result<T, ssh2::Error>,
-    ) -> Result<Result<T, ssh2::Error>, Trouble> {
+    ) -> Result<Result<T, ssh2::Error>, ConnectionError> {
         let mut since = Instant::now();
         loop {
-            self.hub.wake.clear();
-            self.wire.fill().map_err(Trouble::lost)?;
+            self.handle.wake.clear();
+            self.relay.fill().map_err(ConnectionError::lost)?;
             let before = Instant::now();
             let result = operation(&mut self.session);
             // An operation may itself have waited long: for an agent, or for a person.
             if before.elapsed() > Duration::from_millis(100) {
                 since = Instant::now();
             }
-            self.wire.drain().map_err(Trouble::lost)?;
+            self.relay.drain().map_err(ConnectionError::lost)?;
             match result {
                 Err(error) if number(&error) == code::AGAIN => {}
-                Err(error) if code::SOCKET.contains(&number(&error)) || self.wire.is_over() => {
-                    return Err(Trouble::new(
+                Err(error) if code::SOCKET.contains(&number(&error)) || self.relay.is_over() => {
+                    return Err(ConnectionError::new(
                         FailureKind::ClosedByServer,
                         format!("{what}: {}", error.message()),
                     ));
                 }
                 other => return Ok(other),
             }
-            if self.wire.fill().map_err(Trouble::lost)? || self.wire.is_unread().map_err(Trouble::lost)? {
+            if self.relay.fill().map_err(ConnectionError::lost)?
+                || self.relay.is_unread().map_err(ConnectionError::lost)?
+            {
                 continue;
             }
-            if self.wire.is_over() {
-                return Err(Trouble::new(
+            if self.relay.is_over() {
+                return Err(ConnectionError::new(
                     FailureKind::ClosedByServer,
                     format!("{what}: the server closed the connection"),
                 ));
             }
             let deadline = match limit {
                 Limit::At(deadline) => deadline,
-                Limit::Silence(patience) => since.max(self.wire.heard()).checked_add(patience),
+                Limit::Silence(patience) => since.max(self.relay.heard()).checked_add(patience),
             };
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Err(Trouble::new(FailureKind::TimedOut, format!("{what}: the server is silent")));
+                return Err(ConnectionError::new(
+                    FailureKind::TimedOut,
+                    format!("{what}: the server is silent"),
+                ));
             }
             self.wait(deadline)?;
         }
     }
 
-    fn wait(&self, deadline: Option<Instant>) -> Result<(), Trouble> {
-        wait(&self.hub, self.wire.poll(), deadline)
+    fn wait(&self, deadline: Option<Instant>) -> Result<(), ConnectionError> {
+        wait(&self.handle, self.relay.poll(), deadline)
     }
 }
 
 /// Waits for the descriptor, or a wake since the last `clear`; fails if nobody wants the connection any more.
-pub(crate) fn wait(hub: &Hub, fd: Option<PollFd<'_>>, deadline: Option<Instant>) -> Result<(), Trouble> {
-    if hub.is_forsaken() {
+pub(crate) fn wait(
+    handle: &DriverHandle,
+    fd: Option<PollFd<'_>>,
+    deadline: Option<Instant>,
+) -> Result<(), ConnectionError> {
+    if handle.is_forsaken() {
         return Err(forsaken());
     }
-    let mut fds = vec![PollFd::new(&hub.wake, PollFlags::IN)];
+    let mut fds = vec![PollFd::new(&handle.wake, PollFlags::IN)];
     fds.extend(fd);
-    sleep(hub, &mut fds, deadline).map_err(Trouble::lost)
+    sleep(handle, &mut fds, deadline).map_err(ConnectionError::lost)
 }
 
 /// Waits until then.
-pub(crate) fn wait_until(hub: &Hub, deadline: Instant) -> Result<(), Trouble> {
+pub(crate) fn wait_until(handle: &DriverHandle, deadline: Instant) -> Result<(), ConnectionError> {
     while Instant::now() < deadline {
-        hub.wake.clear();
-        wait(hub, None, Some(deadline))?;
+        handle.wake.clear();
+        wait(handle, None, Some(deadline))?;
     }
     Ok(())
 }
 
 /// Polls; a wake that came before, a time-out and a signal are not errors.
-pub(crate) fn sleep(hub: &Hub, fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
+pub(crate) fn sleep(
+    handle: &DriverHandle,
+    fds: &mut [PollFd<'_>],
+    deadline: Option<Instant>,
+) -> io::Result<()> {
     let timeout = deadline.map(|deadline| {
         // Rounded up: poll counts milliseconds on some systems, and must not spin through the last one.
         let rest = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Timespec::try_from(rest).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 })
     });
-    match hub.wake.sleep(|| poll(fds, timeout.as_ref())) {
+    match handle.wake.sleep(|| poll(fds, timeout.as_ref())) {
         None | Some(Ok(_) | Err(Errno::INTR)) => Ok(()),
         Some(Err(error)) => Err(error.into()),
     }
 }
 
 /// Nobody sees this one.
-pub(crate) fn forsaken() -> Trouble {
-    Trouble::new(FailureKind::ConnectionLost, "nobody waits for this connection any more")
+pub(crate) fn forsaken() -> ConnectionError {
+    ConnectionError::new(FailureKind::ConnectionLost, "nobody waits for this connection any more")
 }
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("wire", &self.wire).finish_non_exhaustive()
+        f.debug_struct("Link").field("relay", &self.relay).finish_non_exhaustive()
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use ncc_transport::{BoxFuture, Channel, ChannelControl, Exit, TransportError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::hub::Lease;
+use crate::handle::ConnectionLease;
 
 /// What may wait in one direction between the driver and a task, on each side of the hand-over. Enough that neither waits for the
 /// other to be scheduled, which on a busy machine takes milliseconds: with a quarter of this, copies to a host took up to twice as long
@@ -26,7 +26,7 @@ pub(crate) enum Output {
 
 /// What the driver and the ends of one channel have in common.
 #[derive(Default)]
-pub(crate) struct Shared(Mutex<State>);
+pub(crate) struct ChannelState(Mutex<State>);
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -135,16 +135,16 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-impl Shared {
+impl ChannelState {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for ChannelState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        f.debug_struct("Shared")
+        f.debug_struct("ChannelState")
             .field("exit", &state.exit)
             .field("killed", &state.killed)
             .finish_non_exhaustive()
@@ -152,7 +152,7 @@ impl fmt::Debug for Shared {
 }
 
 /// The channel that a caller gets. Each part keeps the connection alive.
-pub(crate) fn channel(shared: &Arc<Shared>, lease: &Arc<Lease>) -> Channel {
+pub(crate) fn channel(shared: &Arc<ChannelState>, lease: &Arc<ConnectionLease>) -> Channel {
     let part = || Part { shared: Arc::clone(shared), lease: Arc::clone(lease) };
     let reader = |output| OutputReader { part: part(), output, current: Vec::new(), position: 0 };
     Channel {
@@ -165,8 +165,8 @@ pub(crate) fn channel(shared: &Arc<Shared>, lease: &Arc<Lease>) -> Channel {
 
 #[derive(Debug)]
 struct Part {
-    shared: Arc<Shared>,
-    lease: Arc<Lease>,
+    shared: Arc<ChannelState>,
+    lease: Arc<ConnectionLease>,
 }
 
 struct StdinWriter(Part);

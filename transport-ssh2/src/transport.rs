@@ -12,11 +12,11 @@ use tokio::sync::oneshot;
 
 use crate::{
     Ssh2Options,
-    connect::{Plan, connect},
+    connect::{Route, connect},
     driver,
-    hub::{Hub, Interest, Lease, Request, Wanted},
-    stream::{self, Shared},
-    trouble::Trouble,
+    error::ConnectionError,
+    handle::{ConnectionLease, DriverHandle, Interest, Request, Wanted},
+    stream::{self, ChannelState},
 };
 
 /// Reaches a host by itself, over libssh2: one connection, made when the first channel is opened, and any number of channels on it.
@@ -33,8 +33,8 @@ use crate::{
 /// OpenSSH's never does, looks like status 0.
 #[derive(Debug)]
 pub struct Ssh2 {
-    plan: Plan,
-    connection: Mutex<Option<Arc<Lease>>>,
+    route: Route,
+    connection: Mutex<Option<Arc<ConnectionLease>>>,
     /// Why the last connection was lost.
     lost: Arc<Mutex<Option<Failure>>>,
 }
@@ -43,24 +43,24 @@ impl Ssh2 {
     /// A transport to the target. Connects nowhere yet.
     pub fn new(target: Target, options: Ssh2Options) -> Self {
         Self {
-            plan: Plan { target, options, jump: None, depth: 0 },
+            route: Route { target, options, jump: None, depth: 0 },
             connection: Mutex::new(None),
             lost: Arc::default(),
         }
     }
 
     /// The connection that is there, or the beginning of one.
-    fn connection(&self) -> io::Result<Arc<Lease>> {
+    fn connection(&self) -> io::Result<Arc<ConnectionLease>> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lease) = connection.as_ref().filter(|lease| !lease.0.is_closed()) {
             return Ok(Arc::clone(lease));
         }
-        let lease = Arc::new(Lease(Hub::new()?));
+        let lease = Arc::new(ConnectionLease(DriverHandle::new()?));
         Ok(Arc::clone(connection.insert(lease)))
     }
 
     /// Asks the connection's driver, and starts it with its first request.
-    fn ask(&self, mut request: Request) -> io::Result<Arc<Lease>> {
+    fn ask(&self, mut request: Request) -> io::Result<Arc<ConnectionLease>> {
         loop {
             let lease = self.connection()?;
             match lease.0.ask(request) {
@@ -76,23 +76,23 @@ impl Ssh2 {
         }
     }
 
-    fn start(&self, hub: &Arc<Hub>) -> io::Result<()> {
-        let plan = self.plan.clone();
-        let work: driver::Connect = Box::new(move |hub| connect(&plan, hub));
-        let (lost, target) = (Arc::clone(&self.lost), self.plan.target.clone());
-        driver::start(hub, self.plan.target.host(), work, move |trouble| {
-            *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble.failure(&target));
+    fn start(&self, handle: &Arc<DriverHandle>) -> io::Result<()> {
+        let route = self.route.clone();
+        let work: driver::Connect = Box::new(move |handle| connect(&route, handle));
+        let (lost, target) = (Arc::clone(&self.lost), self.route.target.clone());
+        driver::start(handle, self.route.target.host(), work, move |error| {
+            *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.failure(&target));
         })
         .inspect_err(|error| {
             let text = format!("cannot start a thread: {error}");
-            hub.close(&Trouble::new(ncc_transport::FailureKind::ConnectionLost, text));
+            handle.close(&ConnectionError::new(ncc_transport::FailureKind::ConnectionLost, text));
         })
     }
 }
 
 impl Transport for Ssh2 {
     fn describe(&self) -> String {
-        self.plan.target.to_string()
+        self.route.target.to_string()
     }
 
     fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
@@ -109,7 +109,7 @@ impl Transport for Ssh2 {
                     "the command is not UTF-8, or holds a NUL",
                 ))
             })?;
-            let shared = Arc::new(Shared::default());
+            let shared = Arc::new(ChannelState::default());
             let interest = Arc::new(Interest::default());
             let (send, receive) = oneshot::channel();
             let lease = self
@@ -123,11 +123,14 @@ impl Transport for Ssh2 {
                 .map_err(failed)?;
             let waiting = Waiting { lease, interest, shared, taken: false };
             let result = receive.await.unwrap_or_else(|_| {
-                Err(Trouble::new(ncc_transport::FailureKind::ConnectionLost, "the connection has ended"))
+                Err(ConnectionError::new(
+                    ncc_transport::FailureKind::ConnectionLost,
+                    "the connection has ended",
+                ))
             });
             match result {
                 Ok(()) => Ok(waiting.into_channel()),
-                Err(trouble) => Err(trouble.into_error(&self.plan.target)),
+                Err(error) => Err(error.into_error(&self.route.target)),
             }
         })
     }
@@ -141,9 +144,9 @@ impl Transport for Ssh2 {
 
 /// A channel that is being opened. Dropped, it gives up.
 struct Waiting {
-    lease: Arc<Lease>,
+    lease: Arc<ConnectionLease>,
     interest: Arc<Interest>,
-    shared: Arc<Shared>,
+    shared: Arc<ChannelState>,
     taken: bool,
 }
 

@@ -7,7 +7,7 @@ use ncc_transport::{Compression, Target, ssh_options_in};
 use crate::{
     ConfigurationFiles, Ssh2Options,
     config::{Origin, Raw, Settings, Surroundings, bad},
-    trouble::Trouble,
+    error::ConnectionError,
 };
 
 /// Options of ssh without a value that say what this transport does anyway: no terminal, no X11, no agent forwarded.
@@ -22,7 +22,7 @@ pub(crate) fn settings(
     options: &Ssh2Options,
     surroundings: &Surroundings,
     jump: Option<&[Target]>,
-) -> Result<Settings, Trouble> {
+) -> Result<Settings, ConnectionError> {
     let mut raw = Raw::new(surroundings, target.host());
     if let Some(user) = target.user() {
         raw.set("user", vec![user.to_owned()], Origin::Options);
@@ -49,7 +49,7 @@ pub(crate) fn settings(
     Settings::resolve(&raw)
 }
 
-fn read_files(raw: &mut Raw<'_>, files: &ConfigurationFiles) -> Result<(), Trouble> {
+fn read_files(raw: &mut Raw<'_>, files: &ConfigurationFiles) -> Result<(), ConnectionError> {
     match files {
         ConfigurationFiles::None => Ok(()),
         ConfigurationFiles::File(path) => raw.read(path),
@@ -63,7 +63,7 @@ fn read_files(raw: &mut Raw<'_>, files: &ConfigurationFiles) -> Result<(), Troub
 }
 
 /// Sets what NIX_SSHOPTS says; returns the value of `-F`.
-fn words(raw: &mut Raw<'_>, options: &Ssh2Options, jump: bool) -> Result<Option<PathBuf>, Trouble> {
+fn words(raw: &mut Raw<'_>, options: &Ssh2Options, jump: bool) -> Result<Option<PathBuf>, ConnectionError> {
     let mut file = None;
     for option in ssh_options_in(&options.extra) {
         let letter = char::from(option.letter);

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use ncc_transport::Target;
 
 use super::{Origin, Raw, Value, bad, line::pattern_list_matches};
-use crate::trouble::Trouble;
+use crate::error::ConnectionError;
 
 /// How to reach one host.
 #[derive(Debug, Clone)]
@@ -214,7 +214,7 @@ const DEFAULT_KEYS: &[&str] = &["id_rsa", "id_ecdsa", "id_ed25519"];
 const DEFAULT_METHODS: &str = "publickey,keyboard-interactive,password";
 
 impl Settings {
-    pub(crate) fn resolve(raw: &Raw<'_>) -> Result<Self, Trouble> {
+    pub(crate) fn resolve(raw: &Raw<'_>) -> Result<Self, ConnectionError> {
         check_keywords(raw)?;
         let surroundings = raw.surroundings();
         let host = match raw.value("hostname") {
@@ -295,12 +295,12 @@ impl Settings {
     pub(crate) fn known_as(&self) -> String {
         match &self.host_key_alias {
             Some(alias) => alias.clone(),
-            None => crate::trouble::known_as(&self.host.to_ascii_lowercase(), self.port),
+            None => crate::error::known_as(&self.host.to_ascii_lowercase(), self.port),
         }
     }
 }
 
-fn check_keywords(raw: &Raw<'_>) -> Result<(), Trouble> {
+fn check_keywords(raw: &Raw<'_>) -> Result<(), ConnectionError> {
     let ignored = raw.value("ignoreunknown").map(|value| value.words.join(",").to_ascii_lowercase());
     for (keyword, value) in raw.keywords() {
         let given = value.words.join(" ");
@@ -322,18 +322,18 @@ fn check_keywords(raw: &Raw<'_>) -> Result<(), Trouble> {
 }
 
 /// The only word.
-fn one(value: &Value) -> Result<&str, Trouble> {
+fn one(value: &Value) -> Result<&str, ConnectionError> {
     match value.words.as_slice() {
         [word] => Ok(word),
         words => Err(bad(&value.origin, format_args!("one value was expected, not '{}'", words.join(" ")))),
     }
 }
 
-fn bad_value(keyword: &str, value: &Value) -> Trouble {
+fn bad_value(keyword: &str, value: &Value) -> ConnectionError {
     bad(&value.origin, format_args!("'{}' is no value for {keyword}", value.words.join(" ")))
 }
 
-fn replace_tokens(text: &str, tokens: &[(char, String)], origin: &Origin) -> Result<String, Trouble> {
+fn replace_tokens(text: &str, tokens: &[(char, String)], origin: &Origin) -> Result<String, ConnectionError> {
     let mut result = String::new();
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
@@ -358,11 +358,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn text(&self, keyword: &str) -> Result<Option<String>, Trouble> {
+    fn text(&self, keyword: &str) -> Result<Option<String>, ConnectionError> {
         Ok(self.raw.value(keyword).map(one).transpose()?.map(str::to_owned))
     }
 
-    fn flag(&self, keyword: &str) -> Result<Option<bool>, Trouble> {
+    fn flag(&self, keyword: &str) -> Result<Option<bool>, ConnectionError> {
         let Some(value) = self.raw.value(keyword) else { return Ok(None) };
         match one(value)?.to_ascii_lowercase().as_str() {
             "yes" | "true" => Ok(Some(true)),
@@ -371,13 +371,13 @@ impl Reader<'_> {
         }
     }
 
-    fn number(&self, keyword: &str) -> Result<Option<u32>, Trouble> {
+    fn number(&self, keyword: &str) -> Result<Option<u32>, ConnectionError> {
         let Some(value) = self.raw.value(keyword) else { return Ok(None) };
         one(value)?.parse().map(Some).map_err(|_| bad_value(keyword, value))
     }
 
     /// Seconds, or `1h30m` and the like; `none` is zero.
-    fn time(&self, keyword: &str) -> Result<Option<Duration>, Trouble> {
+    fn time(&self, keyword: &str) -> Result<Option<Duration>, ConnectionError> {
         let Some(value) = self.raw.value(keyword) else { return Ok(None) };
         let text = one(value)?;
         let seconds = if text == "none" { Some(0) } else { seconds(text) };
@@ -385,7 +385,7 @@ impl Reader<'_> {
     }
 
     /// A file's name, with `~`, tokens and `${VARIABLE}` replaced.
-    fn path(&self, word: &str, origin: &Origin) -> Result<PathBuf, Trouble> {
+    fn path(&self, word: &str, origin: &Origin) -> Result<PathBuf, ConnectionError> {
         let home = &self.raw.surroundings().home;
         let mut text = replace_tokens(word, self.tokens, origin)?;
         while let Some((before, rest)) = text.split_once("${") {
@@ -406,18 +406,18 @@ impl Reader<'_> {
         })
     }
 
-    fn paths(&self, keyword: &str) -> Result<Option<Vec<PathBuf>>, Trouble> {
+    fn paths(&self, keyword: &str) -> Result<Option<Vec<PathBuf>>, ConnectionError> {
         let Some(value) = self.raw.value(keyword) else { return Ok(None) };
         let words = value.words.iter().filter(|word| *word != "none");
         words.map(|word| self.path(word, &value.origin)).collect::<Result<_, _>>().map(Some)
     }
 
-    fn each_path(&self, keyword: &str) -> Result<Vec<PathBuf>, Trouble> {
+    fn each_path(&self, keyword: &str) -> Result<Vec<PathBuf>, ConnectionError> {
         let values = self.raw.values(keyword).iter().filter(|value| value.words != ["none"]);
         values.map(|value| self.path(one(value)?, &value.origin)).collect()
     }
 
-    fn identity_files(&self) -> Result<Vec<(PathBuf, bool)>, Trouble> {
+    fn identity_files(&self) -> Result<Vec<(PathBuf, bool)>, ConnectionError> {
         if self.raw.value("identityfile").is_some() {
             return Ok(self.each_path("identityfile")?.into_iter().map(|path| (path, true)).collect());
         }
@@ -425,7 +425,7 @@ impl Reader<'_> {
         Ok(DEFAULT_KEYS.iter().map(|name| (directory.join(name), false)).collect())
     }
 
-    fn agent(&self) -> Result<Agent, Trouble> {
+    fn agent(&self) -> Result<Agent, ConnectionError> {
         let Some(value) = self.raw.value("identityagent") else { return Ok(Agent::Environment) };
         let word = one(value)?;
         Ok(match word {
@@ -438,7 +438,7 @@ impl Reader<'_> {
         })
     }
 
-    fn address_family(&self) -> Result<AddressFamily, Trouble> {
+    fn address_family(&self) -> Result<AddressFamily, ConnectionError> {
         let Some(value) = self.raw.value("addressfamily") else { return Ok(AddressFamily::Any) };
         match one(value)?.to_ascii_lowercase().as_str() {
             "any" => Ok(AddressFamily::Any),
@@ -448,7 +448,7 @@ impl Reader<'_> {
         }
     }
 
-    fn strictness(&self) -> Result<Strictness, Trouble> {
+    fn strictness(&self) -> Result<Strictness, ConnectionError> {
         let Some(value) = self.raw.value("stricthostkeychecking") else { return Ok(Strictness::Ask) };
         match one(value)?.to_ascii_lowercase().as_str() {
             "yes" | "true" => Ok(Strictness::Yes),
@@ -459,7 +459,7 @@ impl Reader<'_> {
         }
     }
 
-    fn methods(&self) -> Result<Vec<String>, Trouble> {
+    fn methods(&self) -> Result<Vec<String>, ConnectionError> {
         let preferred = self.text("preferredauthentications")?;
         let preferred = preferred.as_deref().unwrap_or(DEFAULT_METHODS);
         let keyboard = match self.flag("kbdinteractiveauthentication")? {
@@ -469,12 +469,12 @@ impl Reader<'_> {
         let allowed = [
             (
                 "publickey",
-                self.flag("pubkeyauthentication").or_else(|trouble| {
+                self.flag("pubkeyauthentication").or_else(|error| {
                     // Values of OpenSSH that restrict what the session is bound to; libssh2 binds nothing.
                     match self.raw.value("pubkeyauthentication").map(|value| value.words.join(" ")).as_deref()
                     {
                         Some("unbound" | "host-bound") => Ok(Some(true)),
-                        _ => Err(trouble),
+                        _ => Err(error),
                     }
                 })?,
             ),
@@ -488,7 +488,7 @@ impl Reader<'_> {
             .collect())
     }
 
-    fn proxy(&self, host: &str) -> Result<Proxy, Trouble> {
+    fn proxy(&self, host: &str) -> Result<Proxy, ConnectionError> {
         // Whichever was given first would win in OpenSSH; here the jump does, which is the stricter one.
         if let Some(value) = self.raw.value("proxyjump") {
             let text = one(value)?;

@@ -15,7 +15,7 @@ fn surroundings(home: &Path) -> Surroundings {
     }
 }
 
-fn settings_of(host: &str, text: &str, more: &[(&str, &str)]) -> Result<Settings, Trouble> {
+fn settings_of(host: &str, text: &str, more: &[(&str, &str)]) -> Result<Settings, ConnectionError> {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join(".ssh")).unwrap();
     for (name, text) in more {
@@ -90,9 +90,9 @@ fn ports(#[case] text: &str, #[case] expected: u16) {
 #[case::shell("HostName $(id)\nProxyCommand nc %h", "config:2: a host or user name with special characters")]
 #[case::itself("Include config", "config:1: too many files include each other")]
 fn refused(#[case] text: &str, #[case] expected: &str) {
-    let trouble = settings_of("h", text, &[]).unwrap_err();
-    assert_eq!(trouble.kind, ncc_transport::FailureKind::BadConfiguration);
-    assert!(trouble.evidence.contains(expected), "{}", trouble.evidence);
+    let error = settings_of("h", text, &[]).unwrap_err();
+    assert_eq!(error.kind, ncc_transport::FailureKind::BadConfiguration);
+    assert!(error.evidence.contains(expected), "{}", error.evidence);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ncc_transport::{Failure, FailureKind, Target, TransportError};
 
 /// Why there is no connection or no channel.
 #[derive(Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct ConnectionError {
     pub(crate) kind: FailureKind,
     /// One line.
     pub(crate) evidence: String,
@@ -15,7 +15,7 @@ pub(crate) struct Trouble {
     hint: Option<String>,
 }
 
-impl Trouble {
+impl ConnectionError {
     pub(crate) fn new(kind: FailureKind, evidence: impl Into<String>) -> Self {
         Self { kind, evidence: evidence.into(), source: None, hint: None }
     }
@@ -61,14 +61,14 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.kind, self.evidence)?;
         self.source.as_ref().map_or(Ok(()), |source| write!(f, ": {source}"))
     }
 }
 
-impl Clone for Trouble {
+impl Clone for ConnectionError {
     fn clone(&self) -> Self {
         let source = self.source.as_ref().map(|source| match source.raw_os_error() {
             Some(number) => io::Error::from_raw_os_error(number),

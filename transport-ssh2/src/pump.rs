@@ -13,9 +13,9 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::{
     link::{code, number},
-    stream::{BUFFER, Output, Shared},
+    relay::{PACKETS_AT_ONCE, Relay},
+    stream::{BUFFER, ChannelState, Output},
     window::Window,
-    wire::{PACKETS_AT_ONCE, Wire},
 };
 
 /// libssh2 sends no more at once.
@@ -44,9 +44,9 @@ pub(crate) struct Turn {
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is one direction's end, and they come in any order")]
-pub(crate) struct Port {
+pub(crate) struct ChannelPump {
     channel: ssh2::Channel,
-    shared: Arc<Shared>,
+    shared: Arc<ChannelState>,
     /// Taken from the caller. libssh2 must be given the very same bytes again until it takes them.
     outgoing: Vec<u8>,
     sent: usize,
@@ -63,11 +63,11 @@ pub(crate) struct Port {
     scratch: Vec<u8>,
 }
 
-impl Port {
+impl ChannelPump {
     /// A channel whose other end is with a caller, or `through` a socket.
     pub(crate) fn new(
         channel: ssh2::Channel,
-        shared: Arc<Shared>,
+        shared: Arc<ChannelState>,
         through: Option<UnixStream>,
         round_trip: Duration,
     ) -> Self {
@@ -88,7 +88,7 @@ impl Port {
         }
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &ChannelState {
         &self.shared
     }
 
@@ -113,7 +113,7 @@ impl Port {
     }
 
     /// Carries what goes without waiting. An error is the end of the whole connection.
-    pub(crate) fn serve(&mut self, wire: &mut Wire) -> Result<Turn, ssh2::Error> {
+    pub(crate) fn serve(&mut self, relay: &mut Relay) -> Result<Turn, ssh2::Error> {
         let mut turn = Turn::default();
         if let Some(bridge) = &mut self.bridge {
             turn.busy |= bridge.carry(&self.shared);
@@ -131,7 +131,7 @@ impl Port {
             self.look_for_the_end(&mut turn)?;
         }
         if !self.closed && !self.eof_sent {
-            self.send(wire, &mut turn)?;
+            self.send(relay, &mut turn)?;
         }
         if self.closed && self.stdout_done && self.stderr_done {
             self.close(&mut turn)?;
@@ -246,7 +246,7 @@ impl Port {
         Ok(Exit::Code(self.channel.exit_status()?))
     }
 
-    fn send(&mut self, wire: &mut Wire, turn: &mut Turn) -> Result<(), ssh2::Error> {
+    fn send(&mut self, relay: &mut Relay, turn: &mut Turn) -> Result<(), ssh2::Error> {
         for _ in 0..PACKETS_AT_ONCE {
             if self.sent >= self.outgoing.len() {
                 self.sent = 0;
@@ -266,7 +266,7 @@ impl Port {
                     return Ok(());
                 }
             }
-            if !wire.has_room() {
+            if !relay.has_room() {
                 return Ok(());
             }
             let end = self.outgoing.len().min(self.sent + CHUNK);
@@ -350,7 +350,7 @@ impl Bridge {
     }
 
     /// Whether anything went on.
-    fn carry(&mut self, shared: &Shared) -> bool {
+    fn carry(&mut self, shared: &ChannelState) -> bool {
         let mut busy = false;
         loop {
             let room = BUFFER.saturating_sub(shared.lock().stdin.data.len()).min(self.buffer.len());
@@ -402,13 +402,13 @@ impl Bridge {
         busy
     }
 
-    fn hang_up(&mut self, shared: &Shared) -> bool {
+    fn hang_up(&mut self, shared: &ChannelState) -> bool {
         (self.input_ended, self.output_ended) = (true, true);
         let mut state = shared.lock();
         !std::mem::replace(&mut state.killed, true)
     }
 
-    fn interest(&self, shared: &Shared) -> PollFlags {
+    fn interest(&self, shared: &ChannelState) -> PollFlags {
         let mut flags = PollFlags::empty();
         let full = shared.lock().stdin.data.len() >= BUFFER;
         flags.set(PollFlags::IN, !self.input_ended && !full);

@@ -70,7 +70,7 @@ impl AsFd for Far {
 }
 
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct Relay {
     near: UnixStream,
     /// libssh2's own end, to look at and never to read.
     socket: UnixStream,
@@ -84,8 +84,8 @@ pub(crate) struct Wire {
     heard: Instant,
 }
 
-impl Wire {
-    /// The wire, and what libssh2 has to be given as its socket.
+impl Relay {
+    /// The relay, and what libssh2 has to be given as its socket.
     pub(crate) fn new(far: Far) -> io::Result<(Self, UnixStream)> {
         let (near, socket) = UnixStream::pair()?;
         for end in [&near, &socket] {
@@ -101,7 +101,7 @@ impl Wire {
             }
             Far::Local(stream) => stream.set_nonblocking(true)?,
         }
-        let wire = Self {
+        let relay = Self {
             near,
             socket: socket.try_clone()?,
             far,
@@ -111,7 +111,7 @@ impl Wire {
             blocked: false,
             heard: Instant::now(),
         };
-        Ok((wire, socket))
+        Ok((relay, socket))
     }
 
     /// Carries bytes to libssh2. Whether there were any.

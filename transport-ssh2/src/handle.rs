@@ -10,11 +10,11 @@ use std::{
     },
 };
 
-use crate::{stream::Shared, trouble::Trouble, wake::Wake};
+use crate::{error::ConnectionError, stream::ChannelState, wake::Wake};
 
 /// What one connection's driver shares with everybody who uses the connection.
 #[derive(Debug)]
-pub(crate) struct Hub {
+pub(crate) struct DriverHandle {
     inbox: Mutex<Inbox>,
     pub(crate) wake: Wake,
 }
@@ -33,13 +33,13 @@ struct Inbox {
 /// A channel that somebody wants.
 pub(crate) struct Request {
     pub(crate) what: Wanted,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<ChannelState>,
     pub(crate) interest: Arc<Interest>,
     pub(crate) reply: Reply,
 }
 
 /// Is called once, on a thread of the connection's.
-pub(crate) type Reply = Box<dyn FnOnce(Result<(), Trouble>) + Send>;
+pub(crate) type Reply = Box<dyn FnOnce(Result<(), ConnectionError>) + Send>;
 
 /// What a channel is to be.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl fmt::Debug for Request {
     }
 }
 
-impl Hub {
+impl DriverHandle {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self { inbox: Mutex::default(), wake: Wake::new()? }))
     }
@@ -110,14 +110,14 @@ impl Hub {
     }
 
     /// From now on no request is taken; those that wait get this answer.
-    pub(crate) fn close(&self, trouble: &Trouble) {
+    pub(crate) fn close(&self, error: &ConnectionError) {
         let requests = {
             let mut inbox = self.inbox();
             inbox.closed = true;
             std::mem::take(&mut inbox.requests)
         };
         for request in requests {
-            (request.reply)(Err(trouble.clone()));
+            (request.reply)(Err(error.clone()));
         }
     }
 
@@ -128,15 +128,15 @@ impl Hub {
 
 /// Keeps a connection alive. Its driver ends after the last of these.
 #[derive(Debug)]
-pub(crate) struct Lease(pub(crate) Arc<Hub>);
+pub(crate) struct ConnectionLease(pub(crate) Arc<DriverHandle>);
 
-impl Lease {
+impl ConnectionLease {
     pub(crate) fn wake(&self) {
         self.0.wake.wake();
     }
 }
 
-impl Drop for Lease {
+impl Drop for ConnectionLease {
     fn drop(&mut self) {
         self.0.inbox().released = true;
         self.0.wake.wake();
