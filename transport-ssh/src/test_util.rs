@@ -224,6 +224,42 @@ impl Drop for Sshd {
     }
 }
 
+/// Copies what systems are delivered with as `ssh_config`, from `testdata/stock`, to folders below `into`: each system's name, and its
+/// main file. What they include is there too.
+pub fn install_stock_ssh_configs(into: &Path) -> Vec<(String, PathBuf)> {
+    let stock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/stock");
+    let systems = fs::read_dir(&stock).expect("testdata/stock").map(|entry| entry.expect("an entry"));
+    let mut found = Vec::new();
+    for system in systems.filter(|entry| entry.path().is_dir()) {
+        let root = into.join(system.file_name());
+        copy_stock(&system.path(), &root, &root);
+        let main = ["etc", "usr/etc"].map(|etc| root.join(etc).join("ssh/ssh_config"));
+        let main = main.into_iter().find(|path| path.exists());
+        found.extend(main.map(|main| (system.file_name().to_string_lossy().into_owned(), main)));
+    }
+    found.sort();
+    found
+}
+
+fn copy_stock(from: &Path, to: &Path, root: &Path) {
+    if from.is_dir() {
+        fs::create_dir_all(to).expect("a folder");
+        for entry in fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
+            copy_stock(&entry.path(), &to.join(entry.file_name()), root);
+        }
+        return;
+    }
+    let text = fs::read_to_string(from).expect("a configuration");
+    let lines = text.lines().map(|line| match line.trim_start().strip_prefix("Include /") {
+        Some(rest) => format!("Include {}/{rest}\n", root.display()),
+        None => format!("{line}\n"),
+    });
+    fs::write(to, lines.collect::<String>()).expect("a copy");
+    // A checkout may have given the group more, and ssh refuses such files.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(to, mode).expect("permissions");
+}
+
 /// sshd insists on being started by its whole path, and is usually not on a user's PATH.
 fn find_sshd() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
