@@ -50,7 +50,7 @@ pub(crate) fn look(path: &Path, handle: &DriverHandle) -> Result<State, Connecti
             Ok(agent) => break agent,
             // As many as the system lets wait do wait already.
             Err(Errno::AGAIN) if Instant::now() < deadline => {
-                link::wait_until(handle, Instant::now() + PAUSE)?
+                link::wait_until(handle, Instant::now() + PAUSE)?;
             }
             Err(Errno::AGAIN) => return Ok(State::Silent),
             Err(_) => return Ok(State::Absent),

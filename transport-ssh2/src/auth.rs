@@ -1,6 +1,7 @@
 //! Saying who we are, in OpenSSH's order: the agent's keys, key files, keyboard-interactive, password.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use crate::{
     agent::{self, Alarm, State},
     config::{Agent, Settings},
     error::ConnectionError,
-    keys::{PrivateKey, Unusable, public_beside, public_line},
+    keys::{PrivateKey, Unusable, public_beside, public_line, rsa_bits},
     link::{Limit, Link, code, number},
     prompt::harmless,
 };
@@ -168,7 +169,10 @@ impl Attempt<'_> {
         let mut files = Vec::new();
         for (path, named) in &self.settings.identity_files {
             match PrivateKey::read(path) {
-                Ok(key) => files.push(key),
+                Ok(key) => match self.too_short(&path.display(), key.public.as_deref()) {
+                    Some(reason) => self.unusable.push(reason),
+                    None => files.push(key),
+                },
                 // Its public half may say which key of the agent's is meant; or it was one of the usual names.
                 Err(Unusable::Missing) if !named || public_beside(path).is_some() => {}
                 Err(Unusable::Missing) => self.unusable.push(format!("{}: no such file", path.display())),
@@ -208,6 +212,10 @@ impl Attempt<'_> {
             let user = &self.settings.user;
             let comment = harmless(key.comment());
             let what = format!("agent's key '{comment}'");
+            if let Some(reason) = self.too_short(&what, Some(key.blob())) {
+                self.unusable.push(reason);
+                continue;
+            }
             let alarm = Alarm::after(self.patience, &self.link.handle, self.unsigned(&what))?;
             let reply = self.offer(what, |_| agent.userauth(user, &key))?;
             drop(alarm);
@@ -219,6 +227,13 @@ impl Attempt<'_> {
             }
         }
         Ok(Reply::Refused)
+    }
+
+    /// Why an RSA key is not used.
+    fn too_short(&self, what: &dyn fmt::Display, key: Option<&[u8]>) -> Option<String> {
+        let (bits, required) = (rsa_bits(key?)?, self.settings.rsa_bits);
+        (bits < required)
+            .then(|| format!("{what}: it has {bits} bits, but RequiredRSASize asks for {required}"))
     }
 
     /// What is said if libssh2 does not come back from an agent.

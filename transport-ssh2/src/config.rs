@@ -4,22 +4,35 @@
 //! part of the `Host` block above, so that options reach hosts that they were not meant for, among them those that weaken the check of
 //! host keys. None keeps the file and the line of an option, which an error has to name. The grammar is small.
 
+mod conditions;
+mod expansion;
+mod keywords;
 mod line;
 mod settings;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::HashMap,
-    fmt, fs, io,
+    collections::BTreeMap,
+    fmt,
+    fs::Metadata,
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-pub(crate) use line::pattern_list_matches;
-pub(crate) use settings::{AddressFamily, Agent, Proxy, Settings, Strictness};
+use ncc_transport::FailureKind;
 
-use crate::error::ConnectionError;
+pub(crate) use line::{Case, pattern_list_matches};
+pub(crate) use settings::{AddressFamily, Agent, Proxy, Settings, Strictness};
+pub(crate) use surroundings::Surroundings;
+
+use crate::{
+    error::{ConnectionError, OPENSSH_CAN},
+    files,
+};
 use line::{Line, matches_list};
 
 /// As in OpenSSH.
@@ -58,14 +71,26 @@ pub(crate) struct Value {
     pub(crate) origin: Origin,
 }
 
-/// Who we are, and where the files are.
-#[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
-    pub(crate) home: PathBuf,
-    pub(crate) local_user: String,
-    pub(crate) local_host: String,
-    /// `/etc/ssh`.
-    pub(crate) system: PathBuf,
+/// How a file came to be read, as OpenSSH distinguishes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    /// The user's own file, or one that it includes: relative names are below `~/.ssh`, and `~` is possible.
+    pub(crate) of_user: bool,
+    /// Nobody but the user and root may be able to write to it: what it says is executed (ProxyCommand).
+    pub(crate) guarded: bool,
+}
+
+impl Source {
+    /// `~/.ssh/config`.
+    pub(crate) const USER: Self = Self { of_user: true, guarded: true };
+    /// `/etc/ssh/ssh_config`.
+    pub(crate) const SYSTEM: Self = Self { of_user: false, guarded: false };
+    /// A file that was named by hand (`-F`).
+    pub(crate) const NAMED: Self = Self { of_user: true, guarded: false };
+
+    fn included(self) -> Self {
+        Self { guarded: true, ..self }
+    }
 }
 
 /// The options for one host, by lower-case keyword. For most the first value wins.
@@ -74,7 +99,9 @@ pub(crate) struct Raw<'a> {
     surroundings: &'a Surroundings,
     /// The host as it was asked for.
     original_host: String,
-    values: HashMap<String, Vec<Value>>,
+    /// What `Host` lines are compared with: the host as it was asked for, and in the final pass its HostName.
+    host: String,
+    values: BTreeMap<String, Vec<Value>>,
     /// `Match final` and `Match canonical` apply.
     is_final: bool,
     /// There is a `Match final`, for which all has to be read again.
@@ -89,7 +116,8 @@ impl<'a> Raw<'a> {
         Self {
             surroundings,
             original_host: original_host.to_owned(),
-            values: HashMap::new(),
+            host: original_host.to_owned(),
+            values: BTreeMap::new(),
             is_final: false,
             wants_final: false,
         }
@@ -104,8 +132,31 @@ impl<'a> Raw<'a> {
     }
 
     /// Whether a `Match final` asks for another pass, which this begins.
-    pub(crate) fn begin_final_pass(&mut self) -> bool {
-        std::mem::take(&mut self.wants_final) && !std::mem::replace(&mut self.is_final, true)
+    pub(crate) fn begin_final_pass(&mut self) -> Result<bool, ConnectionError> {
+        if !std::mem::take(&mut self.wants_final) || std::mem::replace(&mut self.is_final, true) {
+            return Ok(false);
+        }
+        self.host = self.host_name()?.to_ascii_lowercase();
+        // From now on the name is settled, also if nothing has set it.
+        self.set("hostname", vec![self.host.replace('%', "%%")], Origin::Options);
+        Ok(true)
+    }
+
+    /// The host's name as far as it is known: HostName, or what was asked for.
+    fn host_name(&self) -> Result<String, ConnectionError> {
+        match self.value("hostname") {
+            Some(value) => {
+                let own = [('h', Some(self.original_host.clone()))];
+                expansion::tokens(value.one()?, &own, &value.origin)
+            }
+            None => Ok(self.original_host.clone()),
+        }
+    }
+
+    /// The remote user as far as it is known.
+    fn user(&self) -> Option<&str> {
+        let given = self.value("user").and_then(|value| value.words.first());
+        given.or(self.surroundings.local_user.as_ref()).map(String::as_str)
     }
 
     pub(crate) fn value(&self, keyword: &str) -> Option<&Value> {
@@ -122,10 +173,20 @@ impl<'a> Raw<'a> {
 
     /// Sets an option, unless it is set.
     pub(crate) fn set(&mut self, keyword: &str, words: Vec<String>, origin: Origin) {
-        let cumulative = CUMULATIVE.contains(&keyword);
+        let keyword = keywords::canonical(keyword);
+        let says_none = |value: &Value| value.words.iter().all(|word| word.eq_ignore_ascii_case("none"));
+        // The first of the two wins, and `ProxyCommand none` is one; but a command may follow on `ProxyJump none`.
+        let overruled = match keyword {
+            "proxyjump" => self.value("proxycommand").is_some(),
+            "proxycommand" => self.value("proxyjump").is_some_and(|value| !says_none(value)),
+            _ => false,
+        };
+        if overruled {
+            return;
+        }
         let values = self.values.entry(keyword.to_owned()).or_default();
         let known = values.iter().any(|value| value.words == words);
-        if values.is_empty() || cumulative && !known {
+        if values.is_empty() || CUMULATIVE.contains(&keyword) && !known {
             values.push(Value { words, origin });
         }
     }
@@ -144,37 +205,37 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// Reads a file that may be missing.
-    pub(crate) fn read_if_there(&mut self, path: &Path) -> Result<(), ConnectionError> {
-        match fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            _ => self.read(path),
+    /// Reads a file that may be missing: whether it was there.
+    pub(crate) fn read_if_there(&mut self, path: &Path, source: Source) -> Result<bool, ConnectionError> {
+        if std::fs::metadata(path).is_err_and(|error| files::is_missing(&error)) {
+            return Ok(false);
         }
+        self.read(path, source).map(|()| true)
     }
 
     /// Reads a file.
-    pub(crate) fn read(&mut self, path: &Path) -> Result<(), ConnectionError> {
-        self.read_nested(path, 0, true)
+    pub(crate) fn read(&mut self, path: &Path, source: Source) -> Result<(), ConnectionError> {
+        self.read_nested(path, source, 0, true)
     }
 
     fn read_nested(
         &mut self,
         path: &Path,
+        source: Source,
         depth: usize,
         applies_outside: bool,
     ) -> Result<(), ConnectionError> {
-        let failed = |source| {
-            let what = format!("cannot read {}", path.display());
-            ConnectionError::io(ncc_transport::FailureKind::BadConfiguration, what, source)
+        let failed = |source: io::Error| {
+            ConnectionError::io(
+                FailureKind::BadConfiguration,
+                format!("cannot read {}", path.display()),
+                source,
+            )
         };
-        let metadata = fs::metadata(path).map_err(failed)?;
-        if metadata.is_dir() || metadata.len() > MAX_FILE_SIZE {
-            return Err(ConnectionError::configuration(format!(
-                "{} is no configuration file",
-                path.display()
-            )));
+        let (text, metadata) = files::read(path, MAX_FILE_SIZE).map_err(failed)?;
+        if source.guarded {
+            check_permissions(path, &metadata)?;
         }
-        let text = fs::read(path).map_err(failed)?;
         let text = String::from_utf8_lossy(&text);
         let path: Arc<Path> = path.into();
         let mut applies = applies_outside;
@@ -185,7 +246,7 @@ impl<'a> Raw<'a> {
                 continue;
             };
             match keyword.as_str() {
-                "host" => applies = applies_outside && matches_list(&words, &self.original_host),
+                "host" => applies = applies_outside && matches_list(&words, &self.host, Case::Matters),
                 "match" => applies = applies_outside && self.matches(&words, &origin)?,
                 _ if !applies => {}
                 "include" => {
@@ -193,8 +254,8 @@ impl<'a> Raw<'a> {
                         return Err(bad(&origin, "too many files include each other"));
                     }
                     for word in &words {
-                        for included in self.included(word, &path, &origin)? {
-                            self.read_nested(&included, depth + 1, applies)?;
+                        for included in self.included(word, source, &origin)? {
+                            self.read_nested(&included, source.included(), depth + 1, applies)?;
                         }
                     }
                 }
@@ -205,73 +266,60 @@ impl<'a> Raw<'a> {
     }
 
     /// The files that an `Include` names, in order. A pattern that matches nothing is no error.
-    fn included(&self, word: &str, from: &Path, origin: &Origin) -> Result<Vec<PathBuf>, ConnectionError> {
-        let system = from.starts_with(&self.surroundings.system);
-        let path = match word.strip_prefix("~/") {
-            Some(rest) if !system => self.surroundings.home.join(rest),
-            Some(_) => return Err(bad(origin, "'~' is not possible in a file of the system")),
-            None if system => self.surroundings.system.join(word),
-            None => self.surroundings.home.join(".ssh").join(word),
+    fn included(&self, word: &str, source: Source, origin: &Origin) -> Result<Vec<PathBuf>, ConnectionError> {
+        let path = if word.starts_with('~') {
+            if !source.of_user {
+                return Err(bad(origin, "'~' is not possible in a file of the system"));
+            }
+            expansion::home(word, self.surroundings, origin)?
+        } else if source.of_user && !word.starts_with('/') {
+            self.surroundings.home(origin)?.join(".ssh").join(word)
+        } else {
+            self.surroundings.system.join(word)
         };
         let pattern = path.to_str().ok_or_else(|| bad(origin, "a name that is not UTF-8"))?;
         let files = glob::glob(pattern).map_err(|error| bad(origin, error))?;
-        Ok(files.flatten().filter(|path| path.is_file()).collect())
+        // As the C library does it for OpenSSH: no hidden file, unless the pattern begins with a dot.
+        let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"."));
+        let hidden_too = is_hidden(&path);
+        Ok(files.flatten().filter(|path| !path.is_dir() && (hidden_too || !is_hidden(path))).collect())
     }
+}
 
-    fn matches(&mut self, words: &[String], origin: &Origin) -> Result<bool, ConnectionError> {
-        let mut words = words.iter();
-        let mut result = true;
-        let mut any = false;
-        while let Some(word) = words.next() {
-            any = true;
-            let (word, negated) = word.strip_prefix('!').map_or((word.as_str(), false), |word| (word, true));
-            let (criterion, mut value) =
-                word.split_once('=').map_or((word, None), |(word, value)| (word, Some(value)));
-            let criterion = criterion.to_ascii_lowercase();
-            let mut operand = || {
-                value
-                    .take()
-                    .or_else(|| words.next().map(String::as_str))
-                    .ok_or_else(|| bad(origin, format_args!("'Match {criterion}' without a value")))
-            };
-            let matched = match criterion.as_str() {
-                "all" => true,
-                "canonical" => self.is_final,
-                "final" => {
-                    self.wants_final = true;
-                    self.is_final
-                }
-                "host" => {
-                    let host = self.value("hostname").and_then(|value| value.words.first());
-                    let host = host
-                        .map_or(self.original_host.clone(), |name| name.replace("%h", &self.original_host));
-                    pattern_list_matches(operand()?, &host)
-                }
-                "originalhost" => pattern_list_matches(operand()?, &self.original_host),
-                "user" => {
-                    let user = self.value("user").and_then(|value| value.words.first());
-                    pattern_list_matches(operand()?, user.unwrap_or(&self.surroundings.local_user))
-                }
-                "localuser" => pattern_list_matches(operand()?, &self.surroundings.local_user),
-                // What cannot be decided could lift a restriction or add one. It does not matter if the line cannot apply anyway.
-                other => {
-                    let _ = operand();
-                    if result {
-                        return Err(bad(
-                            origin,
-                            format_args!("'Match {other}' cannot be decided without OpenSSH's own program"),
-                        ));
-                    }
-                    false
-                }
-            };
-            result &= matched != negated;
+impl Value {
+    /// The only word.
+    fn one(&self) -> Result<&str, ConnectionError> {
+        match self.words.as_slice() {
+            [word] => Ok(word),
+            words => {
+                Err(bad(&self.origin, format_args!("one value was expected, not '{}'", words.join(" "))))
+            }
         }
-        if any { Ok(result) } else { Err(bad(origin, "'Match' without a condition")) }
     }
+}
+
+/// What others can write to, they could have commands executed with (ProxyCommand, Match exec).
+fn check_permissions(path: &Path, metadata: &Metadata) -> Result<(), ConnectionError> {
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let user = rustix::process::getuid().as_raw();
+    if (owner == 0 || owner == user) && mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let reason = if mode & 0o022 == 0 {
+        format!("it belongs to the user with the number {owner}")
+    } else {
+        format!("its permissions are {mode:04o}")
+    };
+    Err(ConnectionError::configuration(format!("{} may be changed by others: {reason}", path.display()))
+        .hint(format!("after a look at what it says: chmod go-w {}", path.display())))
 }
 
 /// A line that is not accepted.
 pub(crate) fn bad(origin: &Origin, reason: impl fmt::Display) -> ConnectionError {
     ConnectionError::configuration(format!("{origin}: {reason}"))
+}
+
+/// What libssh2, or this crate, cannot do and OpenSSH can.
+pub(crate) fn unsupported(origin: &Origin, what: impl fmt::Display) -> ConnectionError {
+    bad(origin, format_args!("{what} is not supported by the libssh2 transport")).hint(OPENSSH_CAN)
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ncc_transport::{FailureKind, KeepAlive, Target};
+use ncc_transport::{FailureKind, KeepAlive, Target, sanitize_line};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, FdFlags},
@@ -27,6 +27,7 @@ use crate::{
     handle::{ConnectionLease, DriverHandle, Interest, Request, Wanted},
     host_key,
     link::{self, Limit, Link, code, number},
+    negotiation::Beginning,
     relay::Far,
     stream::ChannelState,
     words,
@@ -34,9 +35,6 @@ use crate::{
 
 /// How long a server may be silent while it makes up its mind about a login: it may ask a directory, and wrong passwords take time.
 const LOGIN_PATIENCE: Duration = Duration::from_mins(2);
-
-/// The same for everything else, if the user has not said how long connecting may take.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// More jump hosts than anybody has; a configuration may name a host as its own jump host.
 const MAX_JUMPS: usize = 8;
@@ -48,13 +46,13 @@ pub(crate) struct Route {
     pub(crate) options: Ssh2Options,
     /// The target is a jump host itself, and is reached through these.
     pub(crate) jump: Option<Vec<Target>>,
-    /// How many jump hosts lead away from this one.
-    pub(crate) depth: usize,
+    /// What is reached through this: the target and the jump hosts behind this one. Empty for the target itself.
+    pub(crate) leads_to: Vec<Target>,
 }
 
 /// Connects to the target, through whatever is configured.
 pub(crate) fn connect(route: &Route, handle: &Arc<DriverHandle>) -> Result<Connected, ConnectionError> {
-    let surroundings = surroundings()?;
+    let surroundings = Surroundings::of_this_process();
     let settings = words::settings(&route.target, &route.options, &surroundings, route.jump.as_deref())?;
     let timeout = settings.connect_timeout.or(route.options.connect_timeout);
     let deadline = || timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -66,7 +64,7 @@ pub(crate) fn connect(route: &Route, handle: &Arc<DriverHandle>) -> Result<Conne
             shake_hands(route, &settings, far, handle, deadline)
         }
         Proxy::Command(command) => {
-            let (program, socket) = ProxyProgram::spawn(command)?;
+            let (program, socket) = ProxyProgram::spawn(command, &surroundings.shell())?;
             match shake_hands(route, &settings, Far::Local(socket), handle, deadline()) {
                 Ok(mut connected) => {
                     connected.keep = Some(Box::new(program));
@@ -101,34 +99,53 @@ fn shake_hands(
     if settings.compression == Some(true) {
         link.session.set_compress(true);
     }
-    link.run("key exchange", Limit::At(deadline), ssh2::Session::handshake)?.map_err(|error| {
-        let kind = if code::KEY_EXCHANGE.contains(&number(&error)) {
-            FailureKind::NoCommonAlgorithm
+    let agreed = link.run("key exchange", Limit::At(deadline), ssh2::Session::handshake)?;
+    agreed.map_err(|error| {
+        if code::KEY_EXCHANGE.contains(&number(&error)) {
+            no_common_algorithm(link.relay.beginning(), settings, &error)
         } else {
-            FailureKind::ClosedByServer
-        };
-        ConnectionError::libssh2(kind, &error)
+            ConnectionError::libssh2(FailureKind::ClosedByServer, &error)
+        }
     })?;
+    link.relay.forget_beginning();
 
-    let mut warnings = settings.warnings.clone();
+    let mut warnings = Vec::new();
     let cancelled = || handle.is_forsaken();
     let prompter = &*route.options.prompter;
     let trusted = host_key::check(&link.session, settings, &known, prompter, &cancelled, &mut warnings)?;
     let asking = Asking { prompter, cancelled: &cancelled, trusted };
     auth::authenticate(&mut link, settings, &asking, LOGIN_PATIENCE, &mut warnings)?;
 
-    let mut greeting = String::new();
+    // Not on the command's stderr, where they would be taken for what the command says.
     for warning in &warnings {
-        greeting.extend([warning.as_str(), "\n"]);
+        tracing::warn!("{}", sanitize_line(warning.as_bytes()));
     }
     if let Ok(Some(banner)) = link.session.userauth_banner() {
-        greeting.push_str(banner);
-        if !banner.ends_with('\n') {
-            greeting.push('\n');
+        for line in banner.lines() {
+            tracing::info!("[{}] {}", route.target, sanitize_line(line.as_bytes()));
         }
     }
-    let patience = settings.connect_timeout.or(route.options.connect_timeout).unwrap_or(PATIENCE);
-    Ok(Connected { link, keep_alive: keep_alive(settings, &route.options), patience, greeting, keep: None })
+    Ok(Connected { link, keep_alive: keep_alive(settings, &route.options), keep: None })
+}
+
+/// What to say if the two sides could not agree: which of their lists do not meet.
+fn no_common_algorithm(
+    beginning: Option<&Beginning>,
+    settings: &Settings,
+    error: &ssh2::Error,
+) -> ConnectionError {
+    let Some(mismatch) = beginning.and_then(Beginning::mismatch) else {
+        return ConnectionError::libssh2(FailureKind::NoCommonAlgorithm, error);
+    };
+    if let Some(pinned) = settings.pinned.as_ref().filter(|_| mismatch.option == "HostKeyAlgorithms") {
+        return host_key::not_the_pinned(pinned, format_args!("no key of its type: {mismatch}"));
+    }
+    let hint = format!(
+        "libssh2 knows fewer algorithms than OpenSSH: '--transport openssh'; or {} in ~/.ssh/config, NIX_SSHOPTS or on the \
+         server leaves too few",
+        mismatch.option
+    );
+    ConnectionError::new(FailureKind::NoCommonAlgorithm, mismatch.to_string()).hint(hint)
 }
 
 /// The user's own numbers win.
@@ -140,30 +157,6 @@ fn keep_alive(settings: &Settings, options: &Ssh2Options) -> Option<KeepAlive> {
         (None, Some(ours)) => Some(KeepAlive::new(ours.interval, count.unwrap_or(ours.count))),
         (None, None) => None,
     }
-}
-
-fn surroundings() -> Result<Surroundings, ConnectionError> {
-    let home = std::env::home_dir()
-        .ok_or_else(|| ConnectionError::configuration("this user has no home directory"))?;
-    let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
-    // As far as it matters: the remote user if none is given, `Match localuser`, %u.
-    let local_user = user_of_passwd()
-        .or_else(|| name("USER"))
-        .or_else(|| name("LOGNAME"))
-        .ok_or_else(|| ConnectionError::configuration("this user has no name"))?;
-    let local_host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Ok(Surroundings { home, local_user, local_host, system: "/etc/ssh".into() })
-}
-
-/// The name that goes with the user's number; only from the local file.
-fn user_of_passwd() -> Option<String> {
-    let number = rustix::process::getuid().as_raw().to_string();
-    let text = std::fs::read_to_string("/etc/passwd").ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == number).then(|| name.to_owned())
-    })
 }
 
 /// Connects to the first address that answers, in the resolver's order.
@@ -300,13 +293,11 @@ const GRACE: Duration = Duration::from_millis(500);
 
 impl ProxyProgram {
     /// Starts the command in the user's shell, as OpenSSH does, with a socket for its stdin and stdout.
-    fn spawn(command: &str) -> Result<(Self, UnixStream), ConnectionError> {
+    fn spawn(command: &str, shell: &str) -> Result<(Self, UnixStream), ConnectionError> {
         let failed =
             |error| ConnectionError::io(FailureKind::ProxyFailed, format!("cannot start '{command}'"), error);
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let theirs = OwnedFd::from(theirs);
-        let shell =
-            std::env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
         let mut child = Command::new(shell)
             .arg("-c")
             .arg(format!("exec {command}"))
@@ -378,17 +369,18 @@ fn jump(
     let Some((last, before)) = hops.split_last() else {
         return Err(ConnectionError::configuration("ProxyJump without a host"));
     };
-    if route.depth >= MAX_JUMPS {
+    let leads_to = [std::slice::from_ref(&route.target), &route.leads_to].concat();
+    if leads_to.contains(last) || leads_to.len() > MAX_JUMPS {
+        let way: Vec<String> = leads_to.iter().rev().chain([last]).map(ToString::to_string).collect();
+        let what = if leads_to.contains(last) { "in a circle" } else { "too far" };
         return Err(ConnectionError::configuration(format!(
-            "more than {MAX_JUMPS} jump hosts: does '{last}' jump through itself?"
-        )));
+            "the jump hosts lead {what}: {}",
+            way.join(", ")
+        ))
+        .hint("'ProxyJump none' in the block of the jump host itself ends the way there"));
     }
-    let next = Route {
-        target: last.clone(),
-        options: route.options.clone(),
-        jump: Some(before.to_vec()),
-        depth: route.depth + 1,
-    };
+    let next =
+        Route { target: last.clone(), options: route.options.clone(), jump: Some(before.to_vec()), leads_to };
     let jump_handle = DriverHandle::new().map_err(ConnectionError::lost)?;
     let lease = Arc::new(ConnectionLease(Arc::clone(&jump_handle)));
     let (ours, theirs) = UnixStream::pair().map_err(ConnectionError::lost)?;
@@ -397,7 +389,12 @@ fn jump(
     let interest = Arc::new(Interest::default());
     let waker = Arc::clone(handle);
     let request = Request {
-        what: Wanted::Forward { host: settings.host.clone(), port: settings.port, through: theirs },
+        what: Wanted::Forward {
+            host: settings.host.clone(),
+            port: settings.port,
+            through: theirs,
+            patience: settings.connect_timeout.or(route.options.connect_timeout),
+        },
         shared: Arc::new(ChannelState::default()),
         interest: Arc::clone(&interest),
         reply: Box::new(move |result| {
@@ -414,7 +411,9 @@ fn jump(
         handle.wake.clear();
         match receive.try_recv() {
             Ok(result) => break result,
-            Err(mpsc::TryRecvError::Disconnected) => break Err(link::forsaken()),
+            Err(mpsc::TryRecvError::Disconnected) => {
+                break Err(ConnectionError::new(FailureKind::ConnectionLost, "the connection has ended"));
+            }
             Err(mpsc::TryRecvError::Empty) => {}
         }
         // However long a person thinks about the questions of the jump host; it has time-outs of its own.
@@ -436,6 +435,8 @@ fn of_jump_host(jump: &Target, settings: &Settings, error: &ConnectionError) -> 
         ClosedByServer, ConnectionLost, ConnectionRefused, SessionRefused, TimedOut, UnknownHost, Unreachable,
     };
     let evidence = match error.kind {
+        // It names the line, or all of the way.
+        FailureKind::BadConfiguration => return error.clone(),
         SessionRefused => {
             format!(
                 "jump host {jump} cannot reach {} port {}: {}",

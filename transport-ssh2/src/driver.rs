@@ -36,10 +36,6 @@ pub(crate) type Connect = Box<dyn FnOnce(&Arc<DriverHandle>) -> Result<Connected
 pub(crate) struct Connected {
     pub(crate) link: Link,
     pub(crate) keep_alive: Option<KeepAlive>,
-    /// How long a server may take to open a channel.
-    pub(crate) patience: Duration,
-    /// For the first channel's stderr: the server's banner, warnings about the configuration.
-    pub(crate) greeting: String,
     /// What has to stay alive as long as this: the jump host's connection, the proxy command.
     pub(crate) keep: Option<Box<dyn Any + Send>>,
 }
@@ -52,38 +48,47 @@ pub(crate) fn start(
     ended: impl FnOnce(&ConnectionError) + Send + 'static,
 ) -> io::Result<()> {
     let handle = Arc::clone(handle);
+    // What is told from this thread goes where it would go from the caller's.
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
     // Linux keeps 15 bytes of it.
     let thread = thread::Builder::new().name(format!("ssh2 {name}"));
     thread.spawn(move || {
-        // libssh2's wrapper panics on a few things that a peer can send (a list of methods that is not UTF-8).
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            let connected = connect(&handle)?;
-            let mut driver = Driver::new(connected);
-            let result = driver.work();
-            if let Err(error) = &result {
-                ended(error);
-            }
-            driver.bury(result.as_ref().err());
-            result
-        }));
-        let error = match result {
-            Ok(Ok(())) => link::forsaken(),
-            Ok(Err(error)) => error,
-            Err(_) => ConnectionError::new(
-                FailureKind::ConnectionLost,
-                "the server sent what libssh2 cannot handle",
-            ),
-        };
+        let error = tracing::dispatcher::with_default(&dispatch, || drive(&handle, connect, ended));
         handle.close(&error);
     })?;
     Ok(())
 }
 
+/// Connects, and drives the connection to its end: why it ended, which is told to all whose channels end with it.
+fn drive(
+    handle: &Arc<DriverHandle>,
+    connect: Connect,
+    ended: impl FnOnce(&ConnectionError),
+) -> ConnectionError {
+    let mut driver = match guarded(|| connect(handle)) {
+        Ok(connected) => Driver::new(connected),
+        Err(error) => return error,
+    };
+    let result = guarded(|| driver.work());
+    if let Err(error) = &result {
+        ended(error);
+    }
+    driver.end_channels(result.as_ref().err());
+    result.err().unwrap_or_else(link::forsaken)
+}
+
+/// Makes an error of a panic: libssh2's wrapper panics on a few things that a peer can send (a list of methods that is not UTF-8), and
+/// nobody may wait for ever for what a thread that is gone was to do.
+fn guarded<T>(work: impl FnOnce() -> Result<T, ConnectionError>) -> Result<T, ConnectionError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let evidence = "the server sent what libssh2 cannot handle, or this program has a fault";
+        Err(ConnectionError::new(FailureKind::ConnectionLost, evidence))
+    })
+}
+
 struct Driver {
     link: Link,
     keep_alive: Option<KeepAlive>,
-    patience: Duration,
-    greeting: String,
     /// libssh2 opens one channel at a time.
     opening: Option<(Request, Instant)>,
     /// Open, but the server has not yet said whether it starts the command.
@@ -98,7 +103,7 @@ struct Driver {
 
 impl Driver {
     fn new(connected: Connected) -> Self {
-        let Connected { link, keep_alive, patience, greeting, keep } = connected;
+        let Connected { link, keep_alive, keep } = connected;
         let keep_alive = keep_alive
             .map(|KeepAlive { interval, count, .. }| KeepAlive::new(interval.max(SHORTEST_INTERVAL), count));
         if let Some(keep_alive) = keep_alive {
@@ -109,8 +114,6 @@ impl Driver {
         Self {
             link,
             keep_alive,
-            patience,
-            greeting,
             opening: None,
             starting: Vec::new(),
             pumps: Vec::new(),
@@ -140,13 +143,24 @@ impl Driver {
                     "the server closed the connection",
                 ));
             }
-            if self.link.handle.is_released() && self.is_idle() {
+            if self.link.handle.is_released() && self.pumps.is_empty() && self.is_unwanted() {
                 self.say_farewell();
                 return Ok(());
             }
             let deadline = self.keep_alive()?;
             self.sleep(deadline)?;
         }
+    }
+
+    /// Requests for channels that the server has not answered, and since when.
+    fn waiting(&self) -> impl Iterator<Item = (&Request, Instant)> {
+        let opening = self.opening.iter().map(|(request, since)| (request, *since));
+        opening.chain(self.starting.iter().map(|(request, _, since)| (request, *since)))
+    }
+
+    /// Whether nobody waits for any of the channels that the server has not answered for.
+    fn is_unwanted(&self) -> bool {
+        self.waiting().all(|(request, _)| request.interest.is_lost())
     }
 
     fn is_idle(&self) -> bool {
@@ -164,14 +178,12 @@ impl Driver {
 
     /// Sends a keep-alive when one is due, and notices when the server is dead. When to look again.
     fn keep_alive(&mut self) -> Result<Option<Instant>, ConnectionError> {
-        let waiting = self.opening.iter().map(|(_, since)| *since);
-        let waiting = waiting.chain(self.starting.iter().map(|(_, _, since)| *since)).min();
-        // A channel that is not opened in time is as good as a server that is silent.
-        let impatient = waiting.and_then(|since| since.checked_add(self.patience));
+        // The only channel of a jump host, whose connection is of no use without it.
+        let impatient = self.waiting().filter_map(|(request, since)| request.what.given_up_at(since)).min();
         if impatient.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(ConnectionError::new(
                 FailureKind::TimedOut,
-                "the server does not answer a request for a channel",
+                "it does not get through to the next host",
             ));
         }
         let Some(KeepAlive { interval, count, .. }) = self.keep_alive else { return Ok(impatient) };
@@ -274,10 +286,6 @@ impl Driver {
                         let mut state = shared.lock();
                         // Nobody will ever drop the ends of a channel that nobody takes.
                         state.killed |= interest.is_lost();
-                        if through.is_none() && !interest.is_lost() {
-                            let greeting = std::mem::take(&mut self.greeting);
-                            state.inlet(crate::stream::Output::Stderr).push(greeting.as_bytes());
-                        }
                     }
                     self.pumps.push(ChannelPump::new(channel, shared, through, self.round_trip));
                     reply(Ok(()));
@@ -319,16 +327,16 @@ impl Driver {
         }
     }
 
-    /// Tells everybody that it is over.
-    fn bury(&mut self, error: Option<&ConnectionError>) {
+    /// Tells everybody who has a channel, or waits for one, that it is over.
+    fn end_channels(&mut self, error: Option<&ConnectionError>) {
         let reason = error.map(ConnectionError::to_string);
         for pump in &self.pumps {
             pump.shared().lock().end(reason.as_deref());
         }
-        let unborn = self.opening.take().map(|(request, _)| request);
-        let unborn = unborn.into_iter().chain(self.starting.drain(..).map(|(request, _, _)| request));
+        let opening = self.opening.take().map(|(request, _)| request);
+        let waiting = opening.into_iter().chain(self.starting.drain(..).map(|(request, _, _)| request));
         let error = error.cloned().unwrap_or_else(link::forsaken);
-        for request in unborn {
+        for request in waiting {
             (request.reply)(Err(error.clone()));
         }
     }

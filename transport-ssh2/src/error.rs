@@ -4,6 +4,10 @@ use std::{fmt, io};
 
 use ncc_transport::{Failure, FailureKind, Target, TransportError};
 
+/// The hint for what this transport cannot do.
+pub(crate) const OPENSSH_CAN: &str =
+    "the other transport, which runs OpenSSH's own program, can do it: '--transport openssh'";
+
 /// Why there is no connection or no channel.
 #[derive(Debug)]
 pub(crate) struct ConnectionError {

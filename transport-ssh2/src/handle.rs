@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use crate::{error::ConnectionError, stream::ChannelState, wake::Wake};
@@ -47,7 +48,24 @@ pub(crate) enum Wanted {
     /// A session that runs this command.
     Command(String),
     /// A connection from the host to there, whose bytes go through this socket.
-    Forward { host: String, port: u16, through: UnixStream },
+    Forward {
+        host: String,
+        port: u16,
+        through: UnixStream,
+        /// How long the host may take to connect; as it likes, without.
+        patience: Option<Duration>,
+    },
+}
+
+impl Wanted {
+    /// When one that was asked for at that time is given up. A command may take as long as it likes to start: whoever waits for it can
+    /// leave, and the other channels of the connection go on meanwhile.
+    pub(crate) fn given_up_at(&self, since: Instant) -> Option<Instant> {
+        match self {
+            Self::Command(_) => None,
+            Self::Forward { patience, .. } => since.checked_add((*patience)?),
+        }
+    }
 }
 
 /// Whether somebody still waits for a reply.

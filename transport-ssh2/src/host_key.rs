@@ -1,12 +1,15 @@
 //! Whether the server is the right one, and which algorithms are agreed on.
 
-use ncc_transport::FailureKind;
+use std::fmt;
+
+use ncc_transport::{FailureKind, PinnedHostKey};
 use ssh2::{MethodType, Session};
 
 use crate::{
     Answer, Prompter, Question,
-    config::{Settings, Strictness, pattern_list_matches},
-    error::ConnectionError,
+    config::{Case, Settings, Strictness, pattern_list_matches},
+    error::{ConnectionError, OPENSSH_CAN},
+    keys::rsa_bits,
     known_hosts::{KnownHosts, Verdict, append, fingerprint, key_type},
 };
 
@@ -33,6 +36,9 @@ const HOST_KEYS: &[&str] = &[
 
 /// Reads the files of known hosts.
 pub(crate) fn read_known_hosts(settings: &Settings) -> Result<KnownHosts, ConnectionError> {
+    if settings.pinned.is_some() {
+        return Ok(KnownHosts::default());
+    }
     KnownHosts::read(settings.user_known_hosts.iter().chain(&settings.global_known_hosts)).map_err(
         |(path, error)| {
             ConnectionError::io(
@@ -61,13 +67,10 @@ pub(crate) fn prefer_algorithms(
     let (mut host_keys, others): (Vec<&str>, Vec<&str>) =
         HOST_KEYS.iter().copied().partition(|algorithm| is_known(algorithm));
     host_keys.extend(others);
-    choose(
-        session,
-        "HostKeyAlgorithms",
-        &[MethodType::HostKey],
-        settings.host_key_algorithms.as_deref(),
-        &host_keys,
-    )?;
+    // Those of the pinned key's type alone, so that a host with several keys shows the right one.
+    let pinned = settings.pinned.as_ref().map(|pinned| pinned.algorithms().join(","));
+    let asked_for = pinned.as_deref().or(settings.host_key_algorithms.as_deref());
+    choose(session, "HostKeyAlgorithms", &[MethodType::HostKey], asked_for, &host_keys)?;
     let both = [MethodType::CryptCs, MethodType::CryptSc];
     choose(session, "Ciphers", &both, settings.ciphers.as_deref(), CIPHERS)?;
     if let Some(macs) = &settings.macs {
@@ -106,7 +109,7 @@ fn choose(
             asked_for.unwrap_or_default(),
             supported.join(",")
         );
-        return Err(ConnectionError::new(FailureKind::BadConfiguration, evidence));
+        return Err(ConnectionError::new(FailureKind::BadConfiguration, evidence).hint(OPENSSH_CAN));
     }
     for &method in methods {
         session
@@ -124,7 +127,9 @@ fn select<'a>(asked_for: Option<&'a str>, defaults: &[&'a str], supported: &[&st
         None => defaults.to_vec(),
         Some(b'+') => defaults.iter().copied().chain(rest.split(',')).collect(),
         Some(b'^') => rest.split(',').chain(defaults.iter().copied()).collect(),
-        Some(b'-') => defaults.iter().copied().filter(|name| !pattern_list_matches(rest, name)).collect(),
+        Some(b'-') => {
+            defaults.iter().copied().filter(|name| !pattern_list_matches(rest, name, Case::Ignored)).collect()
+        }
         Some(_) => text.split(',').collect(),
     };
     let mut seen = Vec::new();
@@ -152,6 +157,23 @@ pub(crate) fn check(
     let host = settings.known_as();
     let kind = key_type(key).unwrap_or("of an unknown type");
     let shown = format!("{kind} {}", fingerprint(key));
+    if let Some(bits) = rsa_bits(key).filter(|&bits| bits < settings.rsa_bits) {
+        let evidence = format!(
+            "{host} shows an RSA key of {bits} bits, {shown}, but RequiredRSASize asks for {}",
+            settings.rsa_bits
+        );
+        return Err(ConnectionError::new(FailureKind::HostKeyUnknown, evidence)
+            .hint("give the host a longer key, or one of another type (ssh-keygen -A there)"));
+    }
+    if let Some(pinned) = &settings.pinned {
+        if pinned.blob() == key {
+            return Ok(true);
+        }
+        return Err(not_the_pinned(pinned, format_args!("the key {shown}")));
+    }
+    if settings.strictness == Strictness::No {
+        warnings.push(format!("StrictHostKeyChecking is off: anybody may pretend to be {host}"));
+    }
     let mut verdict = known.verdict(&host, key);
     if verdict == Verdict::Unknown && settings.host_key_alias.is_none() && settings.port != 22 {
         // As in OpenSSH: a key that is known without the port will do, if it is this one.
@@ -210,6 +232,15 @@ pub(crate) fn check(
     }
     remember(settings, &host, key, &shown, warnings);
     Ok(true)
+}
+
+/// The host showed something else than the key that was handed to us beforehand.
+pub(crate) fn not_the_pinned(pinned: &PinnedHostKey, instead: fmt::Arguments<'_>) -> ConnectionError {
+    let expected = format!("{} {}", pinned.key_type(), fingerprint(pinned.blob()));
+    let evidence = format!("the pinned host key is {expected}, but the host shows {instead}");
+    ConnectionError::new(FailureKind::HostKeyChanged, evidence).hint(
+        "either the host was reinstalled or somebody is in between; only if you know that it was reinstalled, pin the new key",
+    )
 }
 
 /// `yes`, or the fingerprint itself.

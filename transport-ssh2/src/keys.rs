@@ -1,14 +1,13 @@
 //! Private key files: enough of their format to know what to offer before anybody is asked for a passphrase.
 
 use std::{
-    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use data_encoding::BASE64;
 
-use crate::known_hosts::key_type;
+use crate::{files, known_hosts::key_type};
 
 /// A private key as it stands in a file.
 pub(crate) struct PrivateKey {
@@ -36,22 +35,19 @@ impl PrivateKey {
     /// Reads a file. Like ssh, refuses one that others may read.
     pub(crate) fn read(path: &Path) -> Result<Self, Unusable> {
         let other = |reason: String| Unusable::Other(format!("{}: {reason}", path.display()));
-        let metadata = match fs::metadata(path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Missing),
+        let (text, metadata) = match files::read(path, MAX_FILE_SIZE) {
+            Ok(read) => read,
+            Err(error) if files::is_missing(&error) => return Err(Unusable::Missing),
             Err(error) => return Err(other(error.to_string())),
         };
-        if !metadata.is_file() || metadata.len() > MAX_FILE_SIZE {
-            return Err(other("is no key".to_owned()));
-        }
-        if read_public(path).is_some() {
+        let text = String::from_utf8(text).map_err(|_| other("it is not a key".to_owned()))?;
+        if public_key(&text).is_some() {
             return Err(Unusable::Public);
         }
         let mode = metadata.mode() & 0o777;
         if mode & 0o077 != 0 && metadata.uid() == rustix::process::getuid().as_raw() {
             return Err(other(format!("its permissions {mode:04o} are too open")));
         }
-        let text = fs::read_to_string(path).map_err(|error| other(error.to_string()))?;
         let body = body(&text).ok_or_else(|| other("is no private key".to_owned()))?;
         let (public, encrypted) = if body.label == "OPENSSH PRIVATE KEY" {
             let key = open_ssh(&body.data).ok_or_else(|| other("is damaged".to_owned()))?;
@@ -97,14 +93,32 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn read_public(path: &Path) -> Option<Vec<u8>> {
-    if fs::metadata(path).ok()?.len() > MAX_FILE_SIZE {
-        return None;
-    }
-    let text = fs::read_to_string(path).ok()?;
+    let (text, _) = files::read(path, MAX_FILE_SIZE).ok()?;
+    public_key(std::str::from_utf8(&text).ok()?)
+}
+
+/// The key in a file of a public key.
+fn public_key(text: &str) -> Option<Vec<u8>> {
     let mut words = text.split_whitespace();
     let kind = words.next()?;
     let key = BASE64.decode(words.next()?.as_bytes()).ok()?;
     (key_type(&key)? == kind).then_some(key)
+}
+
+/// The number of bits of an RSA key in wire form, or of an RSA certificate; `None` for keys of other types.
+pub(crate) fn rsa_bits(key: &[u8]) -> Option<u32> {
+    let mut rest = key;
+    match string(&mut rest)? {
+        b"ssh-rsa" => {}
+        // A nonce is before the key's own fields.
+        kind if kind.starts_with(b"ssh-rsa-cert-") => drop(string(&mut rest)?),
+        _ => return None,
+    }
+    let (_exponent, modulus) = (string(&mut rest)?, string(&mut rest)?);
+    let zeros = modulus.iter().take_while(|&&byte| byte == 0).count();
+    let significant = modulus.get(zeros..)?;
+    let first = significant.first().map_or(0, |byte| byte.leading_zeros());
+    u32::try_from(significant.len() * 8).ok()?.checked_sub(first)
 }
 
 /// What is between the lines of dashes.
@@ -148,7 +162,7 @@ fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt as _, process::Command};
+    use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
     use rstest::rstest;
 
@@ -199,17 +213,14 @@ mod tests {
         command.args(["-q", "-N", passphrase, "-t", kind, "-f"]).arg(&path).args(more);
         match command.status() {
             Ok(status) => assert!(status.success()),
-            Err(_) => {
-                assert!(std::env::var_os("NCC_REQUIRE_REAL").is_none(), "no ssh-keygen");
-                let _ =
-                    io::Write::write_all(&mut io::stderr(), b"LEFT OUT: keys_of_ssh_keygen: no ssh-keygen\n");
-                return;
-            }
+            Err(_) => return ncc_transport::test_util::leave_out("no ssh-keygen is installed"),
         }
         let Ok(key) = PrivateKey::read(&path) else { panic!("it is a key") };
         assert_eq!(key.encrypted, encrypted);
         assert_eq!(key.public, public_beside(&path));
         assert!(key.public.is_some());
         assert!(key.certificates(&[]).is_empty());
+        let bits = key.public.as_deref().and_then(rsa_bits);
+        assert_eq!(bits, (kind == "rsa").then_some(if more.is_empty() { 0 } else { 3072 }));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use ncc_transport::{Compression, KeepAlive};
+use ncc_transport::{Compression, KeepAlive, PinnedHostKey};
 
 use crate::{Prompter, TerminalPrompter};
 
@@ -18,13 +18,15 @@ pub struct Ssh2Options {
     pub compression: Compression,
     /// One more private key to try, before those of the configuration.
     pub identity_file: Option<PathBuf>,
-    /// Host keys are looked up in this file alone, not in the user's.
-    pub known_hosts_file: Option<PathBuf>,
+    /// The one key that the target may show. Then known_hosts and everything that is configured about it count for nothing, whatever
+    /// name and port the target has there. Jump hosts are checked as ever.
+    pub pinned_host_key: Option<PinnedHostKey>,
     /// How a dead connection is noticed, unless the user's configuration already says how. `None` leaves it to the configuration
     /// alone. libssh2 asks no more often than every two seconds.
     pub keep_alive: Option<KeepAlive>,
-    /// How long connecting may take, until host key and encryption are settled, over all addresses; unless the user's configuration
-    /// says so. `None` leaves it to the configuration alone.
+    /// How long connecting may take, unless the user's configuration says so: over all addresses, until the keys are agreed on.
+    /// After that a server may take its time, for a login as for starting a command; whether it is alive is for `keep_alive` to find
+    /// out. A jump host has as long again to connect to the next host. `None` leaves it to the configuration alone.
     pub connect_timeout: Option<Duration>,
     /// Which configuration files are read. `-F` in [`extra`](Self::extra) wins.
     pub configuration: ConfigurationFiles,
@@ -38,11 +40,11 @@ impl Default for Ssh2Options {
             extra: Vec::new(),
             compression: Compression::AsConfigured,
             identity_file: None,
-            known_hosts_file: None,
+            pinned_host_key: None,
             keep_alive: Some(KeepAlive::default()),
             connect_timeout: Some(Duration::from_secs(30)),
             configuration: ConfigurationFiles::UserAndSystem,
-            prompter: Arc::new(TerminalPrompter::new()),
+            prompter: Arc::new(TerminalPrompter::default()),
         }
     }
 }
@@ -53,7 +55,7 @@ impl fmt::Debug for Ssh2Options {
             .field("extra", &self.extra)
             .field("compression", &self.compression)
             .field("identity_file", &self.identity_file)
-            .field("known_hosts_file", &self.known_hosts_file)
+            .field("pinned_host_key", &self.pinned_host_key)
             .field("keep_alive", &self.keep_alive)
             .field("connect_timeout", &self.connect_timeout)
             .field("configuration", &self.configuration)

@@ -23,6 +23,8 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags};
 
+use crate::negotiation::Beginning;
+
 /// How much is read at once.
 const READ_SIZE: usize = 256 * 1024;
 
@@ -82,6 +84,8 @@ pub(crate) struct Relay {
     /// The network did not take all of it.
     blocked: bool,
     heard: Instant,
+    /// Until the keys are agreed on.
+    beginning: Option<Beginning>,
 }
 
 impl Relay {
@@ -110,6 +114,7 @@ impl Relay {
             ended: false,
             blocked: false,
             heard: Instant::now(),
+            beginning: Some(Beginning::default()),
         };
         Ok((relay, socket))
     }
@@ -120,7 +125,12 @@ impl Relay {
             let far = &mut self.far;
             match self.inbound.read_from(|buffer| far.read(buffer)) {
                 Ok(Some(0)) => self.ended = true,
-                Ok(Some(_)) => self.heard = Instant::now(),
+                Ok(Some(count)) => {
+                    self.heard = Instant::now();
+                    if let Some(beginning) = &mut self.beginning {
+                        beginning.received(self.inbound.last(count));
+                    }
+                }
                 Ok(None) => {}
                 // What a peer that is gone makes of bytes that were on their way to it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.ended = true,
@@ -138,7 +148,12 @@ impl Relay {
             let near = &mut self.near;
             match self.outbound.read_from(|buffer| near.read(buffer))? {
                 None | Some(0) => break,
-                Some(_) => moved = true,
+                Some(count) => {
+                    moved = true;
+                    if let Some(beginning) = &mut self.beginning {
+                        beginning.sent(self.outbound.last(count));
+                    }
+                }
             }
         }
         let far = &mut self.far;
@@ -169,6 +184,15 @@ impl Relay {
     /// at hand is incomplete, and only reads on in the next call.
     pub(crate) fn is_unread(&self) -> io::Result<bool> {
         Ok(rustix::io::ioctl_fionread(&self.socket)? > 0)
+    }
+
+    /// What the two sides said first, until this is forgotten.
+    pub(crate) fn beginning(&self) -> Option<&Beginning> {
+        self.beginning.as_ref()
+    }
+
+    pub(crate) fn forget_beginning(&mut self) {
+        self.beginning = None;
     }
 
     /// Whether libssh2 may be given more to send.
@@ -216,6 +240,11 @@ impl Buffer {
 
     fn is_empty(&self) -> bool {
         self.start == self.end
+    }
+
+    /// The last bytes that were read.
+    fn last(&self, count: usize) -> &[u8] {
+        self.data.get(self.end.saturating_sub(count)..self.end).unwrap_or_default()
     }
 
     /// Reads once; `None` if nothing is there, 0 at the end.

@@ -43,7 +43,7 @@ impl Ssh2 {
     /// A transport to the target. Connects nowhere yet.
     pub fn new(target: Target, options: Ssh2Options) -> Self {
         Self {
-            route: Route { target, options, jump: None, depth: 0 },
+            route: Route { target, options, jump: None, leads_to: Vec::new() },
             connection: Mutex::new(None),
             lost: Arc::default(),
         }
@@ -166,5 +166,47 @@ impl Drop for Waiting {
             self.shared.lock().killed = true;
             self.lease.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ncc_transport::FailureKind;
+    use ncc_transport_ssh::test_util::Sshd;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    async fn bounded<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_mins(1), future).await.expect("it does not hang")
+    }
+
+    /// Readers of channels that were open when libssh2's wrapper panicked waited for ever.
+    #[tokio::test]
+    async fn a_panic_of_the_driver_ends_every_channel() {
+        let Some(sshd) = Sshd::start(&["SetEnv HOME=/nonexistent"]) else { return };
+        let mut options = Ssh2Options::default();
+        options.extra = sshd.ssh_words().into_iter().map(Into::into).collect();
+        let transport = Ssh2::new(sshd.target(), options);
+        let command = RemoteCommand::new("cat");
+        let mut first = bounded(transport.open(&command)).await.unwrap();
+        // One that the server never answers for, as far as the driver gets.
+        transport
+            .ask(Request {
+                what: Wanted::Command("true".to_owned()),
+                shared: Arc::default(),
+                interest: Arc::default(),
+                reply: Box::new(|_| panic!("as a fault of libssh2's wrapper would (this is a test)")),
+            })
+            .unwrap();
+        let error = bounded(first.stdout.read_u8()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        let exit = bounded(first.control.wait()).await.unwrap();
+        let failure = transport.explain(&exit, "").unwrap();
+        assert_eq!((exit, failure.kind), (Exit::Unknown, FailureKind::ConnectionLost), "{failure:?}");
+        // The next one connects again.
+        bounded(transport.open(&command)).await.unwrap();
     }
 }

@@ -64,26 +64,37 @@ fn split(text: &str) -> Option<Vec<String>> {
     quote.is_none().then_some(words)
 }
 
+/// Whether upper and lower case are the same. OpenSSH compares names of hosts so, but for the words of `Host` itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Case {
+    Matters,
+    Ignored,
+}
+
 /// Whether the words of a `Host` line match: one does, and none of those with `!` does.
-pub(crate) fn matches_list<T: AsRef<str>>(patterns: &[T], name: &str) -> bool {
+pub(crate) fn matches_list<T: AsRef<str>>(patterns: &[T], name: &str, case: Case) -> bool {
     let mut matched = false;
     for pattern in patterns {
         match pattern.as_ref().strip_prefix('!') {
-            Some(pattern) if matches(pattern, name) => return false,
+            Some(pattern) if matches(pattern, name, case) => return false,
             Some(_) => {}
-            None => matched |= matches(pattern.as_ref(), name),
+            None => matched |= matches(pattern.as_ref(), name, case),
         }
     }
     matched
 }
 
 /// The same for patterns with commas between them.
-pub(crate) fn pattern_list_matches(patterns: &str, name: &str) -> bool {
-    matches_list(&patterns.split(',').collect::<Vec<_>>(), name)
+pub(crate) fn pattern_list_matches(patterns: &str, name: &str, case: Case) -> bool {
+    matches_list(&patterns.split(',').collect::<Vec<_>>(), name, case)
 }
 
-/// `*` and `?`, whatever the case.
-fn matches(pattern: &str, name: &str) -> bool {
+/// `*` and `?`.
+fn matches(pattern: &str, name: &str, case: Case) -> bool {
+    let same = |one: u8, other: u8| match case {
+        Case::Matters => one == other,
+        Case::Ignored => one.eq_ignore_ascii_case(&other),
+    };
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
     // Where the last star is, and what it has eaten so far.
@@ -94,7 +105,7 @@ fn matches(pattern: &str, name: &str) -> bool {
                 star = Some((p, n));
                 p += 1;
             }
-            Some(expected) if *expected == b'?' || expected.eq_ignore_ascii_case(byte) => {
+            Some(&expected) if expected == b'?' || same(expected, *byte) => {
                 p += 1;
                 n += 1;
             }

@@ -2,9 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use ncc_transport::Target;
+use ncc_transport::{PinnedHostKey, Target};
 
-use super::{Origin, Raw, Value, bad, line::pattern_list_matches};
+use super::{
+    Origin, Raw, Value, bad,
+    expansion::{self, Token},
+    keywords,
+};
 use crate::error::ConnectionError;
 
 /// How to reach one host.
@@ -41,8 +45,10 @@ pub(crate) struct Settings {
     /// Nobody is to be asked.
     pub(crate) batch: bool,
     pub(crate) password_prompts: u32,
-    /// What is not done as it was asked for, for a person to know.
-    pub(crate) warnings: Vec<String>,
+    /// RequiredRSASize: RSA keys with fewer bits are neither accepted from the host nor used.
+    pub(crate) rsa_bits: u32,
+    /// The one key that the host may have; not from the configuration.
+    pub(crate) pinned: Option<PinnedHostKey>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,175 +87,40 @@ pub(crate) enum Agent {
     Socket(PathBuf),
 }
 
-/// Options that change nothing here, with every value that OpenSSH takes: they are about terminals, forwardings, master connections
-/// and other things that this transport does not do; or ignoring them is the stricter choice; or they are about how things look.
-const WITHOUT_EFFECT: &[&str] = &[
-    "addkeystoagent",
-    "canonicaldomains",
-    "canonicalizefallbacklocal",
-    "canonicalizemaxdots",
-    "canonicalizepermittedcnames",
-    "casignaturealgorithms",
-    "checkhostip",
-    "clearallforwardings",
-    "controlmaster",
-    "controlpath",
-    "controlpersist",
-    "dynamicforward",
-    "enableescapecommandline",
-    "enablesshkeysign",
-    "escapechar",
-    "exitonforwardfailure",
-    "fingerprinthash",
-    "forkafterauthentication",
-    "forwardagent",
-    "forwardx11",
-    "forwardx11timeout",
-    "forwardx11trusted",
-    "gatewayports",
-    "gssapiauthentication",
-    "gssapidelegatecredentials",
-    "gssapiclientidentity",
-    "gssapikeyexchange",
-    "gssapikexalgorithms",
-    "gssapirenewalforcesrekey",
-    "gssapiserveridentity",
-    "gssapitrustdns",
-    "hostbasedacceptedalgorithms",
-    "hostbasedauthentication",
-    "hostbasedkeytypes",
-    "ignoreunknown",
-    "ipqos",
-    "kbdinteractivedevices",
-    "localcommand",
-    "localforward",
-    "loglevel",
-    "logverbose",
-    "nohostauthenticationforlocalhost",
-    "obscurekeystroketiming",
-    "permitlocalcommand",
-    "permitremoteopen",
-    "rekeylimit",
-    "remotecommand",
-    "remoteforward",
-    "requesttty",
-    "securitykeyprovider",
-    "sendenv",
-    "sessiontype",
-    "setenv",
-    "stdinnull",
-    "streamlocalbindmask",
-    "streamlocalbindunlink",
-    "syslogfacility",
-    "tag",
-    "tcpkeepalive",
-    "tunnel",
-    "tunneldevice",
-    "updatehostkeys",
-    "usekeychain",
-    "verifyhostkeydns",
-    "visualhostkey",
-    "versionaddendum",
-    "warnweakcrypto",
-    "xauthlocation",
-    "channeltimeout",
-    "pubkeyacceptedkeytypes",
-    "pubkeyacceptedalgorithms",
-    "useroaming",
-    "protocol",
-    "useprivilegedport",
-    "refuseconnection",
-];
-
-/// Options that would have an effect that this transport cannot have, unless they have this value.
-const UNSUPPORTED: &[(&str, &str)] = &[
-    ("bindaddress", ""),
-    ("bindinterface", ""),
-    ("canonicalizehostname", "no"),
-    ("knownhostscommand", "none"),
-    ("pkcs11provider", "none"),
-    ("proxyusefdpass", "no"),
-    ("requiredrsasize", ""),
-    ("revokedhostkeys", "none"),
-];
-
-/// Options that have an effect.
-const SUPPORTED: &[&str] = &[
-    "addressfamily",
-    "batchmode",
-    "certificatefile",
-    "challengeresponseauthentication",
-    "ciphers",
-    "compression",
-    "connectionattempts",
-    "connecttimeout",
-    "globalknownhostsfile",
-    "hashknownhosts",
-    "hostkeyalgorithms",
-    "hostkeyalias",
-    "hostname",
-    "identitiesonly",
-    "identityagent",
-    "identityfile",
-    "kbdinteractiveauthentication",
-    "kexalgorithms",
-    "macs",
-    "numberofpasswordprompts",
-    "passwordauthentication",
-    "port",
-    "preferredauthentications",
-    "proxycommand",
-    "proxyjump",
-    "pubkeyauthentication",
-    "serveralivecountmax",
-    "serveraliveinterval",
-    "stricthostkeychecking",
-    "user",
-    "userknownhostsfile",
-];
-
 /// In OpenSSH's order, those that libssh2 can do.
 const DEFAULT_KEYS: &[&str] = &["id_rsa", "id_ecdsa", "id_ed25519"];
 
 const DEFAULT_METHODS: &str = "publickey,keyboard-interactive,password";
 
+/// What OpenSSH asks of RSA keys by default, and at least.
+const RSA_BITS: u32 = 1024;
+
 impl Settings {
     pub(crate) fn resolve(raw: &Raw<'_>) -> Result<Self, ConnectionError> {
-        check_keywords(raw)?;
+        keywords::check(raw)?;
+        if let Some(value) = raw.value("refuseconnection") {
+            return Err(bad(&value.origin, value.words.join(" ")));
+        }
         let surroundings = raw.surroundings();
-        let host = match raw.value("hostname") {
-            Some(value) => {
-                let alone = [('h', raw.original_host().to_owned())];
-                replace_tokens(one(value)?, &alone, &value.origin)?
-            }
-            None => raw.original_host().to_owned(),
-        };
-        let port = raw.value("port").map_or(Ok(22), |value| {
-            one(value)?.parse().ok().filter(|&port| port != 0).ok_or_else(|| bad_value("Port", value))
+        let host = raw.host_name()?;
+        let port = raw.value("port").map_or(Ok(22), |value| match value.one()? {
+            // The one name of /etc/services that makes sense.
+            "ssh" => Ok(22),
+            number => number.parse().ok().filter(|&port| port != 0).ok_or_else(|| bad_value("Port", value)),
         })?;
-        let user = raw.value("user").map(one).transpose()?.unwrap_or(&surroundings.local_user).to_owned();
-        let host_key_alias = raw.value("hostkeyalias").map(one).transpose()?.map(str::to_owned);
-        let tokens = [
-            ('h', host.clone()),
-            ('n', raw.original_host().to_owned()),
-            ('p', port.to_string()),
-            ('r', user.clone()),
-            ('u', surroundings.local_user.clone()),
-            ('d', surroundings.home.to_string_lossy().into_owned()),
-            ('l', surroundings.local_host.clone()),
-            ('L', surroundings.local_host.split('.').next().unwrap_or_default().to_owned()),
-            ('i', rustix::process::getuid().as_raw().to_string()),
-            ('k', host_key_alias.clone().unwrap_or_else(|| raw.original_host().to_owned())),
-        ];
+        let user = match raw.value("user") {
+            Some(value) => value.one()?.to_owned(),
+            None => surroundings.local_user.clone().ok_or_else(|| {
+                ConnectionError::configuration(
+                    "this user has no name here, which would be the name on the host too",
+                )
+                .hint("say who you are there: user@host")
+            })?,
+        };
+        let host_key_alias = raw.value("hostkeyalias").map(Value::one).transpose()?.map(str::to_owned);
+        let tokens = raw.tokens(&host, &port.to_string(), Some(user.clone()));
         let read = Reader { raw, tokens: &tokens };
 
-        let mut warnings = Vec::new();
-        let methods = read.methods()?;
-        let batch = read.flag("batchmode")?.unwrap_or(false);
-        let strictness = read.strictness()?;
-        if strictness == Strictness::No {
-            warnings.push(format!("StrictHostKeyChecking is off: anybody may pretend to be {host}"));
-        }
         Ok(Self {
             proxy: read.proxy(&host)?,
             address_family: read.address_family()?,
@@ -264,9 +135,10 @@ impl Settings {
             host_key_algorithms: read.text("hostkeyalgorithms")?,
             user_known_hosts: match read.paths("userknownhostsfile")? {
                 Some(paths) => paths,
-                None => ["known_hosts", "known_hosts2"]
-                    .map(|name| surroundings.home.join(".ssh").join(name))
-                    .into(),
+                None => {
+                    let names = ["known_hosts", "known_hosts2"].into_iter();
+                    names.filter_map(|name| surroundings.in_ssh_directory(name)).collect()
+                }
             },
             global_known_hosts: match read.paths("globalknownhostsfile")? {
                 Some(paths) => paths,
@@ -280,14 +152,15 @@ impl Settings {
             identities_only: read.flag("identitiesonly")?.unwrap_or(false),
             agent: read.agent()?,
             password_prompts: read.number("numberofpasswordprompts")?.unwrap_or(3),
+            rsa_bits: read.number("requiredrsasize")?.unwrap_or(0).max(RSA_BITS),
             host,
             port,
             user,
             host_key_alias,
-            strictness,
-            methods,
-            batch,
-            warnings,
+            strictness: read.strictness()?,
+            methods: read.methods()?,
+            batch: read.flag("batchmode")?.unwrap_or(false),
+            pinned: None,
         })
     }
 
@@ -300,32 +173,25 @@ impl Settings {
     }
 }
 
-fn check_keywords(raw: &Raw<'_>) -> Result<(), ConnectionError> {
-    let ignored = raw.value("ignoreunknown").map(|value| value.words.join(",").to_ascii_lowercase());
-    for (keyword, value) in raw.keywords() {
-        let given = value.words.join(" ");
-        if let Some((_, harmless)) = UNSUPPORTED.iter().find(|(name, _)| *name == keyword) {
-            if !given.eq_ignore_ascii_case(harmless) {
-                return Err(bad(
-                    &value.origin,
-                    format_args!("'{keyword}' is not supported without OpenSSH's own program"),
-                ));
-            }
-        } else if !SUPPORTED.contains(&keyword)
-            && !WITHOUT_EFFECT.contains(&keyword)
-            && !ignored.as_ref().is_some_and(|patterns| pattern_list_matches(patterns, keyword))
-        {
-            return Err(bad(&value.origin, format_args!("'{keyword}' is not a known option")));
-        }
-    }
-    Ok(())
-}
-
-/// The only word.
-fn one(value: &Value) -> Result<&str, ConnectionError> {
-    match value.words.as_slice() {
-        [word] => Ok(word),
-        words => Err(bad(&value.origin, format_args!("one value was expected, not '{}'", words.join(" ")))),
+impl Raw<'_> {
+    /// What the tokens of most options stand for.
+    pub(super) fn tokens(&self, host: &str, port: &str, user: Option<String>) -> Vec<Token> {
+        let surroundings = self.surroundings();
+        let local_host = &surroundings.local_host;
+        let alias = self.value("hostkeyalias").and_then(|value| value.words.first());
+        let some = |text: &str| Some(text.to_owned());
+        vec![
+            ('h', some(host)),
+            ('n', some(self.original_host())),
+            ('p', some(port)),
+            ('r', user),
+            ('u', surroundings.local_user.clone()),
+            ('d', surroundings.home.as_ref().map(|home| home.to_string_lossy().into_owned())),
+            ('l', some(local_host)),
+            ('L', some(local_host.split('.').next().unwrap_or_default())),
+            ('i', Some(rustix::process::getuid().as_raw().to_string())),
+            ('k', some(alias.map_or(self.original_host(), String::as_str))),
+        ]
     }
 }
 
@@ -333,38 +199,19 @@ fn bad_value(keyword: &str, value: &Value) -> ConnectionError {
     bad(&value.origin, format_args!("'{}' is no value for {keyword}", value.words.join(" ")))
 }
 
-fn replace_tokens(text: &str, tokens: &[(char, String)], origin: &Origin) -> Result<String, ConnectionError> {
-    let mut result = String::new();
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '%' => match characters.next() {
-                Some('%') => result.push('%'),
-                Some(letter) => match tokens.iter().find(|(known, _)| *known == letter) {
-                    Some((_, value)) => result.push_str(value),
-                    None => return Err(bad(origin, format_args!("'%{letter}' is not supported there"))),
-                },
-                None => return Err(bad(origin, "'%' at the end")),
-            },
-            _ => result.push(character),
-        }
-    }
-    Ok(result)
-}
-
 struct Reader<'a> {
     raw: &'a Raw<'a>,
-    tokens: &'a [(char, String)],
+    tokens: &'a [Token],
 }
 
 impl Reader<'_> {
     fn text(&self, keyword: &str) -> Result<Option<String>, ConnectionError> {
-        Ok(self.raw.value(keyword).map(one).transpose()?.map(str::to_owned))
+        Ok(self.raw.value(keyword).map(Value::one).transpose()?.map(str::to_owned))
     }
 
     fn flag(&self, keyword: &str) -> Result<Option<bool>, ConnectionError> {
         let Some(value) = self.raw.value(keyword) else { return Ok(None) };
-        match one(value)?.to_ascii_lowercase().as_str() {
+        match value.one()?.to_ascii_lowercase().as_str() {
             "yes" | "true" => Ok(Some(true)),
             "no" | "false" => Ok(Some(false)),
             _ => Err(bad_value(keyword, value)),
@@ -373,37 +220,20 @@ impl Reader<'_> {
 
     fn number(&self, keyword: &str) -> Result<Option<u32>, ConnectionError> {
         let Some(value) = self.raw.value(keyword) else { return Ok(None) };
-        one(value)?.parse().map(Some).map_err(|_| bad_value(keyword, value))
+        value.one()?.parse().map(Some).map_err(|_| bad_value(keyword, value))
     }
 
     /// Seconds, or `1h30m` and the like; `none` is zero.
     fn time(&self, keyword: &str) -> Result<Option<Duration>, ConnectionError> {
         let Some(value) = self.raw.value(keyword) else { return Ok(None) };
-        let text = one(value)?;
+        let text = value.one()?;
         let seconds = if text == "none" { Some(0) } else { seconds(text) };
         seconds.map(|seconds| Some(Duration::from_secs(seconds))).ok_or_else(|| bad_value(keyword, value))
     }
 
     /// A file's name, with `~`, tokens and `${VARIABLE}` replaced.
     fn path(&self, word: &str, origin: &Origin) -> Result<PathBuf, ConnectionError> {
-        let home = &self.raw.surroundings().home;
-        let mut text = replace_tokens(word, self.tokens, origin)?;
-        while let Some((before, rest)) = text.split_once("${") {
-            let (name, after) = rest
-                .split_once('}')
-                .ok_or_else(|| bad(origin, format_args!("'${{' without '}}' in '{word}'")))?;
-            let value = std::env::var(name)
-                .map_err(|_| bad(origin, format_args!("the environment has no variable '{name}'")))?;
-            text = format!("{before}{value}{after}");
-        }
-        Ok(match text.strip_prefix("~/") {
-            Some(rest) => home.join(rest),
-            None if text == "~" => home.clone(),
-            None if text.starts_with('~') => {
-                return Err(bad(origin, format_args!("the home directory in '{text}' is not known")));
-            }
-            None => PathBuf::from(text),
-        })
+        expansion::path(word, self.tokens, self.raw.surroundings(), origin)
     }
 
     fn paths(&self, keyword: &str) -> Result<Option<Vec<PathBuf>>, ConnectionError> {
@@ -414,25 +244,29 @@ impl Reader<'_> {
 
     fn each_path(&self, keyword: &str) -> Result<Vec<PathBuf>, ConnectionError> {
         let values = self.raw.values(keyword).iter().filter(|value| value.words != ["none"]);
-        values.map(|value| self.path(one(value)?, &value.origin)).collect()
+        values.map(|value| self.path(value.one()?, &value.origin)).collect()
     }
 
     fn identity_files(&self) -> Result<Vec<(PathBuf, bool)>, ConnectionError> {
         if self.raw.value("identityfile").is_some() {
             return Ok(self.each_path("identityfile")?.into_iter().map(|path| (path, true)).collect());
         }
-        let directory = self.raw.surroundings().home.join(".ssh");
-        Ok(DEFAULT_KEYS.iter().map(|name| (directory.join(name), false)).collect())
+        let surroundings = self.raw.surroundings();
+        let files = DEFAULT_KEYS.iter().filter_map(|name| surroundings.in_ssh_directory(name));
+        Ok(files.map(|path| (path, false)).collect())
     }
 
     fn agent(&self) -> Result<Agent, ConnectionError> {
         let Some(value) = self.raw.value("identityagent") else { return Ok(Agent::Environment) };
-        let word = one(value)?;
+        let word = value.one()?;
         Ok(match word {
             "none" => Agent::None,
             "SSH_AUTH_SOCK" => Agent::Environment,
             _ => match word.strip_prefix('$').filter(|name| !name.starts_with('{')) {
-                Some(name) => std::env::var_os(name).map_or(Agent::None, |path| Agent::Socket(path.into())),
+                Some(name) => {
+                    let path = (self.raw.surroundings().environment)(name);
+                    path.map_or(Agent::None, |path| Agent::Socket(path.into()))
+                }
                 None => Agent::Socket(self.path(word, &value.origin)?),
             },
         })
@@ -440,7 +274,7 @@ impl Reader<'_> {
 
     fn address_family(&self) -> Result<AddressFamily, ConnectionError> {
         let Some(value) = self.raw.value("addressfamily") else { return Ok(AddressFamily::Any) };
-        match one(value)?.to_ascii_lowercase().as_str() {
+        match value.one()?.to_ascii_lowercase().as_str() {
             "any" => Ok(AddressFamily::Any),
             "inet" => Ok(AddressFamily::V4),
             "inet6" => Ok(AddressFamily::V6),
@@ -450,7 +284,7 @@ impl Reader<'_> {
 
     fn strictness(&self) -> Result<Strictness, ConnectionError> {
         let Some(value) = self.raw.value("stricthostkeychecking") else { return Ok(Strictness::Ask) };
-        match one(value)?.to_ascii_lowercase().as_str() {
+        match value.one()?.to_ascii_lowercase().as_str() {
             "yes" | "true" => Ok(Strictness::Yes),
             "ask" => Ok(Strictness::Ask),
             "accept-new" => Ok(Strictness::AcceptNew),
@@ -462,10 +296,6 @@ impl Reader<'_> {
     fn methods(&self) -> Result<Vec<String>, ConnectionError> {
         let preferred = self.text("preferredauthentications")?;
         let preferred = preferred.as_deref().unwrap_or(DEFAULT_METHODS);
-        let keyboard = match self.flag("kbdinteractiveauthentication")? {
-            Some(flag) => Some(flag),
-            None => self.flag("challengeresponseauthentication")?,
-        };
         let allowed = [
             (
                 "publickey",
@@ -478,7 +308,7 @@ impl Reader<'_> {
                     }
                 })?,
             ),
-            ("keyboard-interactive", keyboard),
+            ("keyboard-interactive", self.flag("kbdinteractiveauthentication")?),
             ("password", self.flag("passwordauthentication")?),
         ];
         let known = preferred.split(',').map(str::trim);
@@ -488,42 +318,28 @@ impl Reader<'_> {
             .collect())
     }
 
+    /// Raw has only one of the two unless it is `none`.
     fn proxy(&self, host: &str) -> Result<Proxy, ConnectionError> {
-        // Whichever was given first would win in OpenSSH; here the jump does, which is the stricter one.
         if let Some(value) = self.raw.value("proxyjump") {
-            let text = one(value)?;
-            if text.eq_ignore_ascii_case("none") {
-                return Ok(Proxy::None);
+            let text = value.one()?;
+            if !text.eq_ignore_ascii_case("none") {
+                let hops = text.split(',').map(|hop| {
+                    let hop = expansion::tokens(hop, self.tokens, &value.origin)?;
+                    hop.parse::<Target>().map_err(|error| bad(&value.origin, error))
+                });
+                return Ok(Proxy::Jump(hops.collect::<Result<_, _>>()?));
             }
-            let hops = text.split(',').map(|hop| {
-                let hop = replace_tokens(hop, self.tokens, &value.origin)?;
-                hop.parse::<Target>().map_err(|error| bad(&value.origin, error))
-            });
-            let hops = hops.collect::<Result<Vec<_>, _>>()?;
-            return Ok(Proxy::Jump(hops));
         }
         let Some(value) = self.raw.value("proxycommand") else { return Ok(Proxy::None) };
         let text = value.words.join(" ");
         if text.eq_ignore_ascii_case("none") {
             return Ok(Proxy::None);
         }
-        // It goes through a shell: nothing in a host or user name may be a shell's.
-        let user = self.tokens.iter().find(|(letter, _)| *letter == 'r').map_or("", |(_, user)| user);
-        if !is_safe(host) || !is_safe(user) || !is_safe(self.raw.original_host()) {
-            return Err(bad(
-                &value.origin,
-                "a host or user name with special characters cannot be used with ProxyCommand",
-            ));
-        }
-        Ok(Proxy::Command(replace_tokens(&text, self.tokens, &value.origin)?))
+        let user =
+            self.tokens.iter().find(|(letter, _)| *letter == 'r').and_then(|(_, user)| user.as_deref());
+        expansion::check_for_shell([Some(host), user, Some(self.raw.original_host())], &value.origin)?;
+        Ok(Proxy::Command(expansion::tokens(&text, self.tokens, &value.origin)?))
     }
-}
-
-fn is_safe(name: &str) -> bool {
-    !name.starts_with('-')
-        && !name.chars().any(|character| {
-            character.is_control() || character.is_whitespace() || "'`\"$\\;&<>|(){}#!*?~".contains(character)
-        })
 }
 
 /// OpenSSH's time: a number of seconds, or numbers with units.

@@ -110,8 +110,8 @@ async fn an_agent_that_is_silent_is_given_up_and_said() {
     let says = "does not answer within 10 seconds";
     let works = async |name: &str| {
         let start = Instant::now();
-        let stderr = works(&sshd, with(&sshd, &format!("-o IdentityAgent={}", at(name).display()))).await;
-        assert!(stderr.contains(says), "{stderr}");
+        let told = works(&sshd, with(&sshd, &format!("-o IdentityAgent={}", at(name).display()))).await;
+        assert!(told.contains(says), "{told}");
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     };
     // Without a key that would do.

@@ -91,12 +91,34 @@ async fn run(transport: &Ssh2, command: &RemoteCommand) -> (String, String, Exit
     (output, stderr.finish().await, exit)
 }
 
-/// Connects, which works.
+/// Connects, which works: what a person is told of it.
 async fn works(sshd: &Sshd, options: Ssh2Options) -> String {
-    let (stdout, stderr, exit) =
-        run(&Ssh2::new(sshd.target(), options), &RemoteCommand::new("echo").arg("in")).await;
-    assert_eq!((stdout.as_str(), exit), ("in\n", Exit::Code(0)), "{stderr}");
-    stderr
+    reaches(&Ssh2::new(sshd.target(), options)).await
+}
+
+async fn reaches(transport: &Ssh2) -> String {
+    let notices = Notices::default();
+    let writer = notices.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _listening = tracing::subscriber::set_default(subscriber);
+    let (stdout, stderr, exit) = run(transport, &RemoteCommand::new("echo").arg("in")).await;
+    // What we say ourselves is not what the command says, which may be taken for the reason of a failure.
+    assert_eq!((stdout.as_str(), stderr.as_str(), exit), ("in\n", "", Exit::Code(0)));
+    String::from_utf8(notices.0.lock().unwrap().clone()).unwrap()
+}
+
+/// What is told through `tracing`.
+#[derive(Debug, Clone, Default)]
+struct Notices(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Notices {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Connects, which fails.
@@ -112,6 +134,7 @@ async fn fails(transport: &Ssh2) -> Failure {
 
 async fn refused(sshd: &Sshd, options: Ssh2Options, kind: FailureKind, evidence: &str) {
     let failure = fails(&Ssh2::new(sshd.target(), options)).await;
+    assert!(!evidence.is_empty(), "everything contains the empty string");
     assert_eq!(failure.kind, kind, "{failure:?}");
     assert!(failure.evidence.contains(evidence), "{evidence:?} is not in {failure:?}");
 }

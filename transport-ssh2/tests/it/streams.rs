@@ -139,7 +139,32 @@ async fn a_server_that_opens_no_more_sessions_is_a_clear_error() {
 #[tokio::test]
 async fn a_server_that_opens_no_session_at_all_is_a_clear_error() {
     let Some(sshd) = start(&["MaxSessions 0"]) else { return };
-    refused(&sshd, options(&sshd), FailureKind::SessionRefused, "").await;
+    refused(&sshd, options(&sshd), FailureKind::SessionRefused, "Channel open failure").await;
+}
+
+/// One channel whose command took longer to start than ConnectTimeout ended the connection, and all copies on it.
+#[tokio::test]
+async fn a_server_that_takes_its_time_for_one_channel_keeps_the_others() {
+    let Some(sshd) = start(&[]) else { return };
+    let mut options = with(&sshd, "-o ConnectTimeout=1");
+    options.keep_alive = None;
+    let transport = Ssh2::new(sshd.target(), options);
+    let mut first = bounded(transport.open(&signals_its_session("STOP"))).await.unwrap();
+    let pid = line(&mut first.stdout).await;
+    first.stdin.write_all(b"\n").await.unwrap();
+    until("the server is not stopped", || {
+        fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ")
+    })
+    .await;
+    let command = RemoteCommand::new("cat");
+    let mut second = transport.open(&command);
+    // Much longer than it may take to connect; a slow machine only makes it longer.
+    assert!(tokio::time::timeout(Duration::from_secs(4), &mut second).await.is_err(), "it is stopped");
+    std::process::Command::new("kill").args(["-CONT", &pid]).status().unwrap();
+    let mut second = bounded(second).await.unwrap();
+    assert_eq!(exchange(&mut second, b"late").await, b"late");
+    assert_eq!(exchange(&mut first, b"still").await, b"still");
+    assert_eq!(bounded(first.control.wait()).await.unwrap(), Exit::Code(0));
 }
 
 #[tokio::test]

@@ -7,10 +7,10 @@ use std::{
 };
 
 use ncc_transport::FailureKind;
-use ncc_transport_ssh::test_util::Sshd;
+use ncc_transport_ssh::test_util::{Sshd, install_stock_ssh_configs};
 use ncc_transport_ssh2::{ConfigurationFiles, Ssh2, Ssh2Options};
 
-use crate::{Script, fails, refused, run, sh, start, with, works};
+use crate::{Script, fails, reaches, refused, run, sh, start, with, works};
 
 #[tokio::test]
 async fn ways_that_lead_nowhere() {
@@ -47,9 +47,24 @@ async fn ways_that_lead_nowhere() {
 
 #[tokio::test]
 async fn a_server_without_a_common_algorithm() {
-    let Some(sshd) = start(&["Ciphers aes256-ctr"]) else { return };
-    refused(&sshd, with(&sshd, "-c aes128-ctr"), FailureKind::NoCommonAlgorithm, "").await;
+    let Some(sshd) = start(&["Ciphers aes256-ctr", "MACs hmac-sha2-256"]) else { return };
+    let evidence = "Ciphers: the server has aes256-ctr; libssh2 offers aes128-ctr";
+    refused(&sshd, with(&sshd, "-c aes128-ctr"), FailureKind::NoCommonAlgorithm, evidence).await;
+    let evidence = "MACs: the server has hmac-sha2-256; libssh2 offers hmac-sha2-512";
+    let words = "-c aes256-ctr -m hmac-sha2-512";
+    refused(&sshd, with(&sshd, words), FailureKind::NoCommonAlgorithm, evidence).await;
     works(&sshd, with(&sshd, "-c aes128-ctr,aes256-ctr")).await;
+}
+
+/// Eugeny/russh#778 <https://github.com/Eugeny/russh/issues/778>: post-quantum key exchange only.
+#[tokio::test]
+async fn a_server_that_is_too_new_for_libssh2() {
+    let Some(sshd) = start(&["KexAlgorithms sntrup761x25519-sha512@openssh.com"]) else { return };
+    let failure = fails(&Ssh2::new(sshd.target(), with(&sshd, ""))).await;
+    assert_eq!(failure.kind, FailureKind::NoCommonAlgorithm, "{failure:?}");
+    let beginning = "KexAlgorithms: the server has sntrup761x25519-sha512@openssh.com; libssh2 offers ";
+    assert!(failure.evidence.starts_with(beginning), "{failure:?}");
+    assert!(failure.hint.contains("--transport openssh"), "{failure:?}");
 }
 
 #[tokio::test]
@@ -157,11 +172,64 @@ async fn jump_hosts_are_gone_through() {
     .await;
     assert_eq!(failure.kind, FailureKind::HostKeyUnknown, "{failure:?}");
 
-    let circle = configured(&target, &format!("{hosts}Host target\n ProxyJump target\n"));
-    assert_eq!(
-        fails(&Ssh2::new("target".parse().unwrap(), circle)).await.kind,
-        FailureKind::BadConfiguration
-    );
+    let circle =
+        configured(&target, &format!("{hosts}Host target\n ProxyJump jump\nHost jump\n ProxyJump target\n"));
+    let failure = fails(&Ssh2::new("target".parse().unwrap(), circle)).await;
+    let evidence = "the jump hosts lead in a circle: target, jump, target";
+    assert_eq!((failure.kind, failure.evidence.as_str()), (FailureKind::BadConfiguration, evidence));
+}
+
+/// The usual words for a machine that was just installed, with an unknown bastion on the way to it.
+#[tokio::test]
+async fn what_is_switched_off_for_the_target_is_not_for_its_jump_host() {
+    let (Some(jump), Some(target)) = (start(&[]), start(&[])) else { return };
+    let text = format!("{}{} ProxyJump jump\n", host(&jump, "jump"), host(&target, "target"));
+    let lax = |text: &str, more: &str| {
+        let mut options = configured(&target, text);
+        let words = format!("-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null {more}");
+        options.extra = ncc_transport_ssh2::parse_ssh_options(&words).unwrap();
+        Ssh2::new("target".parse().unwrap(), options)
+    };
+    assert!(reaches(&lax(&text, "")).await.contains("anybody may pretend to be"));
+
+    let known = jump.known_hosts();
+    let key = fs::read_to_string(&known).unwrap();
+    fs::write(&known, "").unwrap();
+    let unknown = async |text: &str| {
+        let failure = fails(&lax(text, "")).await;
+        assert_eq!(failure.kind, FailureKind::HostKeyUnknown, "{failure:?}");
+        assert!(failure.evidence.contains("jump host jump"), "{failure:?}");
+    };
+    unknown(&text).await;
+    // accept-new in the file is the user's word; the key lands where the file says, not where the words say.
+    reaches(&lax(&text.replace("StrictHostKeyChecking yes", "StrictHostKeyChecking accept-new"), "")).await;
+    let accepted = fs::read_to_string(&known).unwrap();
+    let ssh_key = |text: &str| text.split_whitespace().nth(2).map(str::to_owned);
+    assert_eq!(ssh_key(&accepted), ssh_key(&key));
+
+    // What is stricter counts: nobody is asked.
+    fs::write(&known, "").unwrap();
+    let asking = text.replace("StrictHostKeyChecking yes", "StrictHostKeyChecking ask");
+    let failure = fails(&lax(&asking, "-o BatchMode=yes")).await;
+    assert!(failure.evidence.contains("BatchMode"), "{failure:?}");
+    let accepting = text.replace("StrictHostKeyChecking yes", "StrictHostKeyChecking accept-new");
+    let mut options = configured(&target, &accepting);
+    options.extra = ncc_transport_ssh2::parse_ssh_options("-o StrictHostKeyChecking=yes").unwrap();
+    let failure = fails(&Ssh2::new("target".parse().unwrap(), options)).await;
+    assert_eq!(failure.kind, FailureKind::HostKeyUnknown, "{failure:?}");
+}
+
+#[tokio::test]
+async fn every_stock_configuration_reaches_a_host() {
+    let Some(sshd) = start(&[]) else { return };
+    let systems = sshd.directory().join("systems");
+    for (system, path) in install_stock_ssh_configs(&systems) {
+        let mut options = with(&sshd, "");
+        let at = options.extra.iter().position(|word| word == "none").unwrap();
+        options.extra[at] = path.into();
+        reaches(&Ssh2::new(sshd.target(), options)).await;
+        assert!(!system.is_empty());
+    }
 }
 
 #[tokio::test]
@@ -210,7 +278,7 @@ async fn what_is_not_supported_is_named() {
     }
     works(&sshd, with(&sshd, "-4 -T -x -o ServerAliveInterval=5 -o LogLevel=QUIET -o ControlMaster=auto"))
         .await;
-    let text = format!("{}Match exec \"true\"\n StrictHostKeyChecking no\n", host(&sshd, "h"));
+    let text = format!("{}Match localnetwork 10.0.0.0/8\n StrictHostKeyChecking no\n", host(&sshd, "h"));
     let failure = fails(&Ssh2::new("h".parse().unwrap(), configured(&sshd, &text))).await;
     assert!(
         failure.kind == FailureKind::BadConfiguration && failure.evidence.contains("ssh_config:8"),
@@ -221,6 +289,6 @@ async fn what_is_not_supported_is_named() {
 #[tokio::test]
 async fn a_banner_is_a_message() {
     let Some(sshd) = start(&["Banner /etc/passwd"]) else { return };
-    let stderr = works(&sshd, with(&sshd, "")).await;
-    assert!(stderr.contains("root:"), "{stderr}");
+    let told = works(&sshd, with(&sshd, "")).await;
+    assert!(told.contains("root:"), "{told}");
 }
