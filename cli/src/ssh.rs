@@ -2,8 +2,7 @@
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf, sync::Arc};
 
-use data_encoding::BASE64;
-use ncc_transport::{Compression, Target, Transport, parse_ssh_options};
+use ncc_transport::{Compression, PinnedHostKey, Target, Transport, parse_ssh_options};
 use tempfile::NamedTempFile;
 
 use crate::{arguments::Ssh, environment::variable, failure::Failure};
@@ -58,13 +57,19 @@ impl Connection<'_> {
 
     #[cfg(feature = "ssh2")]
     fn libssh2(self) -> Result<Arc<dyn Transport>, Failure> {
-        use ncc_transport_ssh2::{Ssh2, Ssh2Options};
+        use ncc_transport_ssh2::{SignalKey, Ssh2, Ssh2Options, TerminalPrompter};
+        use rustix::process::{Signal, kill_current_process_group};
 
         let mut options = Ssh2Options::default();
         options.extra = extra_options()?;
         options.compression = self.compression();
-        options.known_hosts_file = self.known_hosts_file();
+        options.pinned_host_key = self.host_key.map(|key| key.key.clone());
         options.identity_file = self.key;
+        options.prompter = Arc::new(TerminalPrompter::new(|key| {
+            // What the terminal would have done: all that run in the foreground get it.
+            let signal = if key == SignalKey::Suspend { Signal::TSTP } else { Signal::QUIT };
+            let _ = kill_current_process_group(signal);
+        }));
         Ok(Arc::new(Ssh2::new(self.target, options)))
     }
 
@@ -80,8 +85,14 @@ impl Connection<'_> {
     }
 
     fn known_hosts_file(&self) -> Option<PathBuf> {
-        self.host_key.map(|file| file.0.path().to_owned())
+        self.host_key.map(|key| key.file.path().to_owned())
     }
+}
+
+/// Gives the terminal back if a question without echo stands there; before the program ends by a signal.
+pub(crate) fn release_terminal() {
+    #[cfg(feature = "ssh2")]
+    ncc_transport_ssh2::TerminalPrompter::release_terminal();
 }
 
 /// The words of NIX_SSHOPTS.
@@ -90,28 +101,25 @@ fn extra_options() -> Result<Vec<OsString>, Failure> {
     parse_ssh_options(&text).map_err(|error| Failure::plain(&error))
 }
 
-/// A file with the one host key that a host may have; gone when this is dropped.
-pub(crate) struct HostKey(NamedTempFile);
+/// The one host key that a host may have, with a file that says so to ssh; gone when this is dropped.
+pub(crate) struct HostKey {
+    #[cfg_attr(not(feature = "ssh2"), expect(dead_code, reason = "ssh reads the file"))]
+    key: PinnedHostKey,
+    file: NamedTempFile,
+}
 
 impl HostKey {
-    /// Writes the known-hosts line for `base64-ssh-public-host-key`: the key's line, such as `ssh-ed25519 AAAA...`, once
-    /// more in base 64.
+    /// Reads `base64-ssh-public-host-key`, and writes the known-hosts line for it.
     pub(crate) fn write(target: &Target, encoded: &str) -> Result<Self, Failure> {
-        let key = BASE64
-            .decode(encoded.as_bytes())
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .filter(|key| key.trim().lines().count() == 1)
-            .ok_or_else(|| {
-                Failure::text("'base64-ssh-public-host-key' is not a line of a public key in base 64")
-            })?;
+        let key = PinnedHostKey::from_base64(encoded).map_err(|error| Failure::plain(&error))?;
+        let key = key.ok_or_else(|| Failure::text("'base64-ssh-public-host-key' is empty"))?;
         let name = match target.port() {
             Some(port) if port != 22 => format!("[{}]:{port}", target.host()),
             _ => target.host().to_owned(),
         };
         let failed = |error| Failure::new("the host key cannot be written to a temporary file", error);
         let mut file = NamedTempFile::new().map_err(failed)?;
-        writeln!(file, "{name} {}", key.trim()).map_err(failed)?;
-        Ok(Self(file))
+        file.write_all(key.known_hosts_line(&name).as_bytes()).map_err(failed)?;
+        Ok(Self { key, file })
     }
 }
