@@ -60,6 +60,10 @@ pub(crate) fn authenticate(
             Err(ConnectionError::new(FailureKind::PermissionDenied, evidence)
                 .hint("the server may allow fewer attempts (MaxAuthTries): name the right key (-i FILE, IdentityFile), and set IdentitiesOnly"))
         }
+        // Before anything was offered. Not the kind of before a login, after which the whole is simply tried again.
+        Err(error) if error.kind == FailureKind::ClosedByServer => {
+            Err(ConnectionError::new(FailureKind::LoginAborted, error.evidence))
+        }
         other => other,
     }
 }

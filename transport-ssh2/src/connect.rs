@@ -99,14 +99,17 @@ fn shake_hands(
     if settings.compression == Some(true) {
         link.session.set_compress(true);
     }
-    let agreed = link.run("key exchange", Limit::At(deadline), ssh2::Session::handshake)?;
-    agreed.map_err(|error| {
-        if code::KEY_EXCHANGE.contains(&number(&error)) {
-            no_common_algorithm(link.relay.beginning(), settings, &error)
-        } else {
-            ConnectionError::libssh2(FailureKind::ClosedByServer, &error)
+    match link.run("key exchange", Limit::At(deadline), ssh2::Session::handshake) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if code::KEY_EXCHANGE.contains(&number(&error)) => {
+            return Err(no_common_algorithm(link.relay.beginning(), settings, &error));
         }
-    })?;
+        Ok(Err(error)) => {
+            let error = ConnectionError::libssh2(FailureKind::ClosedByServer, &error);
+            return Err(no_ssh_server(link.relay.beginning(), error));
+        }
+        Err(error) => return Err(no_ssh_server(link.relay.beginning(), error)),
+    }
     link.relay.forget_beginning();
 
     let mut warnings = Vec::new();
@@ -126,6 +129,18 @@ fn shake_hands(
         }
     }
     Ok(Connected { link, keep_alive: keep_alive(settings, &route.options), keep: None })
+}
+
+/// What to say if a server hung up, or sent nonsense: its own words, if it had other ones than those of SSH.
+fn no_ssh_server(beginning: Option<&Beginning>, error: ConnectionError) -> ConnectionError {
+    match beginning.and_then(Beginning::instead_of_ssh) {
+        Some(words) if words.starts_with("HTTP/") || words.contains(char::is_control) => {
+            ConnectionError::new(FailureKind::NotSsh, words)
+        }
+        // "Exceeded MaxStartups"
+        Some(words) if error.kind == FailureKind::ClosedByServer => ConnectionError::new(error.kind, words),
+        _ => error,
+    }
 }
 
 /// What to say if the two sides could not agree: which of their lists do not meet.
@@ -432,7 +447,8 @@ fn jump(
 /// What went wrong with a jump host, as the target's error.
 fn of_jump_host(jump: &Target, settings: &Settings, error: &ConnectionError) -> ConnectionError {
     use FailureKind::{
-        ClosedByServer, ConnectionLost, ConnectionRefused, SessionRefused, TimedOut, UnknownHost, Unreachable,
+        ClosedByServer, ConnectionLost, ConnectionRefused, LoginAborted, NotSsh, SessionRefused, TimedOut,
+        UnknownHost, Unreachable,
     };
     let evidence = match error.kind {
         // It names the line, or all of the way.
@@ -447,7 +463,7 @@ fn of_jump_host(jump: &Target, settings: &Settings, error: &ConnectionError) -> 
     };
     match error.kind {
         UnknownHost | ConnectionRefused | Unreachable | TimedOut | ConnectionLost | ClosedByServer
-        | SessionRefused => ConnectionError::new(FailureKind::ProxyFailed, evidence),
+        | LoginAborted | NotSsh | SessionRefused => ConnectionError::new(FailureKind::ProxyFailed, evidence),
         // Keys, passwords and configurations are what they are.
         kind => ConnectionError::new(kind, evidence).hint(error.failure(jump).hint),
     }

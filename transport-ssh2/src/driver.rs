@@ -73,8 +73,12 @@ fn drive(
     if let Err(error) = &result {
         ended(error);
     }
-    driver.end_channels(result.as_ref().err());
-    result.err().unwrap_or_else(link::forsaken)
+    let lost = result.err();
+    let error = lost.clone().unwrap_or_else(link::forsaken);
+    // First: who sees a channel end and asks for the next at once is not to be told that it has ended, but to get a new connection.
+    handle.close(&error);
+    driver.end_channels(lost.as_ref());
+    error
 }
 
 /// Makes an error of a panic: libssh2's wrapper panics on a few things that a peer can send (a list of methods that is not UTF-8), and
@@ -193,7 +197,7 @@ impl Driver {
         if dead <= now {
             let silence = now.duration_since(heard).as_secs();
             return Err(ConnectionError::new(
-                FailureKind::TimedOut,
+                FailureKind::ConnectionLost,
                 format!(
                     "nothing came from the server for {silence} seconds, nor an answer to {count} keep-alives"
                 ),

@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use ncc_transport::{Failure, FailureKind, Target, TransportError};
+use ncc_transport::{Client, Failure, FailureKind, Target, TransportError};
 
 /// The hint for what this transport cannot do.
 pub(crate) const OPENSSH_CAN: &str =
@@ -50,7 +50,7 @@ impl ConnectionError {
     }
 
     pub(crate) fn failure(&self, target: &Target) -> Failure {
-        let hint = self.hint.clone().unwrap_or_else(|| hint(self.kind, target));
+        let hint = self.hint.clone().unwrap_or_else(|| self.kind.hint(target, Client::Library));
         let evidence = match &self.source {
             Some(source) => format!("{}: {source}", self.evidence),
             None => self.evidence.clone(),
@@ -85,52 +85,4 @@ impl Clone for ConnectionError {
 /// The name under which known_hosts has a host.
 pub(crate) fn known_as(host: &str, port: u16) -> String {
     if port == 22 { host.to_owned() } else { format!("[{host}]:{port}") }
-}
-
-/// What a person can do.
-fn hint(kind: FailureKind, target: &Target) -> String {
-    match kind {
-        FailureKind::UnknownHost => {
-            "check the spelling; a short name may need an entry in ~/.ssh/config".to_owned()
-        }
-        FailureKind::ConnectionRefused => {
-            "nothing listens on that port: is sshd running there, and is the port right ('host:port')?"
-                .to_owned()
-        }
-        FailureKind::Unreachable => "check this machine's network, VPN and routes".to_owned(),
-        FailureKind::TimedOut => "the host may be down, or a firewall drops the packets; ConnectTimeout and \
-                                  ServerAliveInterval in ~/.ssh/config or NIX_SSHOPTS say how long to wait"
-            .to_owned(),
-        FailureKind::ConnectionLost => "try again; what was copied so far is not sent twice".to_owned(),
-        FailureKind::ClosedByServer => {
-            "the server may be overloaded (MaxStartups) or refuse this address".to_owned()
-        }
-        FailureKind::HostKeyChanged => format!(
-            "either the host was reinstalled or somebody is in between; only if you know that it was \
-             reinstalled, remove the line from known_hosts, or: ssh-keygen -R '{}'",
-            known_as(target.host(), target.port().unwrap_or(22))
-        ),
-        FailureKind::HostKeyRevoked => "somebody marked this key as revoked in known_hosts: do not connect before \
-                                        its owner tells you why"
-            .to_owned(),
-        FailureKind::HostKeyUnknown => "compare the fingerprint with the one that the host's owner tells you, and \
-                                        put its key into ~/.ssh/known_hosts; or connect once on a terminal and \
-                                        answer the question"
-            .to_owned(),
-        FailureKind::PermissionDenied => {
-            "check user name, keys and agent (ssh-add -l)".to_owned()
-        }
-        FailureKind::KeyFileUnusable => {
-            "the file must exist, be readable by you, and by nobody else (chmod 600)".to_owned()
-        }
-        FailureKind::ProxyFailed => "the jump host or ProxyCommand on the way failed; try it by itself".to_owned(),
-        FailureKind::NoCommonAlgorithm => "one side is much older than the other; KexAlgorithms, HostKeyAlgorithms, \
-                                           Ciphers and MACs in ~/.ssh/config or NIX_SSHOPTS may narrow the choice"
-            .to_owned(),
-        FailureKind::BadConfiguration => "check ~/.ssh/config and NIX_SSHOPTS".to_owned(),
-        FailureKind::SessionRefused => "the server limits the sessions of a connection (MaxSessions), or the account \
-                                        may not run commands"
-            .to_owned(),
-        _ => String::new(),
-    }
 }

@@ -63,6 +63,20 @@ impl Beginning {
         keep(&mut self.theirs, data);
     }
 
+    /// The first words of a server that did not say that it speaks SSH.
+    pub(crate) fn instead_of_ssh(&self) -> Option<String> {
+        let mut lines = self.theirs.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+        let mut first = None;
+        for line in lines.by_ref().filter(|line| !line.is_empty()) {
+            if line.starts_with(b"SSH-") {
+                return None;
+            }
+            first = first.or(Some(line));
+        }
+        let shown = first?.get(..MAX_SHOWN.min(first?.len()))?;
+        Some(String::from_utf8_lossy(shown).into_owned())
+    }
+
     /// The first two lists that do not meet, if the beginning is understood.
     pub(crate) fn mismatch(&self) -> Option<Mismatch> {
         let (ours, theirs) = (lists(&self.ours)?, lists(&self.theirs)?);

@@ -6,7 +6,8 @@ use std::{
 };
 
 use ncc_transport::{
-    BoxFuture, Channel, End, Exit, Failure, RemoteCommand, Target, Transport, TransportError,
+    BoxFuture, Channel, Client, End, Exit, Failure, RemoteCommand, Target, Transport, TransportError,
+    login_shell_ended,
 };
 use tokio::sync::oneshot;
 
@@ -136,9 +137,11 @@ impl Transport for Ssh2 {
     }
 
     fn explain(&self, end: &End<'_>) -> Option<Failure> {
-        // A command's own end is known by its status or signal.
-        let lost = || self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if *end.exit == Exit::Unknown { lost() } else { None }
+        if *end.exit == Exit::Unknown {
+            return self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        }
+        // A command's own end is known by its status or signal; what stands on its stderr is from there alone.
+        login_shell_ended(&self.route.target, end, end.stderr, Client::Library)
     }
 }
 
@@ -187,8 +190,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_of_the_driver_ends_every_channel() {
         let Some(sshd) = Sshd::start(&["SetEnv HOME=/nonexistent"]) else { return };
-        let mut options = Ssh2Options::default();
-        options.extra = sshd.ssh_words().into_iter().map(Into::into).collect();
+        let extra = sshd.ssh_words().into_iter().map(Into::into).collect();
+        let options = Ssh2Options { extra, ..Ssh2Options::default() };
         let transport = Ssh2::new(sshd.target(), options);
         let command = RemoteCommand::new("cat");
         let mut first = bounded(transport.open(&command)).await.unwrap();
@@ -204,7 +207,7 @@ mod tests {
         let error = bounded(first.stdout.read_u8()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         let exit = bounded(first.control.wait()).await.unwrap();
-        let failure = transport.explain(&exit, "").unwrap();
+        let failure = transport.explain(&End::new(&exit, false, "")).unwrap();
         assert_eq!((exit, failure.kind), (Exit::Unknown, FailureKind::ConnectionLost), "{failure:?}");
         // The next one connects again.
         bounded(transport.open(&command)).await.unwrap();

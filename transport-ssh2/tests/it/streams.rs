@@ -334,7 +334,7 @@ async fn a_server_that_is_gone_is_noticed_and_the_next_channel_connects_again() 
     assert!(text.contains("keep-alive"), "{text}");
     assert!(stdout.read_u8().await.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
     let failure = transport.explain(&End::new(&exit, false, &text)).unwrap();
-    assert_eq!(failure.kind, FailureKind::TimedOut, "{failure:?}");
+    assert_eq!(failure.kind, FailureKind::ConnectionLost, "{failure:?}");
     kill(&pid);
 
     assert_eq!(run(&transport, &RemoteCommand::new("echo").arg("x")).await.0, "x\n");
@@ -366,7 +366,7 @@ async fn a_server_that_stops_reading_is_noticed_by_who_writes() {
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
     let exit = bounded(control.wait()).await.unwrap();
     let failure = transport.explain(&End::new(&exit, false, &stderr.finish().await)).unwrap();
-    assert_eq!((exit, failure.kind), (Exit::Unknown, FailureKind::TimedOut), "{failure:?}");
+    assert_eq!((exit, failure.kind), (Exit::Unknown, FailureKind::ConnectionLost), "{failure:?}");
     kill(&pid);
 }
 

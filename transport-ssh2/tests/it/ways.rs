@@ -36,6 +36,24 @@ async fn ways_that_lead_nowhere() {
     assert_eq!(fails(&to(port, "")).await.kind, FailureKind::ClosedByServer);
     server.join().unwrap();
 
+    // What is no SSH server, and one that says why it hangs up.
+    for (words, kind) in [
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", FailureKind::NotSsh),
+        ("\x15\x03\x01 what a TLS server says\n", FailureKind::NotSsh),
+        ("Exceeded MaxStartups\r\n", FailureKind::ClosedByServer),
+    ] {
+        use std::io::Write as _;
+        let says = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = says.local_addr().unwrap().port();
+        let server =
+            std::thread::spawn(move || says.accept().unwrap().0.write_all(words.as_bytes()).unwrap());
+        let failure = fails(&to(port, "")).await;
+        assert_eq!(failure.kind, kind, "{failure:?}");
+        let shown = words.trim().trim_start_matches(char::is_control);
+        assert!(failure.evidence.contains(shown), "{failure:?}");
+        server.join().unwrap();
+    }
+
     refused(
         &sshd,
         with(&sshd, "-c 3des-cbc"),
