@@ -47,3 +47,8 @@ pub use ncc_transport::{Compression, KeepAlive, PinnedHostKey, SshOptionsError, 
 pub use notices::without_notices;
 pub use open_ssh::OpenSsh;
 pub use options::{ConfigurationUse, OpenSshOptions, Sharing};
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

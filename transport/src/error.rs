@@ -1,6 +1,6 @@
 //! What goes wrong, as data.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use crate::Failure;
 
@@ -23,6 +23,14 @@ pub enum TransportError {
         host: String,
         /// The program as it was asked for.
         program: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A socket on this machine does not take the connection.
+    #[error("cannot connect to the socket '{}'", .path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
     },

@@ -38,6 +38,7 @@
 //! | [`RemoteCommand`] | a program and its arguments; quoting for the login shell on the other side |
 //! | [`RemoteScript`], [`Program`], [`Findings`] | looking for programs on the host, and starting one, within one command |
 //! | [`Transport`], [`Channel`], [`ChannelControl`], [`Exit`] | what a transport is |
+//! | [`Connector`], [`CommandOnHost`], [`UnixSocket`] | streams to one service, which is a command on a host or a socket here |
 //! | [`parse_ssh_options`], [`Compression`], [`KeepAlive`], [`PinnedHostKey`] | what every SSH transport is told in the same words |
 //! | [`End`], [`Ending`], [`Failure`], [`FailureKind`], [`FailureClass`] | how the other end ended, and what a person can do |
 //! | [`StderrTail`], [`throttled`], [`sanitize_line`] | a peer's messages, bounded and made harmless |
@@ -60,6 +61,7 @@ mod channel;
 mod command;
 #[cfg(feature = "test-util")]
 pub mod conformance;
+mod connector;
 mod ending;
 mod error;
 mod failure;
@@ -76,6 +78,7 @@ pub mod test_util;
 
 pub use channel::{Channel, ChannelControl, Exit, Reader, Transport, Writer};
 pub use command::RemoteCommand;
+pub use connector::{CommandOnHost, Connector, UnixSocket};
 pub use ending::{End, Ending, login_shell_ended};
 pub use error::TransportError;
 pub use failure::{Client, Failure, FailureClass, FailureKind};
@@ -90,3 +93,8 @@ pub use ssh_options::{
 };
 pub use stderr::{LineSink, StderrTail, sanitize_line, throttled};
 pub use target::{HostArgument, Scheme, Target, TargetError, TargetParams};
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
