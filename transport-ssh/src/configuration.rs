@@ -46,9 +46,9 @@ impl Configuration {
         self.0.get(keyword).is_some_and(|value| values.contains(&value.as_str()))
     }
 
-    /// Whether ssh leaves no word when it fails.
+    /// Whether ssh leaves no word when it fails. "SILENT" is what `-G` prints for QUIET.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.says("loglevel", &["QUIET", "FATAL"])
+        self.says("loglevel", &["SILENT", "QUIET", "FATAL"])
     }
 
     /// Where the user's own control socket is, or would be.

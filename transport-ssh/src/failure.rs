@@ -130,6 +130,11 @@ const LOST_SESSION: &[Sign] = &[
 
 /// What stood above ssh's last words and says more than they do: the last words' kind, and what becomes of it.
 const CAUSES: &[(FailureKind, Sign)] = &[
+    (
+        FailureKind::ClosedByServer,
+        sign(FailureKind::NoCommonAlgorithm, "Protocol major versions differ", &[]),
+    ),
+    (FailureKind::NotSsh, sign(FailureKind::NotSsh, "Bad remote protocol version identification", &[])),
     (FailureKind::HostKeyUnknown, sign(FailureKind::HostKeyRevoked, "@", &["REVOKED HOST KEY DETECTED"])),
     (FailureKind::HostKeyUnknown, sign(FailureKind::HostKeyRevoked, "", &["is marked as revoked"])),
     (

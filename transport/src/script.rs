@@ -212,7 +212,7 @@ impl RemoteScript {
 
     /// The command that carries the script to the host.
     pub fn command(&self) -> RemoteCommand {
-        let mut writer = Writer::default();
+        let mut writer = Writer::new(if self.programs.is_empty() { "" } else { LOOK });
         for (index, program) in self.programs.iter().enumerate() {
             writer.find(index, program);
         }
@@ -296,13 +296,11 @@ struct Writer {
     words: Vec<OsString>,
 }
 
-impl Default for Writer {
-    fn default() -> Self {
-        Self { script: format!("echo {STARTED} >&2; set -f; {LOOK}"), words: Vec::new() }
-    }
-}
-
 impl Writer {
+    fn new(functions: &str) -> Self {
+        Self { script: format!("echo {STARTED} >&2; set -f; {functions}"), words: Vec::new() }
+    }
+
     fn push(&mut self, text: std::fmt::Arguments<'_>) {
         let _ = self.script.write_fmt(text);
     }

@@ -203,6 +203,16 @@ alice@h: Permission denied (publickey).
     FailureKind::NotSsh,
     "kex_exchange_identification: banner line contains invalid characters"
 )]
+#[case::protocol_1(
+    "Protocol major versions differ: 2 vs. 1\r\nbanner exchange: Connection to 127.0.0.1 port 22: could not read protocol version\r\n",
+    FailureKind::NoCommonAlgorithm,
+    "Protocol major versions differ: 2 vs. 1"
+)]
+#[case::not_quite_ssh(
+    "Bad remote protocol version identification: 'SSH-2.0'\r\nbanner exchange: Connection to 127.0.0.1 port 22: invalid format\r\n",
+    FailureKind::NotSsh,
+    "Bad remote protocol version identification: 'SSH-2.0'"
+)]
 #[case::account_has_expired(
     "Your account has expired; please contact your system administrator.\nConnection closed by 127.0.0.1 port 22\n",
     FailureKind::LoginAborted,

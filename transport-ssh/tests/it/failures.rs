@@ -2,7 +2,10 @@
 
 use std::{fs, net::TcpListener, time::Duration};
 
-use ncc_transport::{Channel, End, Exit, Failure, FailureKind, RemoteCommand, StderrTail, Transport};
+use ncc_transport::{
+    Channel, End, Ending, Exit, Failure, FailureClass, FailureKind, RemoteCommand, RemoteScript, StderrTail,
+    Transport,
+};
 use ncc_transport_ssh::{OpenSsh, OpenSshOptions, parse_ssh_options, test_util::Sshd};
 use tokio::io::AsyncReadExt as _;
 
@@ -23,7 +26,8 @@ async fn fails(transport: &OpenSsh) -> (Failure, String) {
     let text = stderr.finish().await;
     let failure =
         transport.explain(&End::new(&exit, false, &text)).unwrap_or_else(|| panic!("not understood: {text}"));
-    assert!(text.contains(&failure.evidence), "{failure:?} has words that ssh did not say: {text}");
+    let is_quoted = text.contains(&failure.evidence) || failure.kind == FailureKind::Unsaid;
+    assert!(is_quoted, "{failure:?} has words that ssh did not say: {text}");
     (failure, text)
 }
 
@@ -156,4 +160,107 @@ async fn a_connection_that_ends() {
     let end = End::new(&exit, true, &text);
     let failure = transport.explain(&end).unwrap_or_else(|| panic!("{exit}: {text}"));
     assert_eq!(failure.kind, FailureKind::ConnectionLost, "{text}");
+}
+
+/// <https://github.com/engineyard/engineyard/issues/97>, <https://github.com/deployphp/deployer/issues/1051>
+#[tokio::test]
+async fn engineyard_97_a_quiet_ssh_says_that_it_was_told_to_be_quiet() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    for (words, by) in [
+        ("-q -o PubkeyAuthentication=no", "'-q'"),
+        ("-o LogLevel=QUIET -o PubkeyAuthentication=no", "LogLevel QUIET"),
+        ("-E /dev/null -o PubkeyAuthentication=no", "'-E'"),
+    ] {
+        let (failure, text) = fails(&OpenSsh::new(sshd.target(), with(&sshd, words))).await;
+        assert_eq!((failure.kind, text.as_str()), (FailureKind::Unsaid, ""), "{words}");
+        assert_eq!(failure.class(), FailureClass::NotReached);
+        assert!(failure.evidence.contains(by) && failure.hint.contains(by), "{failure:?}");
+    }
+    // Nothing listens there.
+    let closed = OpenSsh::new("127.0.0.1:1".parse().unwrap(), with(&sshd, "-q"));
+    assert_eq!(fails(&closed).await.0.kind, FailureKind::Unsaid);
+}
+
+#[tokio::test]
+async fn a_control_path_that_is_too_long_is_the_configurations_fault() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let words =
+        format!("-o ControlMaster=auto -o ControlPersist=yes -o ControlPath=/tmp/{}", "x".repeat(150));
+    assert_eq!(kind(&sshd, &words).await, FailureKind::BadConfiguration);
+    assert_eq!(kind(&sshd, "-o Ciphers=nonsense").await, FailureKind::BadConfiguration);
+}
+
+/// <https://github.com/nix-community/srvos/issues/490>
+#[tokio::test]
+async fn srvos_490_a_server_that_drops_connections_at_random_is_worth_a_second_try() {
+    let Some(sshd) = Sshd::start(&["MaxStartups 1:100:1"]) else { return };
+    let half_open = std::net::TcpStream::connect(("127.0.0.1", sshd.port())).unwrap();
+    // Its banner says that the connection counts.
+    let mut banner = [0; 4];
+    std::io::Read::read_exact(&mut &half_open, &mut banner).unwrap();
+    assert_eq!(&banner, b"SSH-");
+    let (failure, _) = fails(&sshd.transport()).await;
+    assert_eq!(failure.kind, FailureKind::ClosedByServer, "{failure:?}");
+    assert!(failure.happened_before_login() && failure.is_temporary());
+    drop(half_open);
+}
+
+#[tokio::test]
+async fn what_answers_may_be_no_ssh_server() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let web = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = web.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut client, _) = web.accept().unwrap();
+        std::io::Write::write_all(&mut client, b"HTTP/1.1 400 \0\r\n").unwrap();
+        // Until ssh has hung up.
+        let _ = std::io::Read::read_to_end(&mut client, &mut Vec::new());
+    });
+    let transport = OpenSsh::new(format!("127.0.0.1:{port}").parse().unwrap(), sshd.options());
+    assert_eq!(fails(&transport).await.0.kind, FailureKind::NotSsh);
+    server.join().unwrap();
+}
+
+/// A login that works, and a shell that ends before it runs anything; and one that says so.
+#[tokio::test]
+async fn login_shells_that_end() {
+    for (shell, kind) in [("exit 1", Some(FailureKind::LoginShellEnded)), ("echo closed >&2; exit 1", None)] {
+        let Some(sshd) = Sshd::start(&[&format!("ForceCommand {shell}")]) else { return };
+        let transport = sshd.transport();
+        let Channel { stdin, mut stdout, stderr, mut control } =
+            transport.open(&RemoteCommand::new("true")).await.unwrap();
+        drop(stdin);
+        let mut stderr = StderrTail::collect(stderr, None);
+        stdout.read_to_end(&mut Vec::new()).await.unwrap();
+        let exit = control.wait().await.unwrap();
+        let text = stderr.finish().await;
+        let failure = transport.explain(&End::new(&exit, false, &text));
+        assert_eq!(failure.map(|failure| failure.kind), kind, "{text}");
+    }
+}
+
+/// <https://github.com/monitoring-plugins/monitoring-plugins/issues/2147>, <https://github.com/NixOS/nix/issues/2254>
+#[tokio::test]
+async fn monitoring_plugins_2147_what_ssh_says_of_itself_is_no_reason() {
+    let banner = tempfile::NamedTempFile::new().unwrap();
+    fs::write(banner.path(), "*** authorised use only\nline two\n").unwrap();
+    let Some(sshd) = Sshd::start(&[&format!("Banner {}", banner.path().display())]) else { return };
+    let words = "-o VisualHostKey=yes";
+    let mut options = with(&sshd, words);
+    options.verbosity = 1;
+    let transport = OpenSsh::new(sshd.target(), options);
+    let script = RemoteScript::new().run("sh", ["-c", "kill -KILL $$"]).command();
+    let Channel { stdin, mut stdout, stderr, mut control } = transport.open(&script).await.unwrap();
+    drop(stdin);
+    let mut stderr = StderrTail::collect(stderr, None);
+    stdout.read_to_end(&mut Vec::new()).await.unwrap();
+    let exit = control.wait().await.unwrap();
+    let text = stderr.finish().await;
+    assert!(text.contains("authorised use only") && text.contains("+----[SHA256]-----+"), "{text}");
+    let since_start = stderr.since_start();
+    let end = End::new(&exit, true, &text).since_start(since_start.as_deref());
+    assert_eq!(Ending::of(&transport, &end, "sh"), Ending::Unexplained, "{text}");
+    // Without knowing where the banner ends, all but the banner.
+    let ending = Ending::of(&transport, &End::new(&exit, true, &text), "sh");
+    assert_eq!(ending, Ending::Said("*** authorised use only\nline two".to_owned()));
 }
