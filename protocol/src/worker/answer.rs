@@ -10,7 +10,12 @@ use super::{
     derived::{OUTPUT_LIMIT, OUTPUT_NAME_LIMIT},
     log::{Pulling, read_messages},
 };
-use crate::{ProtocolError, path_info::read_metadata, serve::read_valid_paths, wire::WireReader};
+use crate::{
+    ProtocolError,
+    path_info::read_metadata,
+    serve::read_valid_paths,
+    wire::{MESSAGE_LIMIT, WireReader},
+};
 
 /// What would be done to make something valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -170,6 +175,7 @@ impl<'a, R: AsyncRead + Unpin, S: FnMut(LogMessage)> Answers<'a, R, S> {
     /// [`AnswerError::Refused`], [`AnswerError::Broken`].
     pub async fn path_info(&mut self, path: &StorePath) -> Result<Option<PathInfo>, AnswerError> {
         self.messages().await?;
+        self.reader.begin(MESSAGE_LIMIT);
         if self.reader.u64("whether a path is valid").await? == 0 {
             return Ok(None);
         }
@@ -184,7 +190,7 @@ impl<'a, R: AsyncRead + Unpin, S: FnMut(LogMessage)> Answers<'a, R, S> {
         self.messages().await?;
         let mut sets = [const { BTreeSet::new() }; 3];
         for set in &mut sets {
-            set.extend(self.reader.paths("the missing paths", self.store_dir).await?);
+            set.extend(self.reader.paths("the missing paths", self.store_dir).await?.iter().cloned());
         }
         let [build, substitute, unknown] = sets;
         let download_size = self.reader.u64("the download size").await?;
@@ -198,6 +204,7 @@ impl<'a, R: AsyncRead + Unpin, S: FnMut(LogMessage)> Answers<'a, R, S> {
     /// [`AnswerError::Refused`] if the derivation is not valid; [`AnswerError::Broken`].
     pub async fn outputs(&mut self) -> Result<BTreeMap<String, Option<StorePath>>, AnswerError> {
         self.messages().await?;
+        self.reader.begin(MESSAGE_LIMIT);
         let mut outputs = BTreeMap::new();
         for _ in 0..self.reader.count_up_to("the outputs of a derivation", OUTPUT_LIMIT).await? {
             let name = self.reader.string("the name of an output", OUTPUT_NAME_LIMIT).await?;

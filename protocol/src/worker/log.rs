@@ -24,6 +24,9 @@ pub const KEPT_TEXT: usize = 64 << 10;
 /// How long a text can be at all, in bytes. Nix has no limit; what is over [`KEPT_TEXT`] is read and dropped.
 pub const MESSAGE_LIMIT: u64 = 1 << 30;
 
+/// What a text takes besides its bytes, in bytes.
+const TEXT_OVERHEAD: u64 = 32;
+
 /// How many fields an activity or a result can have. Nix has at most four.
 pub const FIELD_LIMIT: u64 = 256;
 
@@ -354,6 +357,8 @@ async fn text<R: AsyncRead + Unpin>(
     what: &'static str,
 ) -> Result<String, ProtocolError> {
     let (kept, dropped) = reader.beginning(what, KEPT_TEXT, MESSAGE_LIMIT).await?;
+    // Three for each byte: so much is a replacement character.
+    reader.spend(what, (kept.len() as u64).saturating_mul(3).saturating_add(TEXT_OVERHEAD))?;
     let mut text = readable(&kept);
     if dropped > 0 {
         text.push_str("...");

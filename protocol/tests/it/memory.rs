@@ -25,7 +25,7 @@ const MIB: u64 = 1 << 20;
 const MANY: u64 = 1 << 19;
 
 /// A message that is made while it is read: a beginning, then element after element, up to a number of them.
-struct Flood {
+pub(crate) struct Flood {
     ready: Vec<u8>,
     taken: usize,
     elements: std::ops::Range<u64>,
@@ -33,7 +33,7 @@ struct Flood {
 }
 
 impl Flood {
-    fn new(beginning: Vec<u8>, count: u64, element: fn(u64, &mut Vec<u8>)) -> Self {
+    pub(crate) fn new(beginning: Vec<u8>, count: u64, element: fn(u64, &mut Vec<u8>)) -> Self {
         Self { ready: beginning, taken: 0, elements: 0..count, element }
     }
 }

@@ -1,6 +1,7 @@
 //! Conversations with daemons, from memory.
 
 mod golden;
+mod hostile;
 
 use std::{fs, path::PathBuf};
 
