@@ -18,6 +18,7 @@ use clap::{
 use clap_complete::Shell;
 use ncc_progress::{ConsoleOptions, LogFormat, Patient, printable};
 use ncc_remote_store::STALL_TIMEOUT;
+use ncc_settings::Flag;
 
 use crate::{exit, settings};
 
@@ -98,6 +99,10 @@ pub(crate) struct Arguments {
     #[arg(skip)]
     pub(crate) settings: Vec<(String, String)>,
 
+    /// Options of Nix that are no settings.
+    #[arg(skip)]
+    pub(crate) flags: Vec<&'static Flag>,
+
     #[command(flatten)]
     pub(crate) what: What,
 
@@ -136,7 +141,7 @@ pub(crate) struct What {
 
     /// Copy all that can be copied, say what could not be, and exit with 4
     #[arg(short, long, overrides_with = "no_keep_going")]
-    pub(crate) keep_going: bool,
+    keep_going: bool,
 
     /// Undoes --keep-going
     #[arg(long, hide = true)]
@@ -272,6 +277,13 @@ pub(crate) struct Serving {
     pub(crate) manual: bool,
 }
 
+impl What {
+    /// Whether to go on after a failure, if the command line says so or denies it.
+    pub(crate) fn keep_going(&self) -> Option<bool> {
+        (self.keep_going || self.no_keep_going).then_some(self.keep_going)
+    }
+}
+
 impl How {
     /// `None`: for ever.
     pub(crate) fn stall_timeout(&self) -> Option<Duration> {
@@ -300,6 +312,7 @@ impl Arguments {
         let matches = definition().try_get_matches_from(words)?;
         let mut arguments = Self::from_arg_matches(&matches)?;
         arguments.settings = settings::given(&matches);
+        arguments.flags = settings::flags(&matches);
         if let Some(shell) = arguments.serving.completions {
             return Ok(Task::Document(Document::Completions(shell)));
         }

@@ -12,8 +12,8 @@ use ncc_store::{Destination, Outputs, Source, StoreDir, StorePath};
 use ncc_transport::LineSink;
 
 use crate::{
-    arguments::Arguments, dry_run, exit, failure::Failure, nothing::Nothing, output, pictures, roots, stores,
-    substituting::Substituting,
+    arguments::Arguments, dry_run, exit, failure::Failure, machine::Machine, nothing::Nothing, output,
+    pictures, roots, stores, substituting::Substituting,
 };
 
 /// With `--keep-going`: how often in a row a broken connection is made anew without a single path having come through.
@@ -26,7 +26,8 @@ pub(crate) async fn copy(arguments: &Arguments, console: &Console) -> Result<(),
     if arguments.show.json && !reported {
         let error = result.as_ref().err().map(|failure| failure.message().to_owned());
         let direction = direction(arguments, arguments.host.clone().unwrap_or_default());
-        let store_dir = stores::local_config(arguments).map(|config| config.store_dir).unwrap_or_default();
+        let store_dir = Machine::read(arguments).and_then(|machine| machine.local_store(Access::ReadOnly));
+        let store_dir = store_dir.map(|config| config.store_dir).unwrap_or_default();
         print(&if arguments.what.dry_run {
             plan_json(&Plan::default(), &direction, &store_dir, error) + "\n"
         } else {
@@ -46,8 +47,11 @@ async fn prepare_and_copy(
     console: &Console,
     reported: &mut bool,
 ) -> Result<(), Failure> {
-    let config = stores::local_config(arguments)?;
-    let argument = stores::host_argument(arguments.host.as_deref().unwrap_or_default())?;
+    let machine = Machine::read(arguments)?;
+    machine.announce(arguments)?;
+    let adds = arguments.what.from && !arguments.what.dry_run;
+    let config = machine.local_store(if adds { Access::ReadWrite } else { Access::ReadOnly })?;
+    let host = stores::Host::parse(arguments.host.as_deref().unwrap_or_default())?;
     if let Some(file) = &arguments.show.graph {
         GraphFormat::of(file).map_err(|error| Failure::plain(&error))?;
         // Before anything is copied, rather than after.
@@ -60,19 +64,19 @@ async fn prepare_and_copy(
             )));
         }
     }
-    let request = request(arguments, &config)?;
+    let keep_going = arguments.what.keep_going().map_or_else(|| machine.keeps_going(), Ok)?;
+    let request = request(arguments, &config, keep_going)?;
     if request.roots.is_empty() {
         console.say(Importance::Notice, "no paths given, nothing to copy");
         return Ok(());
     }
     let local = Local::open(config.clone(), arguments)?;
 
-    let host = argument.target.to_string();
-    let may_ask = !argument.target.is_localhost();
-    let direction = direction(arguments, host);
+    let may_ask = !host.target.is_localhost();
+    let direction = direction(arguments, host.target.to_string());
     let progress = Progress::start(console, progress_options(arguments, direction.clone(), &config, may_ask));
-    let remote = stores::remote(arguments, argument, &config.store_dir, &progress)?;
-    let local = local.with_substitutes(arguments, progress.own_line());
+    let remote = stores::remote(arguments, host, &config.store_dir, &progress)?;
+    let local = local.with_substitutes(arguments, &machine, progress.own_line());
     let (source, destination): (&dyn Source, &dyn Destination) = match &local {
         Local::Store(store) if arguments.what.from => (&remote.store, store),
         Local::Substituting(store) => (&remote.store, &**store),
@@ -109,11 +113,11 @@ impl Local {
     }
 
     /// The same, substituting first where this is the destination, that is wanted, and there is a Nix that can.
-    fn with_substitutes(self, arguments: &Arguments, stderr: LineSink) -> Self {
+    fn with_substitutes(self, arguments: &Arguments, machine: &Machine, stderr: LineSink) -> Self {
         let wanted = arguments.how.use_substitutes && arguments.what.from;
         match self {
             Self::Store(store) if wanted && stores::is_on_path("nix-store") => {
-                let uri = stores::local_uri(arguments);
+                let uri = machine.store_uri();
                 Self::Substituting(Box::new(Substituting::new(store, uri, &arguments.settings, stderr)))
             }
             other => {
@@ -139,7 +143,7 @@ fn progress_options(
     options
 }
 
-fn request(arguments: &Arguments, config: &LocalStoreConfig) -> Result<Request, Failure> {
+fn request(arguments: &Arguments, config: &LocalStoreConfig, keep_going: bool) -> Result<Request, Failure> {
     let words =
         roots::words(&arguments.paths, arguments.what.stdin).map_err(|error| Failure::plain(&error))?;
     let paths: Result<Vec<StorePath>, _> = words.iter().map(|word| roots::resolve(word, config)).collect();
@@ -148,7 +152,7 @@ fn request(arguments: &Arguments, config: &LocalStoreConfig) -> Result<Request, 
     if arguments.what.include_outputs {
         request.outputs = Outputs::Include;
     }
-    if arguments.what.keep_going {
+    if keep_going {
         request.on_failure = OnFailure::Continue;
         request.reconnects = RECONNECTS;
     }

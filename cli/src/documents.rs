@@ -66,15 +66,23 @@ a file with a private key
 .TP
 .B base64\\-ssh\\-public\\-host\\-key
 the one key that the host may have: its line (type and key) in base 64
+.TP
+.B port
+the port, where the host does not say it
+.TP
+.B store
+the logical store directory there
 .PP
-Those of Nix that are about other things (max\\-connections, priority, trusted, want\\-mass\\-query, ...) have no effect.
+Those of Nix that are about other things (max\\-connections, priority, trusted, want\\-mass\\-query, ...) have no effect,
+which \\-v says. Unknown ones are ignored with a warning.
 .SH OPTIONS OF NIX
 There is an option for each setting of Nix, as with all of its old commands
 .RI ( --NAME ,
 .I --no-NAME
 or
 .IR \"--NAME VALUE\" ),
-so that scripts may pass them along. They have no effect on copying, but for what \\-\\-option says above.
+and they win over nix.conf, which is read too. Settings that cannot change what a copy does have no effect, and \\-v names
+them. What would have an effect that this program does not give is refused on the command line and warned of elsewhere.
 ";
 
 fn manual(text: &mut Vec<u8>) -> io::Result<()> {

@@ -13,6 +13,8 @@ Exit status:
 Environment:
   NIX_SSHOPTS    more options for ssh, split as a shell splits words; they win
   NIX_REMOTE     the local store, where --store does not say it
+  NIX_CONFIG, NIX_CONF_DIR, NIX_USER_CONF_FILES
+                 settings of Nix, as for Nix itself
   NIX_STORE_DIR  the logical store directory of the local store
   NIX_STATE_DIR  the state directory of the local store
   NO_COLOR       no colours";

@@ -15,6 +15,7 @@ mod environment;
 mod exit;
 mod failure;
 mod logging;
+mod machine;
 mod nothing;
 mod output;
 mod pictures;

@@ -3,7 +3,7 @@
 use ncc_local_store::{Access, LocalStore};
 use ncc_protocol::serve::{Server, Writing};
 
-use crate::{arguments::Arguments, failure::Failure, nothing::Nothing, stores};
+use crate::{arguments::Arguments, failure::Failure, machine::Machine, nothing::Nothing};
 
 /// Serves the local store over stdin and stdout until the client ends.
 pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Failure> {
@@ -12,7 +12,9 @@ pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Failure> {
     } else {
         (Access::ReadOnly, Writing::Refused)
     };
-    let config = stores::local_config(arguments)?;
+    let machine = Machine::read(arguments)?;
+    machine.announce(arguments)?;
+    let config = machine.local_store(access)?;
     // Whoever only looks at a store that is not there yet finds it empty, and does not make it.
     if let (Writing::Refused, Some(nothing)) = (writing, Nothing::instead_of(&config)) {
         let server = Server::new(tokio::io::stdin(), tokio::io::stdout(), &nothing, writing);

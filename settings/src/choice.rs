@@ -13,7 +13,6 @@ use ncc_store::StoreDir;
 
 use crate::{
     Environment, FileSystem, Origin, Os, Parameters, Settings, SettingsError, StoreKind, StoreReference,
-    settings::boolean,
 };
 
 const STATE_DIR: &str = "nix/var/nix";
@@ -63,7 +62,7 @@ impl LocalLayout {
             real_store_dir: path("real").unwrap_or_else(real),
             state_dir: path("state").unwrap_or_else(|| below("NIX_STATE_DIR", STATE_DIR)),
             log_dir: path("log").unwrap_or_else(|| below("NIX_LOG_DIR", LOG_DIR)),
-            read_only: parameters.value("read-only").and_then(boolean).unwrap_or(false),
+            read_only: parameters.switch("read-only").unwrap_or(false),
             store_dir,
             root,
         })

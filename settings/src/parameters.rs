@@ -55,7 +55,12 @@ impl Parameters {
         pairs.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Whether nothing stands there, not even a parameter without a value.
+    /// The value of a boolean; a value that is none counts as not set, but see [`review`](Self::review).
+    pub fn switch(&self, name: &str) -> Option<bool> {
+        self.value(name).and_then(boolean)
+    }
+
+    /// Whether no parameter is named, not even an empty one.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
@@ -64,7 +69,7 @@ impl Parameters {
     ///
     /// # Errors
     /// [`SettingsError::Parameter`], for a value that is not of the form that the parameter has in Nix.
-    pub(crate) fn review(&self, kind: &StoreKind) -> Result<Vec<ParameterRemark>, SettingsError> {
+    pub fn review(&self, kind: &StoreKind) -> Result<Vec<ParameterRemark>, SettingsError> {
         let dubious = self.dubious.iter();
         let mut remarks: Vec<_> =
             dubious.map(|text| ParameterRemark::WithoutValue { text: text.clone() }).collect();
@@ -154,6 +159,7 @@ enum Form {
     Switch,
     Number,
     Path,
+    Port,
     Text,
 }
 
@@ -168,6 +174,7 @@ impl Form {
             Self::Switch => boolean(value).is_some(),
             Self::Number => value.parse::<i64>().is_ok(),
             Self::Path => Path::new(value).is_absolute(),
+            Self::Port => value.parse::<u16>().is_ok_and(|port| port > 0),
             Self::Text => true,
         }
     }
@@ -177,6 +184,7 @@ impl Form {
             Self::Switch => "a boolean (true or false)",
             Self::Number => "a number",
             Self::Path => "an absolute path",
+            Self::Port => "a port number from 1 to 65535",
             Self::Text => "a text",
         }
     }
@@ -228,10 +236,11 @@ const DAEMON: &[Parameter] = &[without("protocol", Form::Text, "chooses among pr
 
 /// Of every store that is reached with ssh.
 const SSH: &[Parameter] = &[
-    honoured("ssh-key", Form::Path),
+    // Nix before 2.34 takes a relative one too.
+    honoured("ssh-key", Form::Text),
     honoured("base64-ssh-public-host-key", Form::Text),
     honoured("compress", Form::Switch),
-    honoured("port", Form::Number),
+    honoured("port", Form::Port),
     honoured("remote-program", Form::Text),
     honoured("remote-store", Form::Text),
     without("max-connections", Form::Number, "limits connections, of which few are made"),

@@ -295,7 +295,7 @@ mod tests {
         "'max-connections' of the store is 'x', which is not a number"
     )]
     #[case::path("local?root=x", "'root' of the store is 'x', which is not an absolute path")]
-    #[case::key("ssh://h?ssh-key=id", "'ssh-key' of the store is 'id', which is not an absolute path")]
+    #[case::port("ssh://h?port=0", "'port' of the store is '0', which is not a port number from 1 to 65535")]
     fn values_have_a_form(#[case] text: &str, #[case] error: &str) {
         assert_eq!(parse(text).unwrap().review().unwrap_err().to_string(), format!("parameter {error}"));
     }

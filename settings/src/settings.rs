@@ -1,6 +1,6 @@
 //! The settings in effect: files, variables and command line, one over the other.
 
-use std::{collections::BTreeMap, fmt, io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use crate::{
     Class, Environment, FileSystem, Kind, Origin, Setting, SettingsError,
@@ -268,8 +268,9 @@ pub struct Review {
     pub unknown: Vec<Remark>,
 }
 
-/// One setting, and what there is to say about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One setting, and what there is to say about it. It is an error where a caller takes it for one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("setting '{}' ({origin}) has no effect: {reason}", .name.escape_debug())]
 #[non_exhaustive]
 pub struct Remark {
     /// The setting, as it is written.
@@ -278,12 +279,6 @@ pub struct Remark {
     pub origin: Origin,
     /// What there is to say, as a clause.
     pub reason: &'static str,
-}
-
-impl fmt::Display for Remark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "setting '{}' ({}) has no effect: {}", self.name.escape_debug(), self.origin, self.reason)
-    }
 }
 
 #[cfg(test)]

@@ -121,12 +121,6 @@ fn parameters_of_the_host_are_upstreams() {
     command.arg("--store").arg(world.from()).arg(&host).arg(&world.other);
     world.run(&mut command).says(0, &["copying 1 paths...", "'ssh://localhost'"]);
     assert_eq!(world.copied(&world.all()), [false, false, false, true]);
-    let ran = world.run(world.copy().arg("localhost?bogus=1").arg(&world.other));
-    ran.is("
-        2| error: the host has a parameter 'bogus', which is not known
-        2| hint: known are: base64-ssh-public-host-key, compress, max-connections, remote-program, remote-store, ssh-key
-        exit 1
-    ");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod foresight;
 mod master;
 mod pictures;
 mod roots;
+mod settings;
 mod signals;
 mod silence;
 mod ssh;

@@ -101,6 +101,7 @@ impl World {
             .env_clear()
             .env("PATH", "/nowhere")
             .env("HOME", self.directory())
+            .env("NIX_CONF_DIR", self.directory())
             .env("LC_ALL", "C.UTF-8")
             .current_dir(self.directory());
         command

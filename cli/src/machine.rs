@@ -1,0 +1,167 @@
+//! What Nix on this machine has been told: its settings, and which store is the local one.
+
+use std::{fmt, path::Path};
+
+use ncc_local_store::{Access, Defaults, LocalStoreConfig, Symlinks};
+use ncc_settings::{
+    Class, Disk, Environment, LocalLayout, Origin, Parameters, Settings, StoreChoice, StoreKind, StorePlace,
+};
+
+use crate::{arguments::Arguments, failure::Failure};
+
+/// Settings of all sources, with those of the command line on top.
+pub(crate) struct Machine {
+    settings: Settings,
+    store: StoreChoice,
+    symlinks: Symlinks,
+}
+
+impl Machine {
+    pub(crate) fn read(arguments: &Arguments) -> Result<Self, Failure> {
+        let environment = Environment::from_process()
+            .map_err(|error| Failure::new("the working directory cannot be used", error))?;
+        let store = arguments.stores.store.clone().map(|uri| ("store".to_owned(), uri));
+        let given: Vec<_> = arguments.settings.iter().cloned().chain(store).collect();
+        let settings = Settings::load(&environment, &Disk, &given).map_err(|error| Failure::plain(&error))?;
+        let local = settings.local_store(&environment).map_err(|error| Failure::plain(&error))?;
+        let named = |error| Failure::new("the local store cannot be found", error);
+        let store = StoreChoice::new(&settings, &environment, &Disk).map_err(named)?;
+        let symlinks = if local.allow_symlinked_store { Symlinks::Allow } else { Symlinks::Refuse };
+        Ok(Self { settings, store, symlinks })
+    }
+
+    /// Says once what is not done, and with `-v` what is without effect and which store is meant.
+    ///
+    /// # Errors
+    /// For options that would have an effect which is not given.
+    pub(crate) fn announce(&self, arguments: &Arguments) -> Result<(), Failure> {
+        let review = self.settings.review();
+        if let Some(refused) = review.refused.first() {
+            return Err(Failure::plain(refused));
+        }
+        let mut without_effect = review.without_effect;
+        for flag in &arguments.flags {
+            match flag.class {
+                Class::NotGiven { reason, .. } => {
+                    return Err(Failure::text(format!("'--{}' is not supported: {reason}", flag.name)));
+                }
+                _ => without_effect.push(flag.name),
+            }
+        }
+        if !(arguments.how.use_substitutes && arguments.what.from) {
+            without_effect.extend(review.substituting);
+        }
+        for remark in &review.unknown {
+            tracing::warn!("{remark}");
+        }
+        for remark in &review.missed {
+            if adds_here(arguments) {
+                tracing::warn!("{remark}");
+            } else {
+                tracing::info!("{remark}");
+            }
+        }
+        for (path, error) in self.settings.unreadable() {
+            tracing::info!("'{}' cannot be read and is skipped: {error}", path.display());
+        }
+        if !without_effect.is_empty() {
+            without_effect.sort_unstable();
+            tracing::info!("these settings have no effect on a copy: {}", without_effect.join(", "));
+        }
+        tracing::info!("{}", self.store);
+        say_of_parameters(&self.store.reference.parameters, &self.store.reference.kind)
+    }
+
+    /// Whether the settings ask to go on after a failure, where the command line says nothing of it.
+    pub(crate) fn keeps_going(&self) -> Result<bool, Failure> {
+        let switch = self.settings.switch("keep-going").map_err(|error| Failure::plain(&error))?;
+        Ok(switch.unwrap_or(false))
+    }
+
+    /// The local store, to be opened by this process.
+    pub(crate) fn local_store(&self, access: Access) -> Result<LocalStoreConfig, Failure> {
+        let writes = access == Access::ReadWrite;
+        match &self.store.place {
+            StorePlace::Local(layout) if writes && layout.read_only => {
+                Err(self.refuse("it is read-only, by its parameter 'read-only'"))
+            }
+            StorePlace::Local(layout) => Ok(self.config(layout)),
+            StorePlace::Daemon { socket, .. } if writes && !socket.exists() => {
+                let why = format!("no daemon listens at '{}'", socket.display());
+                Err(self
+                    .refuse(why)
+                    .hint("'--store local' opens the store without a daemon, which needs its owner's rights"))
+            }
+            // Everybody may read the files of such a store, and whoever may write them takes part in the daemon's
+            // locks.
+            StorePlace::Daemon { socket, layout } => {
+                tracing::info!(
+                    "the daemon at '{}' is not asked: the store is opened directly",
+                    socket.display()
+                );
+                Ok(self.config(layout))
+            }
+            _ => Err(match &self.store.reference.kind {
+                StoreKind::Foreign { what, .. } => {
+                    self.refuse(format!("it is {what}, which is not supported"))
+                }
+                _ => self.refuse("it is on another machine, and one end of a copy has to be this one"),
+            }),
+        }
+    }
+
+    /// How to name the same store to the Nix of this machine; `None` is its default.
+    pub(crate) fn store_uri(&self) -> Option<String> {
+        match (&self.store.reference.kind, &self.store.place) {
+            (StoreKind::Auto, StorePlace::Local(LocalLayout { root: Some(root), .. })) => {
+                Some(root.display().to_string())
+            }
+            (StoreKind::Auto | StoreKind::Daemon { socket: None }, _) => None,
+            _ => Some(self.store.reference.text.clone()),
+        }
+    }
+
+    fn config(&self, layout: &LocalLayout) -> LocalStoreConfig {
+        let mut config = match &layout.root {
+            Some(root) => LocalStoreConfig::chroot(root),
+            None => LocalStoreConfig::system(&Defaults::default()),
+        };
+        let usual = match &layout.root {
+            Some(_) => config.real_store_dir.as_path(),
+            None => Path::new(layout.store_dir.as_str()),
+        };
+        if layout.real_store_dir != usual {
+            config.name = format!("the store in {}", layout.real_store_dir.display());
+        }
+        config.store_dir = layout.store_dir.clone();
+        config.real_store_dir.clone_from(&layout.real_store_dir);
+        config.state_dir.clone_from(&layout.state_dir);
+        config.symlinks = self.symlinks;
+        config
+    }
+
+    fn refuse(&self, why: impl fmt::Display) -> Failure {
+        let origin = match &self.store.origin {
+            Origin::CommandLine => String::new(),
+            origin => format!(" ({origin})"),
+        };
+        Failure::text(format!("the store '{}'{origin} cannot be opened: {why}", self.store.reference))
+    }
+}
+
+/// Whether paths are added to the store of this machine.
+fn adds_here(arguments: &Arguments) -> bool {
+    arguments.serving.write || (arguments.what.from && !arguments.what.dry_run)
+}
+
+/// Says which parameters of a store are not known, and with `-v` which have no effect.
+pub(crate) fn say_of_parameters(parameters: &Parameters, kind: &StoreKind) -> Result<(), Failure> {
+    for remark in parameters.review(kind).map_err(|error| Failure::plain(&error))? {
+        if remark.is_warning() {
+            tracing::warn!("{remark}");
+        } else {
+            tracing::info!("{remark}");
+        }
+    }
+    Ok(())
+}
