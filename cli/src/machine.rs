@@ -2,9 +2,12 @@
 
 use std::{fmt, path::Path};
 
-use ncc_local_store::{Access, Defaults, LocalStoreConfig, Symlinks};
+use ncc_local_store::{
+    Access, CaseHack, DatabaseSync, Defaults, Durability, Journal, LocalStoreConfig, Medium, Symlinks,
+};
 use ncc_settings::{
-    Class, Disk, Environment, LocalLayout, Origin, Parameters, Settings, StoreChoice, StoreKind, StorePlace,
+    Class, Disk, Environment, LocalLayout, LocalStoreSettings, Origin, Parameters, Settings, StoreChoice,
+    StoreKind, StorePlace,
 };
 
 use crate::{arguments::Arguments, failure::Failure};
@@ -13,7 +16,7 @@ use crate::{arguments::Arguments, failure::Failure};
 pub(crate) struct Machine {
     settings: Settings,
     store: StoreChoice,
-    symlinks: Symlinks,
+    local: LocalStoreSettings,
 }
 
 impl Machine {
@@ -26,8 +29,7 @@ impl Machine {
         let local = settings.local_store(&environment).map_err(|error| Failure::plain(&error))?;
         let named = |error| Failure::new("the local store cannot be found", error);
         let store = StoreChoice::new(&settings, &environment, &Disk).map_err(named)?;
-        let symlinks = if local.allow_symlinked_store { Symlinks::Allow } else { Symlinks::Refuse };
-        Ok(Self { settings, store, symlinks })
+        Ok(Self { settings, store, local })
     }
 
     /// Says once what is not done, and with `-v` what is without effect and which store is meant.
@@ -136,7 +138,22 @@ impl Machine {
         config.store_dir = layout.store_dir.clone();
         config.real_store_dir.clone_from(&layout.real_store_dir);
         config.state_dir.clone_from(&layout.state_dir);
-        config.symlinks = self.symlinks;
+        if layout.read_only {
+            config.medium = Medium::ReadOnly;
+        }
+        let local = &self.local;
+        config.symlinks = if local.allow_symlinked_store { Symlinks::Allow } else { Symlinks::Refuse };
+        config.case_hack = if local.use_case_hack { CaseHack::On } else { CaseHack::Off };
+        config.ignored_acls.clone_from(&local.ignored_acls);
+        if local.fsync_store_paths || local.sync_before_registering {
+            config.durability = Durability::BeforeRegistration;
+        }
+        if !local.fsync_metadata {
+            config.database_sync = DatabaseSync::Off;
+        }
+        if local.use_sqlite_wal == Some(false) {
+            config.journal = Journal::Rollback;
+        }
         config
     }
 

@@ -1,4 +1,5 @@
-//! Prints what the closure of store paths takes: `closure-size STORE PATH...`, with STORE such as `auto` or `/mnt`.
+//! Prints what the closure of store paths takes: `closure-size ROOT PATH...`, where ROOT is `/`, or
+//! `/mnt` for the store with files in `/mnt/nix/store`.
 
 #![allow(clippy::print_stdout, reason = "a program")]
 
@@ -9,7 +10,7 @@ use ncc_store::Outputs;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
-    let config = LocalStoreConfig::from_uri(&arguments.next().ok_or("which store?")?)?;
+    let config = LocalStoreConfig::chroot(arguments.next().ok_or("which store?")?);
     let store = LocalStore::open(config, Access::ReadOnly)?;
     let roots = arguments.map(|path| store.store_dir().containing(&path)).collect::<Result<Vec<_>, _>>()?;
     let closure = store.query_closure(&roots, Outputs::Exclude)?;

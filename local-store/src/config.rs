@@ -123,10 +123,8 @@ impl Defaults {
 /// use ncc_local_store::{Durability, LocalStoreConfig};
 ///
 /// let mut config = LocalStoreConfig::chroot("/mnt");
-/// assert_eq!(config, LocalStoreConfig::from_uri("local?root=/mnt")?);
 /// assert_eq!(config.real_store_dir, std::path::Path::new("/mnt/nix/store"));
 /// config.durability = Durability::BeforeRegistration;
-/// # Ok::<(), ncc_local_store::StoreUriError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -462,51 +462,6 @@ fn database_kind(error: &rusqlite::Error) -> Option<io::ErrorKind> {
     }
 }
 
-/// Why a text names no local store.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreUriError {
-    /// A kind of store that Nix knows and this crate does not.
-    #[error("stores of the kind '{kind}' are not supported yet")]
-    UnsupportedKind {
-        /// "daemon", "unix", "ssh", ...
-        kind: String,
-    },
-    /// Neither a known word nor an absolute path.
-    #[error("'{uri}' is no store: neither an absolute path nor a kind of store that is known")]
-    Unknown {
-        /// The text.
-        uri: String,
-    },
-    /// A path that depends on the working directory.
-    #[error("'{path}' is not an absolute path")]
-    Relative {
-        /// The path.
-        path: String,
-    },
-    /// A parameter that a local store does not have, or that this crate does not heed.
-    #[error("the store parameter '{name}' is not supported")]
-    Parameter {
-        /// Its name.
-        name: String,
-    },
-    /// A part of the query that is no `name=value`.
-    #[error("'{text}' is no store parameter of the form name=value")]
-    BadParameter {
-        /// The part.
-        text: String,
-    },
-    /// `%` without two hexadecimal digits, or a NUL.
-    #[error("'{text}' has a bad percent escape")]
-    Escape {
-        /// The text.
-        text: String,
-    },
-    /// The parameter `store` is no store directory.
-    #[error("the store parameter 'store' is no store directory")]
-    StoreDir(#[source] StorePathError),
-}
-
 /// For [`LocalStoreError::BadRow`]: a column that holds nothing, or something of another type.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -60,14 +60,13 @@ mod reader;
 mod registration;
 mod store;
 mod temp_roots;
-mod uri;
 mod writer;
 
 pub use closure::PathInfos;
 pub use config::{
     Access, DatabaseSync, Defaults, Durability, Journal, LocalStoreConfig, Medium, Optimise, Symlinks,
 };
-pub use error::{ForeignReason, LocalStoreError, StoreUriError};
+pub use error::{ForeignReason, LocalStoreError};
 /// How names that differ in case only are kept, which [`LocalStoreConfig`] says.
 pub use ncc_nar::CaseHack;
 pub use store::{Added, LocalStore};

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_core::Stream;
-use ncc_nar::{PackOptions, pack};
+use ncc_nar::pack;
 use ncc_store::{Nar, NarBody, NarPlan, NarStream, PathInfo, Side, StoreError};
 use tokio::{runtime::Handle, task::spawn_blocking};
 
@@ -195,6 +195,7 @@ impl Packer {
     }
 
     fn pack_all(&mut self, infos: &[Arc<PathInfo>]) -> Result<(), Closed> {
+        let options = self.store.pack_options();
         for (index, info) in infos.iter().enumerate() {
             if info.nar_size >= BLOCK as u64 {
                 // That takes time; what is there can go.
@@ -205,7 +206,7 @@ impl Packer {
             let size = usize::try_from(info.nar_size).unwrap_or(BLOCK).clamp(SMALLEST_NAR, BLOCK);
             let real = self.store.real_path(&info.path);
             let mut blocks = Blocks { packer: self, index, size, block: Vec::new() };
-            let packed = pack(&real, &mut blocks, &PackOptions::default()).map(drop).and_then(|()| {
+            let packed = pack(&real, &mut blocks, &options).map(drop).and_then(|()| {
                 blocks
                     .flush()
                     .map_err(|source| ncc_nar::Error::WriteArchive { offset: info.nar_size, source })

@@ -2,7 +2,9 @@
 
 use std::{fs, os::unix::net::UnixListener};
 
-use crate::support::World;
+use ncc_local_store::Access;
+
+use crate::support::{World, full, open, real};
 
 #[test]
 fn an_unknown_parameter_is_a_warning() {
@@ -185,4 +187,44 @@ fn the_daemons_protocol_is_refused_and_not_replaced() {
         ran.says(1, &["asks for the protocol of the Nix daemon", "hint: 'ssh://localhost' copies through"]);
     }
     assert_eq!(world.copied(&world.all()), [false; 4]);
+}
+
+/// Bytes 18 and 19 of a database are 2 if it has a write-ahead log, and 1 if it has none.
+#[test]
+fn settings_of_the_local_store_are_honoured() {
+    let world = World::new();
+    let mut command = world.fetch();
+    command.args(["--fsync-store-paths", "--no-use-sqlite-wal", "localhost"]).arg(&world.top);
+    world.run(&mut command).says(0, &[]);
+    let database = fs::read(world.to().join("nix/var/nix/db/db.sqlite")).unwrap();
+    assert_eq!(database[18..20], [1, 1]);
+}
+
+/// Issue 66 of nova-nix, <https://github.com/Novavero-AI/nova-nix/issues/66>: names in a store that was filled with the
+/// hack have suffixes, which the setting takes away again.
+#[test]
+fn nova_66_use_case_hack_in_both_directions() {
+    let world = World::new();
+    let tree = world.directory().join("names");
+    fs::create_dir(&tree).unwrap();
+    for name in ["A", "a"] {
+        fs::write(tree.join(name), name).unwrap();
+    }
+    let info = open(&world.from(), Access::ReadWrite).add_tree("names", &tree, []).unwrap();
+    let path = full(&info.path);
+    let hack = ["--option", "use-case-hack", "true"];
+    world.run(world.fetch().args(hack).arg("localhost").arg(&path)).says(0, &[]);
+    assert!(real(&world.to(), &path).join("a~nix~case~hack~1").is_file());
+    let third = world.directory().join("third");
+    let mut command = world.bare();
+    command
+        .args(hack)
+        .arg("--store")
+        .arg(world.to())
+        .arg("--remote-store")
+        .arg(&third)
+        .arg("localhost")
+        .arg(&path);
+    world.run(&mut command).says(0, &[]);
+    assert!(real(&third, &path).join("a").is_file());
 }

@@ -502,8 +502,8 @@ async fn a_full_disk_ends_it_with_what_was_complete() {
     if !mounted {
         return left_out("cannot mount a small file system: a full disk was not tried");
     }
-    let uri = format!("local?root={}&real={}/store", scratch.path().display(), disk.display());
-    let config = LocalStoreConfig::from_uri(&uri).unwrap();
+    let mut config = LocalStoreConfig::chroot(scratch.path());
+    config.real_store_dir = disk.join("store");
     let store = ncc_local_store::LocalStore::open(config, ncc_local_store::Access::ReadWrite).unwrap();
     let (small, big) = (file_nar(b"x"), file_nar(&vec![7; 2 << 20]));
     let nars = script([
