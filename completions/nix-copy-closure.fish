@@ -17,7 +17,7 @@ elvish\t''
 fish\t''
 powershell\t''
 zsh\t''"
-complete -c nix-copy-closure -l option -d 'A setting of Nix: \'store\' is heard, and with \'--from -s\' what concerns substituting; others have no effect' -r
+complete -c nix-copy-closure -l option -d 'A setting of Nix, as in nix.conf; \'-v\' names those that have no effect on a copy' -r
 complete -c nix-copy-closure -l to -d 'Copy to HOST (the default)'
 complete -c nix-copy-closure -l from -d 'Copy from HOST'
 complete -c nix-copy-closure -l include-outputs -d 'Also copy the outputs of derivations in the closure, as far as they are valid at the source'

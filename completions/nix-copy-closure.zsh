@@ -30,7 +30,7 @@ multiline-with-logs\:"Same as bar-with-logs"
 internal-json\:"For programs\: lines of '\''@nix'\'' and JSON"))' \
 '--graph=[Draw what is copied as a graph into FILE, which ends in .svg or .dot]:FILE:_files' \
 '--completions=[Print the completions for a shell, and do nothing else]:SHELL:(bash elvish fish powershell zsh)' \
-'*--option=[A setting of Nix\: '\''store'\'' is heard, and with '\''--from -s'\'' what concerns substituting; others have no effect]:NAME:_default:NAME:_default' \
+'*--option=[A setting of Nix, as in nix.conf; '\''-v'\'' names those that have no effect on a copy]:NAME:_default:NAME:_default' \
 '--to[Copy to HOST (the default)]' \
 '--from[Copy from HOST]' \
 '--include-outputs[Also copy the outputs of derivations in the closure, as far as they are valid at the source]' \
