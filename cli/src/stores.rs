@@ -51,19 +51,10 @@ impl Host {
         let parameters = Parameters::parse(query)
             .map_err(|error| Failure::new(format_args!("the parameters of the host '{text}'"), error))?;
         say_of_parameters(&parameters, &StoreKind::Ssh)?;
-        let target = match parameters.value("port") {
-            Some(port) if argument.target.port().is_none() => with_port(&argument.target, port)?,
-            _ => argument.target,
-        };
+        let port = parameters.value("port").and_then(|port| port.parse().ok());
+        let target = argument.target.or_port(port);
         Ok(Self { target, parameters })
     }
-}
-
-fn with_port(target: &Target, port: &str) -> Result<Target, Failure> {
-    let user = target.user().map(|user| format!("{user}@")).unwrap_or_default();
-    let host = target.host();
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    format!("{user}{host}:{port}").parse().map_err(|error| Failure::new("the port of the host", error))
 }
 
 fn compress(arguments: &Arguments) -> bool {

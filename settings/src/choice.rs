@@ -13,6 +13,7 @@ use ncc_store::StoreDir;
 
 use crate::{
     Environment, FileSystem, Origin, Os, Parameters, Settings, SettingsError, StoreKind, StoreReference,
+    error::shown,
 };
 
 const STATE_DIR: &str = "nix/var/nix";
@@ -221,7 +222,7 @@ fn auto(
 
 impl fmt::Display for StoreChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the store is '{}' ", self.reference.to_string().escape_debug())?;
+        write!(f, "the store is '{}' ", shown(&self.reference))?;
         match &self.origin {
             Origin::Default => f.write_str("(the default)")?,
             origin => write!(f, "(from {origin})")?,
@@ -229,10 +230,15 @@ impl fmt::Display for StoreChoice {
         match &self.place {
             _ if self.because.is_empty() => Ok(()),
             StorePlace::Local(layout) => match &layout.root {
-                Some(root) => write!(f, ", which means the one in '{}': {}", root.display(), self.because),
-                None => write!(f, ", which means the one on this disk: {}", self.because),
+                Some(root) => write!(
+                    f,
+                    ", which means the one in '{}': {}",
+                    shown(root.display()),
+                    shown(&self.because)
+                ),
+                None => write!(f, ", which means the one on this disk: {}", shown(&self.because)),
             },
-            _ => write!(f, ", which means the daemon: {}", self.because),
+            _ => write!(f, ", which means the daemon: {}", shown(&self.because)),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Environment, FileSystem, SettingsError, environment::normal};
+use crate::{Environment, FileSystem, SettingsError, environment::normal, error::shown};
 
 /// Configuration is read up to this size per file. The largest in use are a few kilobytes.
 const FILE_LIMIT: u64 = 4 << 20;
@@ -41,7 +41,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line } => write!(f, "{}:{line}", shown(path.display())),
             Self::Variable(name) => f.write_str(name),
             Self::CommandLine => f.write_str("the command line"),
             Self::Default => f.write_str("the default"),

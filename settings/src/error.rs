@@ -1,6 +1,6 @@
 //! What can be wrong with configuration and with the names of stores.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use ncc_store::StorePathError;
 
@@ -11,7 +11,7 @@ use crate::Origin;
 #[non_exhaustive]
 pub enum SettingsError {
     /// A line of a configuration file is neither `NAME = VALUE` nor an `include`.
-    #[error("syntax error in {origin}: '{}' is not of the form 'NAME = VALUE'", .line.escape_debug())]
+    #[error("syntax error in {origin}: '{}' is not of the form 'NAME = VALUE'", shown(.line))]
     Syntax {
         /// Where.
         origin: Origin,
@@ -25,7 +25,7 @@ pub enum SettingsError {
         origin: Origin,
     },
     /// A file that is included does not exist.
-    #[error("file '{}', included by {origin}, does not exist", .path.display())]
+    #[error("file '{}', included by {origin}, does not exist", shown(.path.display()))]
     MissingInclude {
         /// The file.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum SettingsError {
         origin: Origin,
     },
     /// Files include each other in a circle.
-    #[error("file '{}', included by {origin}, includes itself", .path.display())]
+    #[error("file '{}', included by {origin}, includes itself", shown(.path.display()))]
     IncludeCycle {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum SettingsError {
         origin: Origin,
     },
     /// There is more configuration than anybody writes.
-    #[error("file '{}' exceeds the limit of {limit} {what} for configuration", .path.display())]
+    #[error("file '{}' exceeds the limit of {limit} {what} for configuration", shown(.path.display()))]
     TooMuch {
         /// The file that went too far.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum SettingsError {
         what: &'static str,
     },
     /// A setting has a value that makes no sense.
-    #[error("setting '{name}' is '{}' ({origin}), which is not {expected}", .value.escape_debug())]
+    #[error("setting '{name}' is '{}' ({origin}), which is not {expected}", shown(.value))]
     Value {
         /// The setting.
         name: &'static str,
@@ -78,25 +78,25 @@ pub enum SettingsError {
         name: &'static str,
     },
     /// A text names no store at all.
-    #[error("'{}' is not the name of a store", .text.escape_debug())]
+    #[error("'{}' is not the name of a store", shown(.text))]
     NotAStore {
         /// The text.
         text: String,
     },
     /// A single word that might be meant as a directory.
-    #[error("'{}' is not the name of a store; a directory is written './{}'", .text.escape_debug(), .text.escape_debug())]
+    #[error("'{}' is not the name of a store; a directory is written './{}'", shown(.text), shown(.text))]
     BareWord {
         /// The word.
         text: String,
     },
     /// A URI whose scheme no version of Nix knows.
-    #[error("no kind of store is called '{}'", .scheme.escape_debug())]
+    #[error("no kind of store is called '{}'", shown(.scheme))]
     UnknownScheme {
         /// What stands before the colon.
         scheme: String,
     },
     /// A path inside of a URI or parameter that must be absolute.
-    #[error("'{}' in the store '{}' is not an absolute path", .path.escape_debug(), .store.escape_debug())]
+    #[error("'{}' in the store '{}' is not an absolute path", shown(.path), shown(.store))]
     Relative {
         /// The path.
         path: String,
@@ -104,13 +104,13 @@ pub enum SettingsError {
         store: String,
     },
     /// A percent sign that is not followed by two hexadecimal digits, or an escaped byte that cannot be in a path.
-    #[error("'{}' has a percent sign that begins no valid escape", .text.escape_debug())]
+    #[error("'{}' has a percent sign that begins no valid escape", shown(.text))]
     Escape {
         /// The text.
         text: String,
     },
     /// A parameter of a store has a value that makes no sense.
-    #[error("parameter '{name}' of the store is '{}', which is not {expected}", .value.escape_debug())]
+    #[error("parameter '{name}' of the store is '{}', which is not {expected}", shown(.value))]
     Parameter {
         /// The parameter.
         name: &'static str,
@@ -126,4 +126,17 @@ pub enum SettingsError {
         #[source]
         source: StorePathError,
     },
+}
+
+/// A text without control characters, which could be orders to a terminal.
+pub(crate) fn shown(text: impl fmt::Display) -> String {
+    let mut shown = String::new();
+    for character in text.to_string().chars() {
+        if character.is_control() {
+            shown.extend(character.escape_debug());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }

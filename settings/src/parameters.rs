@@ -4,7 +4,7 @@ use std::{fmt, path::Path};
 
 use percent_encoding::percent_decode_str;
 
-use crate::{SettingsError, reference::StoreKind, settings::boolean};
+use crate::{SettingsError, error::shown, reference::StoreKind, settings::boolean};
 
 /// Decoded parameters, in the order written. Of a repeated one the first counts, as in Nix.
 ///
@@ -131,14 +131,10 @@ impl fmt::Display for ParameterRemark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown { name } => {
-                write!(f, "the parameter '{}' of the store is not known and ignored", name.escape_debug())
+                write!(f, "the parameter '{}' of the store is not known and ignored", shown(name))
             }
             Self::WithoutValue { text } => {
-                write!(
-                    f,
-                    "'{}' among the parameters of the store has no '=' and is ignored",
-                    text.escape_debug()
-                )
+                write!(f, "'{}' among the parameters of the store has no '=' and is ignored", shown(text))
             }
             Self::WithoutEffect { name, reason } => {
                 write!(f, "the parameter '{name}' of the store has no effect here: it {reason}")

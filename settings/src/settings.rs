@@ -6,6 +6,7 @@ use crate::{
     Class, Environment, FileSystem, Kind, Origin, Setting, SettingsError,
     catalogue::find_setting,
     conf::{Assignment, Reader},
+    error::shown,
 };
 
 /// What is set, by whom, and with which value.
@@ -270,7 +271,7 @@ pub struct Review {
 
 /// One setting, and what there is to say about it. It is an error where a caller takes it for one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("setting '{}' ({origin}) has no effect: {reason}", .name.escape_debug())]
+#[error("setting '{}' ({origin}) has no effect: {reason}", shown(.name))]
 #[non_exhaustive]
 pub struct Remark {
     /// The setting, as it is written.
