@@ -35,17 +35,26 @@
 //!
 //! | | |
 //! |---|---|
-//! | Blocks | `Host`, `Match` (`all`, `host`, `originalhost`, `user`, `localuser`, `final`, `canonical`), `Include` |
+//! | Blocks | `Host`, `Match` (`all`, `host`, `originalhost`, `user`, `localuser`, `exec`, `tagged`, `sessiontype`, `final`, `canonical`), `Include` |
 //! | The way | `HostName`, `User`, `Port`, `AddressFamily`, `ConnectTimeout`, `ConnectionAttempts`, `ProxyJump`, `ProxyCommand`, `ServerAliveInterval`, `ServerAliveCountMax`, `Compression`, `Ciphers`, `MACs`, `KexAlgorithms` |
-//! | Host keys | `StrictHostKeyChecking`, `UserKnownHostsFile`, `GlobalKnownHostsFile`, `HashKnownHosts`, `HostKeyAlias`, `HostKeyAlgorithms` |
+//! | Host keys | `StrictHostKeyChecking`, `UserKnownHostsFile`, `GlobalKnownHostsFile`, `HashKnownHosts`, `HostKeyAlias`, `HostKeyAlgorithms`, `RequiredRSASize` (`RSAMinSize`) |
 //! | Login | `IdentityFile`, `CertificateFile`, `IdentitiesOnly`, `IdentityAgent`, `PreferredAuthentications`, `PubkeyAuthentication`, `KbdInteractiveAuthentication`, `PasswordAuthentication`, `NumberOfPasswordPrompts`, `BatchMode` |
-//! | Refused, since ignoring them would be wrong | `Match exec` and other conditions that cannot be decided here, `KnownHostsCommand`, `RevokedHostKeys`, `RequiredRSASize`, `BindAddress`, `BindInterface`, `CanonicalizeHostname`, `PKCS11Provider`, `ProxyUseFdpass`; and options that are not known, unless `IgnoreUnknown` names them |
+//! | Refused, since ignoring them would be wrong | `Match localnetwork` and other conditions that cannot be decided here, `KnownHostsCommand`, `RevokedHostKeys`, `BindAddress`, `BindInterface`, `CanonicalizeHostname`, `PKCS11Provider`, `ProxyUseFdpass`; `RefuseConnection`, which asks for it; and options that are not known, unless `IgnoreUnknown` names them |
 //! | Without effect | what is about terminals, forwardings, environments, master connections and looks; `VerifyHostKeyDNS`, `NoHostAuthenticationForLocalhost` and the like, where ignoring is the stricter choice |
+//!
+//! A test compares what is read here with what `ssh -G` says of the same file. Known differences: the home directory is `$HOME` if that is
+//! set; lines in blocks for other hosts are not checked; `Include` takes neither tokens nor variables; the token `%C` is not known; of
+//! all users only those in `/etc/passwd` have a name and a home directory.
+//!
+//! The user's configuration and every included file must belong to the user or root, and nobody else may be able to write to it.
+//!
+//! Jump hosts are judged by the configuration files. Of the options for the target only what is stricter counts for them (`BatchMode`,
+//! `StrictHostKeyChecking=yes`) or gives up sooner (`ConnectTimeout`, `ServerAlive...`).
 //!
 //! # NIX_SSHOPTS
 //!
-//! `-o`, `-i`, `-p`, `-l`, `-C`, `-c`, `-J`, `-F`, `-4` and `-6` are honoured; `-T`, `-x`, `-a` and `-k` ask for what is so anyway. Any other is
-//! an error that names it.
+//! `-o`, `-i`, `-p`, `-l`, `-C`, `-c`, `-m`, `-J`, `-F`, `-4` and `-6` are honoured; `-T`, `-x`, `-a`, `-k` and `-q` ask for what is so
+//! anyway. Any other is an error that names it.
 //!
 //! # What it does not do
 //!
@@ -91,3 +100,8 @@ pub use ncc_transport::{Compression, KeepAlive, SshOptionsError, parse_ssh_optio
 pub use options::{ConfigurationFiles, Ssh2Options};
 pub use prompt::{Answer, Prompter, Question, SignalKey, TerminalPrompter};
 pub use transport::Ssh2;
+
+/// The example in README.md is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

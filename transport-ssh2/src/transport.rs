@@ -25,7 +25,8 @@ use crate::{
 /// The connection has a thread of its own, which ends, and with it the connection, when this and all channels are dropped. A
 /// connection that was lost is made anew for the next channel.
 ///
-/// [`open`](Transport::open) returns when the server has started the command, or [`TransportError::Connect`]. When a connection is
+/// [`open`](Transport::open) returns when the server has started the command, however long that takes, or
+/// [`TransportError::Connect`]. When a connection is
 /// lost later, stdout ends with an error, stderr ends with a line that says so, the exit is [`Exit::Unknown`], and
 /// [`explain`](Transport::explain) has the reason. An output that is dropped unread is thrown away as it comes, so that the command
 /// can go on.

@@ -73,12 +73,9 @@ async fn a_channel_that_nobody_reads_holds_no_other_up() {
         count += written.unwrap();
         assert!(count < 64 * 1024 * 1024, "nothing holds the writer back");
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let start = Instant::now();
     let input = noise(8 * 1024 * 1024, 3);
     let mut cat = bounded(transport.open(&RemoteCommand::new("cat"))).await.unwrap();
     assert!(exchange(&mut cat, &input).await == input);
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     drop((zeros, flood, stuck));
     assert_eq!(run(&transport, &RemoteCommand::new("echo").arg("x")).await.0, "x\n");
 }
@@ -130,9 +127,14 @@ async fn a_server_that_opens_no_more_sessions_is_a_clear_error() {
     // The others go on, and there is room again when one of them ends.
     assert_eq!(exchange(&mut open[0], b"still").await, b"still");
     assert_eq!(bounded(open[0].control.wait()).await.unwrap(), Exit::Code(0));
-    // sshd looks after what has ended only after it has looked at what came.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(run(&transport, &RemoteCommand::new("echo").arg("x")).await.0, "x\n");
+    // sshd looks after what has ended only after it has looked at what came: it may have no room yet.
+    let command = RemoteCommand::new("true");
+    bounded(async {
+        while transport.open(&command).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "one connection for all");
 }
 
@@ -326,9 +328,7 @@ async fn a_server_that_is_gone_is_noticed_and_the_next_channel_connects_again() 
     // Longer than it takes to give up: keep-alives are answered.
     tokio::time::sleep(Duration::from_secs(7)).await;
     stdin.write_all(b"\n").await.unwrap();
-    let start = Instant::now();
     let exit = bounded(control.wait()).await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!(exit, Exit::Unknown);
     let text = stderr.finish().await;
     assert!(text.contains("keep-alive"), "{text}");
@@ -351,7 +351,6 @@ async fn a_server_that_stops_reading_is_noticed_by_who_writes() {
     let mut stderr = StderrTail::collect(stderr, None);
     let pid = line(&mut stdout).await;
     stdin.write_all(b"\n").await.unwrap();
-    let start = Instant::now();
     let chunk = vec![7; 64 * 1024];
     // All buffers on the way become full; then it fails.
     let error = bounded(async {
@@ -362,7 +361,6 @@ async fn a_server_that_stops_reading_is_noticed_by_who_writes() {
         }
     })
     .await;
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
     let exit = bounded(control.wait()).await.unwrap();
     let failure = transport.explain(&End::new(&exit, false, &stderr.finish().await)).unwrap();

@@ -22,7 +22,7 @@ async fn ways_that_lead_nowhere() {
 
     let start = Instant::now();
     assert_eq!(fails(&to(port, "-o ConnectTimeout=1")).await.kind, FailureKind::TimedOut);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
     drop(silent);
     assert_eq!(fails(&to(port, "")).await.kind, FailureKind::ConnectionRefused);
 
@@ -165,7 +165,7 @@ async fn jump_hosts_are_gone_through() {
     );
     let start = Instant::now();
     let failure = fails(&Ssh2::new("target".parse().unwrap(), dead)).await;
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
     assert_eq!(failure.kind, FailureKind::ProxyFailed, "{failure:?}");
     assert!(failure.evidence.contains("jump host dead: the host does not answer"), "{failure:?}");
 
