@@ -1,327 +1,170 @@
-//! Objects from a stream of streams into the store: a task pumps, one thread writes.
+//! Objects of a plan into the store: one thread pulls their bytes and writes them.
 
 use std::{
-    future::poll_fn,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
+    cell::RefCell,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Wake},
+    thread::{self, Thread},
+    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use futures_core::{Stream, future::BoxFuture};
-use futures_util::stream;
-use ncc_store::{
-    Nar, NarBody, NarSource, NarStream, Outcome, Outcomes, PathInfo, PlanQueue, Scope, Side, StoreError,
-};
+use futures_core::Stream;
+use futures_util::{StreamExt as _, stream};
+use ncc_store::{NarSource, Outcome, Outcomes, PathInfo, PlanQueue, Side, StoreError, StorePath};
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
 };
 
 use crate::{
     LocalStore, LocalStoreError,
-    channel::{Closed, Receiver, Sender, channel},
-    writer::{Body, BodyEvent, Done, Writer},
+    writer::{Begun, Done, Incoming, Writer},
 };
 
-/// Adds what the queue says. Everything happens while the result is polled; dropping it ends the work.
+/// How long bytes are waited for before that time is used to register what is complete. A source that is only a little
+/// slower than this disk would have every path registered by itself; and whoever waits for each answer before it sends
+/// the next path loses this time with each.
+const GRACE: Duration = Duration::from_micros(200);
+
+type Sender = UnboundedSender<Result<Outcome, StoreError>>;
+
+/// Adds what the queue says. The thread starts with the first poll; dropping the stream ends it.
 pub(crate) fn add_all(store: LocalStore, queue: PlanQueue, nars: Arc<dyn NarSource>) -> Outcomes {
-    let (outcomes, receiver) = mpsc::unbounded_channel();
-    let queue = Arc::new(Mutex::new(queue));
-    let pump = Box::pin(pump(store, Arc::clone(&queue), pull(queue, nars), outcomes));
-    Box::pin(Adding { pump: Some(pump), receiver, failed: false })
-}
-
-/// The NARs of a queue, one after another.
-fn pull(queue: Arc<Mutex<PlanQueue>>, nars: Arc<dyn NarSource>) -> NarStream {
-    Box::pin(stream::unfold(false, move |ended| {
-        let next = if ended { None } else { lock(&queue).next() };
-        let nars = Arc::clone(&nars);
-        async move {
-            let info = next?;
-            Some(match nars.open(&info, 0).await {
-                Ok(body) => (Ok(Nar { info, body }), false),
-                Err(error) if error.scope() == Scope::Path => {
-                    let body = NarBody::new(stream::once(std::future::ready(Err(error))));
-                    (Ok(Nar { info, body }), false)
-                }
-                Err(error) => (Err(error), true),
-            })
-        }
-    }))
-}
-
-fn lock(queue: &Mutex<PlanQueue>) -> MutexGuard<'_, PlanQueue> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Adding {
-    pump: Option<BoxFuture<'static, ()>>,
-    receiver: UnboundedReceiver<Result<Outcome, StoreError>>,
-    failed: bool,
-}
-
-impl Stream for Adding {
-    type Item = Result<Outcome, StoreError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if this.failed {
-            return Poll::Ready(None);
-        }
-        if let Some(pump) = &mut this.pump
-            && pump.as_mut().poll(context).is_ready()
-        {
-            this.pump = None;
-        }
-        let outcome = this.receiver.poll_recv(context);
-        if let Poll::Ready(Some(Err(_))) = outcome {
-            this.failed = true;
-            this.pump = None;
-        }
-        outcome
-    }
-}
-
-enum Part {
-    Begin(Arc<PathInfo>),
-    Block(Bytes),
-    BodyFailed(StoreError),
-    End,
-    /// Nothing has arrived after what was sent so far.
-    Idle,
-    /// The stream of objects failed.
-    Abort(StoreError),
-}
-
-async fn pump(
-    store: LocalStore,
-    queue: Arc<Mutex<PlanQueue>>,
-    nars: NarStream,
-    outcomes: UnboundedSender<Result<Outcome, StoreError>>,
-) {
-    let (sender, receiver) = channel();
-    let unwanted = Arc::new(AtomicUsize::new(0));
-    let name = store.name().to_owned();
-    let thread = {
-        let (unwanted, outcomes) = (unwanted.clone(), outcomes.clone());
-        spawn_blocking(move || write_all(&store, receiver, &unwanted, &queue, &outcomes))
-    };
-    // Closed: the thread has said why it ended.
-    let _ = Pump { sender, unwanted, fresh: false }.run(nars).await;
-    if thread.await.is_err() {
-        let _ =
-            outcomes.send(Err(LocalStoreError::Panicked.about(Side::Destination, &name, "add paths", None)));
-    }
-}
-
-struct Pump {
-    sender: Sender<Part>,
-    /// Objects up to this one (counted from 1) need no more bytes.
-    unwanted: Arc<AtomicUsize>,
-    /// Something was sent since the last [`Part::Idle`].
-    fresh: bool,
-}
-
-impl Pump {
-    async fn run(mut self, mut nars: NarStream) -> Result<(), Closed> {
-        let mut number = 0;
-        while let Some(nar) = self.next(&mut nars).await? {
-            let nar = match nar {
-                Ok(nar) => nar,
-                Err(error) => return self.send(Part::Abort(error), 0).await,
-            };
-            number += 1;
-            self.send(Part::Begin(nar.info), 0).await?;
-            let mut body = nar.body;
-            while self.unwanted.load(Ordering::Relaxed) < number {
-                match self.next(&mut body).await? {
-                    Some(Ok(block)) => {
-                        let size = block.len();
-                        self.send(Part::Block(block), size).await?;
-                    }
-                    Some(Err(error)) => {
-                        self.send(Part::BodyFailed(error), 0).await?;
-                        break;
-                    }
-                    None => break,
-                }
+    let started = async move {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let name = store.name().to_owned();
+        let thread = spawn_blocking(move || {
+            let adder = Adder { store: &store, nars: &*nars, outcomes: &sender };
+            if let Err(error) = adder.run(queue) {
+                // If nobody listens any more, nobody wants to know.
+                let _ = sender.send(Err(error));
             }
-            drop(body);
-            self.send(Part::End, 0).await?;
+        });
+        outcomes(receiver, thread, name)
+    };
+    Box::pin(stream::once(started).flatten())
+}
+
+/// What the thread says, and whether it panicked.
+fn outcomes(
+    receiver: UnboundedReceiver<Result<Outcome, StoreError>>,
+    thread: JoinHandle<()>,
+    name: String,
+) -> impl Stream<Item = Result<Outcome, StoreError>> {
+    stream::unfold(Some((receiver, thread)), move |state| {
+        let name = name.clone();
+        async move {
+            let (mut receiver, thread) = state?;
+            if let Some(outcome) = receiver.recv().await {
+                return Some((outcome, Some((receiver, thread))));
+            }
+            let panicked = || LocalStoreError::Panicked.about(Side::Destination, &name, "add paths", None);
+            thread.await.is_err().then(|| (Err(panicked()), None))
+        }
+    })
+}
+
+struct Adder<'a> {
+    store: &'a LocalStore,
+    nars: &'a dyn NarSource,
+    outcomes: &'a Sender,
+}
+
+impl Adder<'_> {
+    fn run(&self, queue: PlanQueue) -> Result<(), StoreError> {
+        let queue = RefCell::new(queue);
+        let mut report = |done| {
+            if let Done::Failed(path, _) | Done::PassedOver(path) = &done {
+                queue.borrow_mut().mark_failed(path);
+            }
+            // Nobody there: `cancelled` says so too.
+            let _ = self.outcomes.send(Ok(match done {
+                Done::PassedOver(_) => return,
+                Done::Added(path) => Outcome::Added(path),
+                Done::AlreadyValid(path) => Outcome::AlreadyValid(path),
+                Done::Failed(path, error) => {
+                    Outcome::Failed { error: self.about(error, "add", Some(&path)), path }
+                }
+            }));
+        };
+        let cancelled = || self.outcomes.is_closed();
+        let mut writer = Writer::new(self.store, &mut report, &cancelled);
+        loop {
+            let next = queue.borrow_mut().next();
+            let Some(info) = next else { break };
+            let complete =
+                self.add(&mut writer, &info).map_err(|error| self.about(error, "add", Some(&info.path)))?;
+            if !complete {
+                queue.borrow_mut().mark_failed(&info.path);
+            }
+        }
+        writer.commit().map_err(|error| self.about(error, "register paths", None))
+    }
+
+    fn about(&self, error: LocalStoreError, action: &'static str, path: Option<&StorePath>) -> StoreError {
+        error.about(Side::Destination, self.store.name(), action, path)
+    }
+
+    /// Whether the object is complete, or was so before.
+    fn add(&self, writer: &mut Writer<'_>, info: &Arc<PathInfo>) -> Result<bool, LocalStoreError> {
+        let mut incoming = match writer.begin(info)? {
+            Begun::Incoming(incoming) => incoming,
+            Begun::AlreadyValid => return Ok(true),
+            Begun::Failed => return Ok(false),
+        };
+        let received = self.receive(writer, info, &mut incoming);
+        writer.finish(incoming, received)
+    }
+
+    fn receive(
+        &self,
+        writer: &mut Writer<'_>,
+        info: &Arc<PathInfo>,
+        incoming: &mut Incoming,
+    ) -> Result<(), LocalStoreError> {
+        let failed = |source| LocalStoreError::Body { path: info.path.clone(), source };
+        let mut body = self.wait(writer, info, self.nars.open(info, 0))?.map_err(failed)?;
+        while let Some(block) = self.wait(writer, info, body.next())? {
+            incoming.push(&block.map_err(failed)?)?;
         }
         Ok(())
     }
 
-    async fn send(&mut self, part: Part, size: usize) -> Result<(), Closed> {
-        self.fresh = true;
-        self.sender.send(part, size).await
-    }
-
-    /// The next item; if that is not there yet, tells the thread before waiting for it.
-    async fn next<S: Stream + Unpin>(&mut self, stream: &mut S) -> Result<Option<S::Item>, Closed> {
-        if self.fresh {
-            let ready = poll_fn(|context| {
-                Poll::Ready(match Pin::new(&mut *stream).poll_next(context) {
-                    Poll::Ready(item) => Some(item),
-                    Poll::Pending => None,
-                })
-            });
-            if let Some(item) = ready.await {
-                return Ok(item);
-            }
-            self.send(Part::Idle, 0).await?;
-            self.fresh = false;
-        }
-        Ok(poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await)
-    }
-}
-
-fn write_all(
-    store: &LocalStore,
-    receiver: Receiver<Part>,
-    unwanted: &AtomicUsize,
-    queue: &Mutex<PlanQueue>,
-    outcomes: &UnboundedSender<Result<Outcome, StoreError>>,
-) {
-    let name = store.name();
-    let mut report = |done| {
-        // Nobody there: `cancelled` says so too.
-        let _ = outcomes.send(Ok(match done {
-            Done::Added(path) => Outcome::Added(path),
-            Done::AlreadyValid(path) => Outcome::AlreadyValid(path),
-            Done::Failed(path, error) => {
-                lock(queue).mark_failed(&path);
-                Outcome::Failed { error: error.about(Side::Destination, name, "add", Some(&path)), path }
-            }
-        }));
-    };
-    let cancelled = || outcomes.is_closed();
-    let mut incoming = Objects { receiver, current: None, abort: None };
-    let mut writer = Writer::new(store, &mut report, &cancelled);
-    let mut number = 0;
-    let result = loop {
-        match incoming.next_object() {
-            NextObject::Object(info) => {
-                number += 1;
-                let added = writer.add(&info, &mut incoming);
-                unwanted.store(number, Ordering::Relaxed);
-                if let Err(error) = added {
-                    break Err(error.about(Side::Destination, name, "add", Some(&info.path)));
-                }
-                while let Skipped::Idle = incoming.skip() {
-                    if let Err(error) = writer.commit() {
-                        return send_error(
-                            outcomes,
-                            error.about(Side::Destination, name, "register paths", None),
-                        );
-                    }
-                }
-            }
-            NextObject::Idle => {
-                if let Err(error) = writer.commit() {
-                    break Err(error.about(Side::Destination, name, "register paths", None));
-                }
-            }
-            NextObject::End => {
-                break match (writer.commit(), incoming.abort.take()) {
-                    (Err(error), _) => Err(error.about(Side::Destination, name, "register paths", None)),
-                    (Ok(()), Some(error)) => Err(error),
-                    (Ok(()), None) => Ok(()),
-                };
-            }
-        }
-    };
-    if let Err(error) = result {
-        send_error(outcomes, error);
-    }
-}
-
-fn send_error(outcomes: &UnboundedSender<Result<Outcome, StoreError>>, error: StoreError) {
-    // If nobody listens any more, nobody wants to know.
-    let _ = outcomes.send(Err(error));
-}
-
-/// The receiving end, as the writer sees it.
-struct Objects {
-    receiver: Receiver<Part>,
-    /// How the body under way goes on.
-    current: Option<Progress>,
-    abort: Option<StoreError>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Running,
-    Over,
-}
-
-enum Skipped {
-    All,
-    /// There is more, but it has not arrived.
-    Idle,
-}
-
-enum NextObject {
-    Object(Arc<PathInfo>),
-    Idle,
-    End,
-}
-
-impl Objects {
-    fn next_object(&mut self) -> NextObject {
+    /// What a future comes to. If that takes time, what is complete is registered meanwhile.
+    fn wait<T>(
+        &self,
+        writer: &mut Writer<'_>,
+        info: &PathInfo,
+        future: impl Future<Output = T>,
+    ) -> Result<T, LocalStoreError> {
+        let (mut future, mut gone) = (pin!(future), pin!(self.outcomes.closed()));
+        let waker = Arc::new(Unpark(thread::current())).into();
+        let mut context = Context::from_waker(&waker);
+        let since = Instant::now();
         loop {
-            match self.receiver.receive_blocking() {
-                Some(Part::Begin(info)) => {
-                    self.current = Some(Progress::Running);
-                    return NextObject::Object(info);
-                }
-                // While that was under way more has come: not idle any more.
-                Some(Part::Idle) if self.receiver.is_empty() => return NextObject::Idle,
-                Some(Part::Abort(error)) => {
-                    self.abort = Some(error);
-                    return NextObject::End;
-                }
-                Some(Part::Idle | Part::Block(_) | Part::BodyFailed(_) | Part::End) => {}
-                None => return NextObject::End,
+            if let Poll::Ready(ready) = future.as_mut().poll(&mut context) {
+                return Ok(ready);
+            }
+            if gone.as_mut().poll(&mut context).is_ready() {
+                return Err(LocalStoreError::Cancelled { path: self.store.real_path(&info.path) });
+            }
+            if writer.is_idle() {
+                thread::park();
+            } else if let Some(rest) = GRACE.checked_sub(since.elapsed()) {
+                thread::park_timeout(rest);
+            } else {
+                writer.commit()?;
             }
         }
-    }
-
-    /// Passes over what the writer did not want of the body.
-    fn skip(&mut self) -> Skipped {
-        while self.current == Some(Progress::Running) {
-            match self.receiver.receive_blocking() {
-                Some(Part::End) | None => self.current = None,
-                Some(Part::Idle) if self.receiver.is_empty() => return Skipped::Idle,
-                Some(_) => {}
-            }
-        }
-        self.current = None;
-        Skipped::All
     }
 }
 
-impl Body for Objects {
-    fn next(&mut self) -> BodyEvent {
-        if self.current != Some(Progress::Running) {
-            return BodyEvent::End;
-        }
-        loop {
-            return match self.receiver.receive_blocking() {
-                Some(Part::Block(block)) => BodyEvent::Block(block),
-                Some(Part::Idle) if self.receiver.is_empty() => BodyEvent::Idle,
-                Some(Part::Idle | Part::Begin(_)) => continue,
-                Some(Part::BodyFailed(error)) => BodyEvent::Failed(error),
-                Some(Part::End) => {
-                    self.current = Some(Progress::Over);
-                    BodyEvent::End
-                }
-                Some(Part::Abort(_)) | None => BodyEvent::Gone,
-            };
-        }
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }

@@ -31,8 +31,13 @@ impl Source for LocalStore {
         outputs: Outputs,
     ) -> BoxFuture<'a, Result<Closure, StoreError>> {
         let roots = roots.to_vec();
-        self.on_a_thread(Side::Source, "compute the closure", move |store, _| {
-            store.query_closure(&roots, outputs).map(Into::into)
+        self.on_a_thread(Side::Source, "compute the closure", move |store, cancelled| {
+            let found = store.examine_closure_until(&roots, outputs, cancelled)?;
+            let failed = found.bad.into_iter().map(|(path, error)| {
+                let error = error.about(Side::Source, store.name(), "describe", Some(&path));
+                (path, error)
+            });
+            Ok(Closure { infos: found.infos, failed: failed.collect() })
         })
     }
 
@@ -74,7 +79,7 @@ impl Destination for LocalStore {
             if query.lock {
                 store.root(&paths, cancelled)?;
             }
-            store.query_valid_paths(&paths)
+            store.query_valid_paths_until(&paths, cancelled)
         })
     }
 

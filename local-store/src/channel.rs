@@ -67,19 +67,6 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Blocks this thread.
-    pub(crate) fn receive_blocking(&mut self) -> Option<T> {
-        if self.messages.is_empty() {
-            self.give_back();
-        }
-        let message = self.messages.blocking_recv();
-        self.received(message)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
     fn received(&mut self, message: Option<(T, usize)>) -> Option<T> {
         let (message, size) = message?;
         self.owed += size;
@@ -105,6 +92,10 @@ impl<T> Drop for Receiver<T> {
 mod tests {
     use super::*;
 
+    fn receive<T>(runtime: &tokio::runtime::Runtime, receiver: &mut Receiver<T>) -> Option<T> {
+        runtime.block_on(std::future::poll_fn(|context| receiver.poll_receive(context)))
+    }
+
     #[test]
     fn a_sender_waits_for_room_and_learns_that_nobody_receives() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
@@ -116,7 +107,7 @@ mod tests {
             Ok::<(), i32>(())
         });
         for expected in 0..50 {
-            assert_eq!(receiver.receive_blocking(), Some(expected));
+            assert_eq!(receive(&runtime, &mut receiver), Some(expected));
         }
         drop(receiver);
         let stopped_at = runtime.block_on(sent).unwrap().unwrap_err();
@@ -132,7 +123,7 @@ mod tests {
                 sender.send(size, size).await.unwrap();
             }
         });
-        let sizes: Vec<_> = std::iter::from_fn(|| receiver.receive_blocking()).collect();
+        let sizes: Vec<_> = std::iter::from_fn(|| receive(&runtime, &mut receiver)).collect();
         assert_eq!(sizes, [0, CAPACITY * 10, 0, 1]);
         runtime.block_on(sent).unwrap();
     }

@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use ncc_nar::{PackOptions, pack, size_of};
 use ncc_store::{Outputs, PathInfo, Problem, Side, StoreDir, StoreError, StorePath};
 
@@ -20,7 +19,7 @@ use crate::{
     layout::{self, Layout},
     query::Query,
     temp_roots::TempRoots,
-    writer::{Body, BodyEvent, Done, Writer},
+    writer::{Begun, Done, Incoming, Writer},
 };
 
 /// Bytes that are read at once from a body.
@@ -350,39 +349,34 @@ impl LocalStore {
         let mut result = None;
         let mut report = |done| result = Some(done);
         let mut writer = Writer::new(self, &mut report, &|| false);
-        writer.add(&Arc::new(info.clone()), &mut Reader { nar, path: &info.path })?;
+        if let Begun::Incoming(mut incoming) = writer.begin(&Arc::new(info.clone()))? {
+            let received = receive(nar, info, &mut incoming);
+            writer.finish(incoming, received)?;
+        }
         writer.commit()?;
         match result {
             Some(Done::Added(_)) => Ok(Added::New),
             Some(Done::AlreadyValid(_)) => Ok(Added::AlreadyValid),
             Some(Done::Failed(_, error)) => Err(error),
-            None => Err(LocalStoreError::Panicked),
+            // A single path follows no other.
+            Some(Done::PassedOver(_)) | None => Err(LocalStoreError::Panicked),
         }
     }
 }
 
-struct Reader<'a, R> {
-    nar: &'a mut R,
-    path: &'a StorePath,
-}
-
-impl<R: Read> Body for Reader<'_, R> {
-    fn next(&mut self) -> BodyEvent {
-        let mut block = vec![0; BODY_BLOCK];
-        loop {
-            return match self.nar.read(&mut block) {
-                Ok(0) => BodyEvent::End,
-                Ok(count) => {
-                    block.truncate(count);
-                    BodyEvent::Block(Bytes::from(block))
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    let path = self.path.clone();
-                    let problem = Problem::Path { action: "read", path, source: Box::new(error) };
-                    BodyEvent::Failed(StoreError::new(Side::Source, "the given reader", problem))
-                }
-            };
+fn receive(nar: &mut impl Read, info: &PathInfo, incoming: &mut Incoming) -> Result<(), LocalStoreError> {
+    let mut block = vec![0; BODY_BLOCK];
+    loop {
+        match nar.read(&mut block) {
+            Ok(0) => return Ok(()),
+            Ok(count) => incoming.push(block.get(..count).unwrap_or_default())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let path = info.path.clone();
+                let problem = Problem::Path { action: "read", path: path.clone(), source: Box::new(error) };
+                let source = StoreError::new(Side::Source, "the given reader", problem);
+                return Err(LocalStoreError::Body { path, source });
+            }
         }
     }
 }

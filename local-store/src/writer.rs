@@ -1,20 +1,20 @@
 //! Objects into the store: locks, files, checks, and registration in batches.
 
 use std::{
-    io::{self, Read},
-    path::Path,
+    collections::HashSet,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::{Buf as _, Bytes};
-use ncc_nar::{Malformation, Metadata, UnpackOptions, remove_at, unpack_at};
-use ncc_store::{NarHasher, PathInfo, StoreError, StorePath};
-
+use ncc_nar::{Malformation, Metadata, UnpackOptions, Unpacker, remove_at};
+use ncc_store::{NarHasher, PathInfo, StorePath};
 use rustix::io::Errno;
 
 use crate::{
-    Durability, LocalStore, LocalStoreError, content, derivation,
+    Durability, LocalStore, LocalStoreError, content,
+    database::Cancelled,
+    derivation,
     directory::Directory,
     path_lock::PathLock,
     registration::{Candidate, register},
@@ -29,25 +29,8 @@ const BATCH_BYTES: u64 = 64 << 20;
 const BATCH_TIME: Duration = Duration::from_secs(1);
 /// An object of this size may be long under way: what is finished is registered before it.
 const LARGE_OBJECT: u64 = 4 << 20;
-
 /// Files that an object may need open at once: its directories, a file, and what others of this process open.
 const SPARE_DESCRIPTORS: usize = 20;
-
-/// Where the bytes of an object come from.
-pub(crate) trait Body {
-    /// The next event. [`BodyEvent::End`] again and again at the end.
-    fn next(&mut self) -> BodyEvent;
-}
-
-pub(crate) enum BodyEvent {
-    Block(Bytes),
-    /// Nothing has arrived yet: time to register what is finished.
-    Idle,
-    End,
-    Failed(StoreError),
-    /// Whoever wanted it is gone.
-    Gone,
-}
 
 /// What became of one object.
 #[derive(Debug)]
@@ -55,14 +38,20 @@ pub(crate) enum Done {
     Added(StorePath),
     AlreadyValid(StorePath),
     Failed(StorePath, LocalStoreError),
+    /// It refers to one that failed.
+    PassedOver(StorePath),
 }
 
-/// Adds objects one after the other. What became of them goes to `report` in their order, after registration.
+/// Adds objects one after the other: [`begin`](Self::begin), [`Incoming::push`] until all bytes are there,
+/// [`finish`](Self::finish). What became of them goes to `report` in their order, after registration.
+///
+/// An `Err` of these is about the store, not about the object: nothing more can be added. What was complete before is
+/// registered then.
 pub(crate) struct Writer<'a> {
     store: &'a LocalStore,
     batch: Batch,
     report: &'a mut dyn FnMut(Done),
-    cancelled: &'a dyn Fn() -> bool,
+    cancelled: Cancelled<'a>,
 }
 
 #[derive(Default)]
@@ -79,29 +68,84 @@ enum Entry {
     Settled(Done),
 }
 
+/// What became of an object so far.
+pub(crate) enum Begun {
+    /// Its bytes can come.
+    Incoming(Box<Incoming>),
+    /// It is valid already.
+    AlreadyValid,
+    /// It cannot be added. The reason is reported in its turn.
+    Failed,
+}
+
 impl<'a> Writer<'a> {
     pub(crate) fn new(
         store: &'a LocalStore,
         report: &'a mut dyn FnMut(Done),
-        cancelled: &'a dyn Fn() -> bool,
+        cancelled: Cancelled<'a>,
     ) -> Self {
         Self { store, batch: Batch::default(), report, cancelled }
     }
 
-    /// Takes one object. `Err` is about the store, not about the object: nothing more can be added.
-    pub(crate) fn add(&mut self, info: &Arc<PathInfo>, body: &mut dyn Body) -> Result<(), LocalStoreError> {
-        match self.write(info, body) {
-            Ok(entry) => self.batch.push(entry, info.nar_size),
-            Err(error) if error.concerns_one_object() => {
-                self.batch.push(Entry::Settled(Done::Failed(info.path.clone(), error)), 0);
+    /// Makes everything ready for the bytes of one object.
+    pub(crate) fn begin(&mut self, info: &Arc<PathInfo>) -> Result<Begun, LocalStoreError> {
+        match self.prepare(info) {
+            Ok(Some(incoming)) => Ok(Begun::Incoming(Box::new(incoming))),
+            Ok(None) => {
+                self.push(Entry::Settled(Done::AlreadyValid(info.path.clone())), 0)?;
+                Ok(Begun::AlreadyValid)
+            }
+            Err(error) => self.fail(&info.path, error).map(|()| Begun::Failed),
+        }
+    }
+
+    /// Takes the object after all of its bytes have come; `received` says why they have not. Whether the object is
+    /// complete now; if not, the reason is reported in its turn.
+    pub(crate) fn finish(
+        &mut self,
+        incoming: Box<Incoming>,
+        received: Result<(), LocalStoreError>,
+    ) -> Result<bool, LocalStoreError> {
+        let Incoming { info, real, lock, content } = *incoming;
+        let complete = received.and_then(|()| content.finish(&info, &real)).and_then(|size| {
+            content::check_content(&real, &info, &self.store.pack_options())?;
+            let outputs = derivation::outputs(self.store, &info, &real)?;
+            let mut info = info.clone();
+            if info.nar_size != size {
+                Arc::make_mut(&mut info).nar_size = size;
+            }
+            Ok(Candidate { info, outputs })
+        });
+        match complete {
+            Ok(candidate) => {
+                let size = candidate.info.nar_size;
+                self.push(Entry::Complete(candidate, lock), size)?;
+                Ok(true)
             }
             Err(error) => {
-                // What was complete before is safe.
-                self.commit()?;
-                return Err(error);
+                self.discard(&info.path, lock)?;
+                self.fail(&info.path, error)?;
+                Ok(false)
             }
         }
+    }
+
+    fn push(&mut self, entry: Entry, bytes: u64) -> Result<(), LocalStoreError> {
+        self.batch.push(entry, bytes);
         if self.batch.is_full() { self.commit() } else { Ok(()) }
+    }
+
+    fn fail(&mut self, path: &StorePath, error: LocalStoreError) -> Result<(), LocalStoreError> {
+        if error.concerns_one_object() {
+            return self.push(Entry::Settled(Done::Failed(path.clone(), error)), 0);
+        }
+        self.commit()?;
+        Err(error)
+    }
+
+    /// Whether there is nothing to register or to report.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.batch.entries.is_empty()
     }
 
     /// Registers what is complete.
@@ -115,40 +159,37 @@ impl<'a> Writer<'a> {
             })
             .collect();
         let registered = if candidates.is_empty() { Ok(Vec::new()) } else { self.register(&candidates) };
-        let mut results = match registered {
-            Ok(results) => results.into_iter(),
-            // The files stay as garbage: whether a commit that failed has happened is not always known.
-            Err(error) => {
-                for entry in entries {
-                    if let Entry::Settled(done) = entry {
-                        (self.report)(done);
-                    }
-                }
-                return Err(error);
-            }
+        // On an error the files stay as garbage: whether a commit that failed has happened is not always known.
+        let (mut results, error) = match registered {
+            Ok(results) => (results.into_iter(), None),
+            Err(error) => (Vec::new().into_iter(), Some(error)),
         };
         let mut reports = Vec::with_capacity(entries.len());
+        let mut failed = HashSet::new();
         for entry in entries {
-            reports.push(match entry {
-                Entry::Settled(done) => done,
+            match entry {
+                Entry::Settled(done) => reports.push(done),
+                Entry::Complete(..) if error.is_some() => {}
                 Entry::Complete(candidate, lock) => {
                     let path = candidate.info.path.clone();
-                    match results.next() {
-                        Some(Err(error)) => {
-                            self.discard(&path, lock)?;
-                            Done::Failed(path, error)
-                        }
-                        _ => {
-                            lock.retire();
-                            Done::Added(path)
-                        }
-                    }
+                    let Some(Err(error)) = results.next() else {
+                        lock.retire();
+                        reports.push(Done::Added(path));
+                        continue;
+                    };
+                    self.discard(&path, lock)?;
+                    let follows = matches!(
+                        &error,
+                        LocalStoreError::InvalidReference { reference, .. } if failed.contains(reference)
+                    );
+                    failed.insert(path.clone());
+                    reports.push(if follows { Done::PassedOver(path) } else { Done::Failed(path, error) });
                 }
-            });
+            }
         }
         // Only now: who hears the first of them may end this process, and lock files would stay.
         reports.into_iter().for_each(&mut self.report);
-        Ok(())
+        error.map_or(Ok(()), Err)
     }
 
     fn register(
@@ -176,39 +217,42 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn write(&mut self, info: &Arc<PathInfo>, body: &mut dyn Body) -> Result<Entry, LocalStoreError> {
+    /// Nothing if the object is valid already.
+    fn prepare(&mut self, info: &Arc<PathInfo>) -> Result<Option<Incoming>, LocalStoreError> {
         let path = &info.path;
         content::check_claim(self.store.store_dir(), info)?;
         // First the root, then the question: what is valid now stays valid while this process lives.
         self.store.root([path], self.cancelled)?;
-        let already_valid = || Entry::Settled(Done::AlreadyValid(path.clone()));
         if self.store.is_valid(path, self.cancelled)? {
-            return Ok(already_valid());
+            return Ok(None);
         }
         let lock = self.lock(path)?;
         if self.store.is_valid(path, self.cancelled)? {
             lock.retire();
-            return Ok(already_valid());
+            return Ok(None);
         }
-        if info.nar_size >= LARGE_OBJECT || info.nar_size == 0 || !spare_descriptors(self.store.objects()?) {
+        let objects = self.store.objects()?;
+        if info.nar_size >= LARGE_OBJECT || info.nar_size == 0 || !spare_descriptors(objects) {
             self.commit()?;
         }
-        let objects = self.store.objects()?.clone();
-        let written = remove_leftovers(&objects, path).and_then(|()| {
-            let real = self.store.real_path(path);
-            let size = self.unpack(info, &objects, &real, body)?;
-            content::check_content(&real, info, &self.store.pack_options())?;
-            let outputs = derivation::outputs(self.store, info, &real)?;
-            let mut info = info.clone();
-            if info.nar_size != size {
-                Arc::make_mut(&mut info).nar_size = size;
-            }
-            Ok(Candidate { info, outputs })
+        let real = self.store.real_path(path);
+        let config = self.store.config();
+        let mut options = UnpackOptions::default();
+        options.metadata = Metadata::Canonical;
+        options.case_hack = config.case_hack;
+        options.ignored_acls.clone_from(&config.ignored_acls);
+        options.decode.nar_size = (info.nar_size != 0).then_some(info.nar_size);
+        let unpacker = remove_leftovers(objects, path).and_then(|()| {
+            Unpacker::new_at(objects.clone(), path.base_name(), &options)
+                .map_err(|source| LocalStoreError::Write { path: real.clone(), source })
         });
-        match written {
-            Ok(candidate) => Ok(Entry::Complete(candidate, lock)),
+        match unpacker {
+            Ok(unpacker) => {
+                let content = Content { unpacker, hasher: NarHasher::new() };
+                Ok(Some(Incoming { info: info.clone(), real, lock, content }))
+            }
             Err(error) => {
-                self.discard(path, lock)?;
+                lock.retire();
                 Err(error)
             }
         }
@@ -229,33 +273,6 @@ impl<'a> Writer<'a> {
         self.commit()?;
         PathLock::acquire(objects, object, self.cancelled)
     }
-
-    /// The size of the NAR.
-    fn unpack(
-        &mut self,
-        info: &PathInfo,
-        objects: &Directory,
-        real: &Path,
-        body: &mut dyn Body,
-    ) -> Result<u64, LocalStoreError> {
-        let config = self.store.config();
-        let mut incoming = Incoming {
-            info,
-            body,
-            writer: self,
-            block: Bytes::new(),
-            hasher: NarHasher::new(),
-            ended: false,
-            failure: None,
-        };
-        let mut options = UnpackOptions::default();
-        options.metadata = Metadata::Canonical;
-        options.case_hack = config.case_hack;
-        options.ignored_acls.clone_from(&config.ignored_acls);
-        options.decode.nar_size = (info.nar_size != 0).then_some(info.nar_size);
-        let unpacked = unpack_at(&mut incoming, objects, info.path.base_name(), &options);
-        incoming.finish(unpacked.map(drop), real)
-    }
 }
 
 impl Batch {
@@ -275,102 +292,65 @@ impl Batch {
     }
 }
 
-/// The bytes of one object as they are unpacked: counted, hashed, and never more than announced.
-struct Incoming<'a, 'w> {
-    info: &'a PathInfo,
-    body: &'a mut dyn Body,
-    writer: &'a mut Writer<'w>,
-    block: Bytes,
-    hasher: NarHasher,
-    ended: bool,
-    /// The reason behind an error that the unpacker got.
-    failure: Option<LocalStoreError>,
+/// An object under way, under its lock. Dropped in the middle, it leaves what [`Writer::begin`] removes the next time.
+pub(crate) struct Incoming {
+    info: Arc<PathInfo>,
+    real: PathBuf,
+    lock: PathLock,
+    content: Content,
 }
 
-impl Incoming<'_, '_> {
-    /// Makes sure that there are bytes, unless it is the end.
-    fn fill(&mut self) -> Result<(), LocalStoreError> {
-        let path = || self.info.path.clone();
-        while self.block.is_empty() && !self.ended {
-            match self.body.next() {
-                BodyEvent::Block(block) => self.block = block,
-                BodyEvent::Idle => self.writer.commit()?,
-                BodyEvent::End => self.ended = true,
-                BodyEvent::Failed(error) => {
-                    return Err(LocalStoreError::Body { path: path(), source: error });
-                }
-                BodyEvent::Gone => {
-                    return Err(LocalStoreError::Cancelled { path: self.writer.store.real_path(&path()) });
-                }
-            }
-        }
-        let seen = self.hasher.size().saturating_add(self.block.len() as u64);
+impl Incoming {
+    /// Takes the next bytes: no more than were announced.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), LocalStoreError> {
+        self.content.push(bytes, &self.info, &self.real)
+    }
+}
+
+struct Content {
+    unpacker: Unpacker<Arc<Directory>>,
+    hasher: NarHasher,
+}
+
+impl Content {
+    fn push(&mut self, bytes: &[u8], info: &PathInfo, real: &Path) -> Result<(), LocalStoreError> {
+        let seen = self.hasher.size().saturating_add(bytes.len() as u64);
         // 0 stands for "unknown".
-        if self.info.nar_size != 0 && seen > self.info.nar_size {
-            return Err(LocalStoreError::SizeMismatch {
-                path: path(),
-                expected: self.info.nar_size,
-                actual: seen,
-            });
+        if info.nar_size != 0 && seen > info.nar_size {
+            return Err(wrong_size(info, seen));
         }
+        let taken = self.unpacker.push(bytes).map_err(|source| match source.malformation() {
+            Some(Malformation::ShorterThanAnnounced { .. }) => wrong_size(info, self.unpacker.position()),
+            Some(_) => LocalStoreError::Malformed { path: info.path.clone(), source },
+            None => LocalStoreError::Write { path: real.to_owned(), source },
+        })?;
+        if taken < bytes.len() {
+            // More than the archive, within what was announced: then the announcement is wrong.
+            return Err(wrong_size(info, self.unpacker.position()));
+        }
+        self.hasher.update(bytes);
         Ok(())
     }
 
-    fn finish(mut self, unpacked: Result<(), ncc_nar::Error>, real: &Path) -> Result<u64, LocalStoreError> {
-        if let Some(failure) = self.failure {
-            return Err(failure);
-        }
-        let path = || self.info.path.clone();
-        let short =
-            |actual| LocalStoreError::SizeMismatch { path: path(), expected: self.info.nar_size, actual };
-        match unpacked {
-            Ok(()) => {}
-            Err(_) if self.ended && self.info.nar_size != 0 => return Err(short(self.hasher.size())),
-            Err(source @ ncc_nar::Error::Malformed { .. }) => {
-                return Err(match source.malformation() {
-                    Some(Malformation::ShorterThanAnnounced { .. }) => short(self.hasher.size()),
-                    _ => LocalStoreError::Malformed { path: path(), source },
-                });
-            }
-            Err(source) => return Err(LocalStoreError::Write { path: real.to_owned(), source }),
-        }
-        // The archive is over; is the body?
-        self.fill()?;
-        if !self.block.is_empty() {
-            // More than the archive, within the announced size: then the announcement is wrong.
-            return Err(short(self.hasher.size().saturating_add(self.block.len() as u64)));
-        }
+    /// The size of the NAR.
+    fn finish(self, info: &PathInfo, real: &Path) -> Result<u64, LocalStoreError> {
         let (actual, size) = self.hasher.finish();
-        if self.info.nar_size != 0 && size != self.info.nar_size {
-            return Err(LocalStoreError::SizeMismatch {
-                path: self.info.path.clone(),
-                expected: self.info.nar_size,
-                actual: size,
-            });
+        if info.nar_size != 0 && size != info.nar_size {
+            return Err(wrong_size(info, size));
         }
-        if actual != self.info.nar_hash {
-            return Err(LocalStoreError::HashMismatch {
-                path: self.info.path.clone(),
-                expected: self.info.nar_hash,
-                actual,
-            });
+        self.unpacker.finish().map_err(|source| match source.malformation() {
+            Some(_) => LocalStoreError::Malformed { path: info.path.clone(), source },
+            None => LocalStoreError::Write { path: real.to_owned(), source },
+        })?;
+        if actual == info.nar_hash {
+            return Ok(size);
         }
-        Ok(size)
+        Err(LocalStoreError::HashMismatch { path: info.path.clone(), expected: info.nar_hash, actual })
     }
 }
 
-impl Read for Incoming<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Err(error) = self.fill() {
-            self.failure = Some(error);
-            return Err(io::ErrorKind::Other.into());
-        }
-        let count = self.block.len().min(buffer.len());
-        let (into, _) = buffer.split_at_mut(count);
-        self.block.copy_to_slice(into);
-        self.hasher.update(into);
-        Ok(count)
-    }
+fn wrong_size(info: &PathInfo, actual: u64) -> LocalStoreError {
+    LocalStoreError::SizeMismatch { path: info.path.clone(), expected: info.nar_size, actual }
 }
 
 fn remove_leftovers(objects: &Directory, path: &StorePath) -> Result<(), LocalStoreError> {
