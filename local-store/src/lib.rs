@@ -23,15 +23,24 @@
 //! # }
 //! ```
 //!
-//! What it does as Nix does, and why it can share a store with Nix, is written in each file of the
-//! source: schema and settings of connections, path locks, temporary roots, the order of registration. What it leaves
-//! out:
+//! # What it does as Nix does
 //!
-//! * `auto-optimise-store`: nothing is hard-linked into `.links`; `nix-store --optimise` does it later.
-//! * Substitution, building, garbage collection, migration of old schemas.
-//! * Remounting a store that is mounted read-only (NixOS): that needs a mount namespace of one's own, made before
-//!   threads are.
+//! Schema and settings of the database, path locks, temporary roots (the collectors of all these versions are told what
+//! a process needs), the order of registration, canonical files, `auto-optimise-store` ([`Optimise`]), and writing to a
+//! store that is mounted read-only, as on NixOS ([`LocalStore::open`]).
+//!
+//! # What it leaves out
+//!
+//! * Substitution, building, garbage collection (so that `min-free` has no effect), migration of old schemas.
+//! * `preallocate-contents`: files grow as they are written.
 //! * Keeping `-wal` and `-shm` after the last close, as Nix does since 2.23. Readers without rights cope.
+//!
+//! # What it does to the process
+//!
+//! * The database file of each store that was opened stays open once until the process ends, since closing it would end
+//!   the locks of every other SQLite connection of the process on that database.
+//! * Temporary roots last as long as any store in the same state directory is open.
+//! * The traits work on blocking threads of the tokio runtime they are polled in. All other methods block.
 
 // What is in a database or comes from a peer must never be a reason to panic.
 #![cfg_attr(
@@ -53,6 +62,7 @@ mod header;
 mod import;
 mod layout;
 mod mount;
+mod optimise;
 mod owners;
 mod path_lock;
 mod query;

@@ -12,10 +12,11 @@ use ncc_store::{NarHasher, PathInfo, StorePath};
 use rustix::io::Errno;
 
 use crate::{
-    Durability, LocalStore, LocalStoreError, content,
+    Durability, LocalStore, LocalStoreError, Optimise, content,
     database::Cancelled,
     derivation,
     directory::Directory,
+    optimise,
     path_lock::PathLock,
     registration::{Candidate, register},
 };
@@ -110,6 +111,11 @@ impl<'a> Writer<'a> {
         let complete = received.and_then(|()| content.finish(&info, &real)).and_then(|size| {
             content::check_content(&real, &info, &self.store.pack_options())?;
             let outputs = derivation::outputs(self.store, &info, &real)?;
+            if self.store.config().optimise == Optimise::NewObjects
+                && let Err(error) = optimise::link_files(self.store.objects()?, &info.path)
+            {
+                tracing::warn!(%error, "an object takes more space than it could");
+            }
             let mut info = info.clone();
             if info.nar_size != size {
                 Arc::make_mut(&mut info).nar_size = size;

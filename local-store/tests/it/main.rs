@@ -9,6 +9,7 @@ mod derivations;
 mod foreign;
 mod locking;
 mod mounts;
+mod optimising;
 mod processes;
 mod real_nix;
 mod support;
