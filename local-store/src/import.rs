@@ -1,9 +1,9 @@
 //! Trees from the file system into the store, under paths that follow from their content.
 
-use std::{io, path::Path, thread};
+use std::{io, path::Path};
 
-use ncc_nar::{PackOptions, pack};
-use ncc_store::{ContentAddress, ContentMethod, PathInfo, StorePath};
+use ncc_nar::{OwnedBlocks, PackOptions, pack};
+use ncc_store::{ContentAddress, PathInfo, StorePath};
 
 use crate::{LocalStore, LocalStoreError, content};
 
@@ -20,33 +20,35 @@ impl LocalStore {
         tree: &Path,
         references: impl IntoIterator<Item = StorePath>,
     ) -> Result<PathInfo, LocalStoreError> {
-        let bad_name = |source| LocalStoreError::Name { name: name.to_owned(), source };
+        let options = PackOptions::default();
         let references = references.into_iter().collect();
-        let (nar_hash, nar_size) = content::nar_hash(tree, &PackOptions::default())?;
-        // `new` refuses hashes that do not go with texts only.
-        let address = ContentAddress::new(ContentMethod::Recursive, nar_hash.into());
+        let (nar_hash, nar_size) = content::nar_hash(tree, &options)?;
+        let address = ContentAddress::recursive(nar_hash);
         let path = address
-            .map(|address| address.store_path(self.store_dir(), name, &references, None))
-            .transpose()
-            .map_err(bad_name)?;
-        let Some(path) = path else { return Err(LocalStoreError::Panicked) };
+            .store_path(self.store_dir(), name, &references, None)
+            .map_err(|source| LocalStoreError::Name { name: name.to_owned(), source })?;
         let mut info = PathInfo::new(path, nar_hash, nar_size);
         info.references = references;
-        info.content_address = address;
+        info.content_address = Some(address);
         info.ultimate = true;
-        let (mut reader, mut writer) = io::pipe().map_err(LocalStoreError::io("open a pipe for", tree))?;
-        thread::scope(|scope| {
-            let packer = scope.spawn(move || pack(tree, &mut writer, &PackOptions::default()));
-            let added = self.add_nar(&info, &mut reader);
-            // A packer that is not read to the end must not wait for ever.
-            drop(reader);
-            match (added, packer.join()) {
-                // The tree changed, or went away, between hashing and packing: that is the reason for the rest.
-                (Err(_), Ok(Err(source))) if !matches!(source, ncc_nar::Error::WriteArchive { .. }) => {
-                    Err(LocalStoreError::Read { path: tree.to_owned(), source })
+        self.add_with(&info, |incoming| {
+            let mut failure = None;
+            let sink = OwnedBlocks(|mut block: Vec<u8>| match incoming.push(&block) {
+                Ok(()) => {
+                    block.clear();
+                    Ok(block)
                 }
-                (Err(error), _) => Err(error),
-                (Ok(_), _) => Ok(()),
+                Err(error) => {
+                    failure = Some(error);
+                    Err(io::ErrorKind::Other.into())
+                }
+            });
+            let packed = pack(tree, sink, &options);
+            match (failure, packed) {
+                // The tree changed, or went away, between hashing and packing: that is the reason for the rest.
+                (None, Err(source)) => Err(LocalStoreError::Read { path: tree.to_owned(), source }),
+                (Some(error), _) => Err(error),
+                (None, Ok(_)) => Ok(()),
             }
         })?;
         let registered = self.query_path_info(&info.path)?;

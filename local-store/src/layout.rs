@@ -35,8 +35,6 @@ static CREATING: Mutex<()> = Mutex::new(());
 pub(crate) struct Layout {
     /// Where the objects lie.
     pub(crate) objects: Arc<Directory>,
-    /// Where the state lies.
-    pub(crate) state: Directory,
     /// Locked as long as it is open: nobody changes the schema meanwhile.
     _schema_lock: File,
 }
@@ -75,7 +73,7 @@ pub(crate) fn prepare(config: &LocalStoreConfig) -> Result<Layout, LocalStoreErr
     }
     drop(creating);
     reserve_space(&database);
-    Ok(Layout { objects: Arc::new(objects), state, _schema_lock: schema_lock })
+    Ok(Layout { objects: Arc::new(objects), _schema_lock: schema_lock })
 }
 
 fn check_owners(config: &LocalStoreConfig) -> Result<(), LocalStoreError> {

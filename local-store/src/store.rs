@@ -78,7 +78,7 @@ impl LocalStore {
             Access::ReadWrite => {
                 let layout = layout::prepare(&config)?;
                 Some(Writing {
-                    temp_roots: TempRoots::open(layout.state.path(), &config.store_dir)?,
+                    temp_roots: TempRoots::open(&config.state_dir, &config.store_dir)?,
                     derivations: Derivations::new(&config.store_dir),
                     layout,
                 })
@@ -345,12 +345,21 @@ impl LocalStore {
     /// [`LocalStoreError::Database`] or [`LocalStoreError::TempRootsLost`]: then the object may stay as garbage, for
     /// the next attempt or a garbage collection to remove.
     pub fn add_nar(&self, info: &PathInfo, nar: &mut impl Read) -> Result<Added, LocalStoreError> {
+        self.add_with(info, |incoming| receive(nar, info, incoming))
+    }
+
+    /// Adds one object, of which `receive` pushes the bytes if they are wanted.
+    pub(crate) fn add_with(
+        &self,
+        info: &PathInfo,
+        receive: impl FnOnce(&mut Incoming) -> Result<(), LocalStoreError>,
+    ) -> Result<Added, LocalStoreError> {
         self.writing()?;
         let mut result = None;
         let mut report = |done| result = Some(done);
         let mut writer = Writer::new(self, &mut report, &|| false);
         if let Begun::Incoming(mut incoming) = writer.begin(&Arc::new(info.clone()))? {
-            let received = receive(nar, info, &mut incoming);
+            let received = receive(&mut incoming);
             writer.finish(incoming, received)?;
         }
         writer.commit()?;

@@ -49,6 +49,9 @@ pub(crate) struct TempRoots {
     state_dir: PathBuf,
     store_dir: StoreDir,
     gc_lock: File,
+    /// To the collector that runs, or ran last. It is kept, as Nix does: connections that come and go all the time can
+    /// end a collector of Nix 2.8 ("terminate called without an active exception").
+    collector: Mutex<Option<UnixStream>>,
     state: Mutex<State>,
 }
 
@@ -85,6 +88,7 @@ impl TempRoots {
             state_dir: state_dir.to_owned(),
             store_dir: store_dir.clone(),
             gc_lock: Directory::open(state_dir)?.make_file("gc.lock", 0o600)?,
+            collector: Mutex::default(),
             state: Mutex::default(),
         });
         registry.insert(key, Arc::downgrade(&roots));
@@ -164,41 +168,67 @@ impl TempRoots {
 
     /// Tells a collector of Nix 2.5 or later; false if there is none that listens, or it ended meanwhile.
     fn tell_collector(&self, paths: &[&StorePath], cancelled: Cancelled<'_>) -> bool {
-        let tell = || -> io::Result<()> {
-            let mut socket = self.connect()?;
-            socket.set_read_timeout(Some(ANSWER_PAUSE))?;
-            socket.set_write_timeout(Some(ANSWER_PAUSE))?;
-            for batch in paths.chunks(SOCKET_BATCH) {
-                let records = records(&self.store_dir, batch, b'\n');
-                let mut rest = records.as_slice();
-                while !rest.is_empty() {
-                    let count = patiently(cancelled, || socket.write(rest))?;
-                    rest = rest.get(count..).unwrap_or_default();
+        let mut kept = self.collector.lock().unwrap_or_else(PoisonError::into_inner).take();
+        loop {
+            let is_kept = kept.is_some();
+            let told = kept.take().map_or_else(|| self.connect(), Ok).and_then(|mut socket| {
+                self.tell(&mut socket, paths, cancelled)?;
+                Ok(socket)
+            });
+            match told {
+                Ok(socket) => {
+                    *self.collector.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+                    return true;
                 }
-                let mut missing = batch.len();
-                while missing > 0 {
-                    let mut answers = [0; SOCKET_BATCH];
-                    let room = answers.get_mut(..missing).unwrap_or_default();
-                    match patiently(cancelled, || socket.read(room))? {
-                        0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                        count => missing = missing.saturating_sub(count),
-                    }
+                // That of a collector which has ended; there may be another one.
+                Err(_) if is_kept => {}
+                Err(error) => {
+                    tracing::debug!(%error, "no collector to tell");
+                    return false;
                 }
             }
-            Ok(())
-        };
-        tell().inspect_err(|error| tracing::debug!(%error, "no collector to tell")).is_ok()
+        }
+    }
+
+    fn tell(
+        &self,
+        socket: &mut UnixStream,
+        paths: &[&StorePath],
+        cancelled: Cancelled<'_>,
+    ) -> io::Result<()> {
+        for batch in paths.chunks(SOCKET_BATCH) {
+            let records = records(&self.store_dir, batch, b'\n');
+            let mut rest = records.as_slice();
+            while !rest.is_empty() {
+                let count = patiently(cancelled, || socket.write(rest))?;
+                rest = rest.get(count..).unwrap_or_default();
+            }
+            let mut missing = batch.len();
+            while missing > 0 {
+                let mut answers = [0; SOCKET_BATCH];
+                let room = answers.get_mut(..missing).unwrap_or_default();
+                match patiently(cancelled, || socket.read(room))? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    count => missing = missing.saturating_sub(count),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn connect(&self) -> io::Result<UnixStream> {
         let directory = self.state_dir.join("gc-socket");
         let path = directory.join("socket");
-        if path.as_os_str().len() <= SOCKET_PATH_LIMIT {
-            return UnixStream::connect(path);
-        }
-        // Addresses of sockets hold about 100 bytes; a chroot store may lie deeper.
-        let directory = File::open(directory)?;
-        UnixStream::connect(format!("/proc/self/fd/{}/socket", directory.as_raw_fd()))
+        let socket = if path.as_os_str().len() <= SOCKET_PATH_LIMIT {
+            UnixStream::connect(path)
+        } else {
+            // Addresses of sockets hold about 100 bytes; a chroot store may lie deeper.
+            let directory = File::open(directory)?;
+            UnixStream::connect(format!("/proc/self/fd/{}/socket", directory.as_raw_fd()))
+        }?;
+        socket.set_read_timeout(Some(ANSWER_PAUSE))?;
+        socket.set_write_timeout(Some(ANSWER_PAUSE))?;
+        Ok(socket)
     }
 }
 
@@ -476,7 +506,8 @@ mod tests {
                 drop(listener.accept().unwrap());
                 let (socket, _) = listener.accept().unwrap();
                 let mut answers = socket.try_clone().unwrap();
-                let lines = BufReader::new(socket).lines().map(|line| {
+                // The connection is kept: its end is not waited for.
+                let lines = BufReader::new(socket).lines().take(200).map(|line| {
                     answers.write_all(b"1").unwrap();
                     line.unwrap()
                 });
