@@ -2,6 +2,7 @@
 
 mod golden;
 mod hostile;
+mod round_trip;
 
 use std::{fs, path::PathBuf};
 
