@@ -2,9 +2,11 @@
 //! front and zeros behind, up to a multiple of eight.
 
 mod budget;
+mod nar;
 mod reader;
 mod writer;
 
+pub use nar::NarReader;
 pub use reader::WireReader;
 pub use writer::WireWrite;
 

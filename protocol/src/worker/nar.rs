@@ -1,7 +1,6 @@
 //! NARs in both directions.
 
 use bytes::Bytes;
-use ncc_nar::{Parser, Step};
 use ncc_store::{PathInfo, StoreDir};
 use tokio::io::AsyncRead;
 
@@ -12,7 +11,7 @@ use super::{
 use crate::{
     ProtocolError,
     path_info::put_registration,
-    wire::{WireReader, WireWrite as _},
+    wire::{self, WireReader, WireWrite as _},
 };
 
 /// What a daemon of 1.21 or 1.22 asks for at once, and the longest string that it takes, in bytes.
@@ -98,14 +97,13 @@ pub fn put_path_info(info: &PathInfo, store_dir: &StoreDir, bytes: &mut Vec<u8>)
 /// The NAR that answers a NarFromPath: it has no length in front, so its own grammar tells where it ends.
 #[derive(Debug)]
 pub struct NarReader {
-    parser: Parser,
+    blocks: wire::NarReader,
     version: Version,
-    ended: bool,
 }
 
 impl NarReader {
     pub(super) fn new(version: Version) -> Self {
-        Self { parser: Parser::new(), version, ended: false }
+        Self { blocks: wire::NarReader::new(), version }
     }
 
     /// The next block, in the very buffer in which it arrived; `None` at the end of the NAR.
@@ -119,37 +117,16 @@ impl NarReader {
         &mut self,
         reader: &mut WireReader<R>,
     ) -> Result<Option<Bytes>, AnswerError> {
-        let what = "a NAR";
-        let mut used = 0_usize;
-        while !self.ended {
-            let input = reader.arrived().get(used..).unwrap_or_default();
-            let position = self.parser.position();
-            match self.parser.step(input) {
-                Ok((consumed, step)) => {
-                    used = used.saturating_add(consumed);
-                    match step {
-                        Step::End => self.ended = true,
-                        Step::More { needed, .. } if input.len().saturating_sub(consumed) < needed => {
-                            if used > 0 {
-                                break;
-                            }
-                            reader.wait_for_more(what).await?;
-                        }
-                        _ => {}
-                    }
+        match self.blocks.next(reader).await {
+            Err(ProtocolError::Nar { what, source }) => {
+                if let Some(before) = before_error(&source, self.blocks.position(), reader.arrived()) {
+                    reader.take(before);
+                    return Err(read_error(reader, self.version).await?.into());
                 }
-                // What was right before the mistake goes out first; the parser finds the mistake again.
-                Err(_) if used > 0 => break,
-                Err(source) => {
-                    if let Some(before) = before_error(&source, position, input) {
-                        reader.take(before);
-                        return Err(read_error(reader, self.version).await?.into());
-                    }
-                    return Err(ProtocolError::Nar { what, source }.into());
-                }
+                Err(ProtocolError::Nar { what, source }.into())
             }
+            other => Ok(other?),
         }
-        Ok((used > 0).then(|| reader.take(used)))
     }
 }
 
