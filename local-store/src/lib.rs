@@ -80,3 +80,8 @@ pub use error::{ForeignReason, LocalStoreError};
 /// How names that differ in case only are kept, which [`LocalStoreConfig`] says.
 pub use ncc_nar::CaseHack;
 pub use store::{Added, LocalStore};
+
+/// Compiles and runs the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
