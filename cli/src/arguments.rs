@@ -1,4 +1,4 @@
-//! The command line: one definition, from which help, manual page and completions are made too.
+//! What was typed: one definition, from which help, manual page and completions are made too. What it means is in `intent`.
 
 #![allow(clippy::struct_excessive_bools, reason = "they are switches of a command line")]
 
@@ -7,13 +7,12 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::{
     ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
-    error::ErrorKind,
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 use clap_complete::Shell;
 use ncc_progress::{ConsoleOptions, LogFormat, Patient, printable};
@@ -22,12 +21,12 @@ use ncc_settings::Flag;
 
 use crate::{exit, settings};
 
-/// `--transport`: whose SSH is spoken. Both names are known to every build, so that one manual fits all.
+/// `--transport`. Both names are known to every build, so that one manual fits all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Ssh {
-    /// The program ssh, with all of its configuration
+    /// The ssh program, with all of its configuration
     Openssh,
-    /// The library libssh2, where there is no such program
+    /// The libssh2 library, for machines without an ssh program
     Libssh2,
 }
 
@@ -37,39 +36,19 @@ impl Default for Ssh {
     }
 }
 
-/// What the program is asked to do.
-pub(crate) enum Task {
-    Copy(Box<Arguments>),
-    Serve(Box<Arguments>),
-    Document(Document),
-}
-
 /// What is made from the definition of the command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Document {
     Manual,
     Completions(Shell),
+    Version { verbose: bool },
 }
 
-impl Task {
-    /// How the program speaks on standard error.
-    pub(crate) fn console_options(&self) -> ConsoleOptions {
-        let mut options = ConsoleOptions::default();
-        if let Self::Copy(arguments) | Self::Serve(arguments) = self {
-            let show = &arguments.show;
-            options.format = show.log_format.or(show.show_progress.then_some(LogFormat::Bar));
-            options.verbosity = arguments.verbosity();
-            options.quiet = show.quiet;
-        }
-        options
-    }
-}
-
-/// Copy the closure of store paths to or from another machine over SSH
+/// Copy the closures of store paths to or from another machine over SSH
 ///
-/// Copies the closure of the given store paths (each path and everything it refers to, directly or not) between this
-/// machine and HOST, sending only what the receiving side lacks. The other machine needs nothing but Nix 2.3.7 or
-/// later, or this program.
+/// Copies the closure of each given store path (the path and everything it refers to, directly or indirectly) between this
+/// machine and HOST, and sends only what the receiving side lacks. The other machine needs Nix 2.3.7 or later, or this
+/// program.
 #[derive(Debug, Parser)]
 #[command(
     name = "nix-copy-closure",
@@ -87,11 +66,11 @@ pub(crate) struct Arguments {
     // No doc comment: rustdoc would take the brackets for links.
     #[arg(
         value_name = "HOST",
-        help = "The other machine: [user@]host[:port], also as ssh://...; 'localhost' needs no ssh"
+        help = "The other machine: [user@]host[:port] or ssh://...; 'localhost' is reached without ssh"
     )]
     pub(crate) host: Option<String>,
 
-    /// Store paths, links to them, or anything below them; @FILE takes them from a file, one per line
+    /// Store paths, symlinks to them, or files inside them; @FILE reads paths from FILE, one per line
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<OsString>,
 
@@ -110,53 +89,63 @@ pub(crate) struct Arguments {
     pub(crate) how: How,
 
     #[command(flatten)]
-    pub(crate) stores: Where,
+    pub(crate) stores: Stores,
 
     #[command(flatten)]
     pub(crate) show: Output,
 
     #[command(flatten)]
     pub(crate) serving: Serving,
+
+    #[command(flatten)]
+    about: About,
 }
 
 /// Which paths.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What is copied")]
+#[command(next_help_heading = "What to copy")]
 pub(crate) struct What {
     /// Copy to HOST (the default)
     #[arg(long, overrides_with = "from")]
-    pub(crate) to: bool,
+    to: bool,
 
     /// Copy from HOST
     #[arg(long, overrides_with = "to")]
     pub(crate) from: bool,
 
-    /// Also copy the outputs of derivations in the closure, as far as they are valid at the source
+    /// Also copy the valid outputs of every derivation in the closure
     #[arg(long)]
     pub(crate) include_outputs: bool,
 
-    /// Take paths from standard input too, one per line
+    /// Also read paths from standard input, one per line
     #[arg(long)]
     pub(crate) stdin: bool,
 
-    /// Copy all that can be copied, say what could not be, and exit with 4
+    /// If some paths cannot be copied, copy all others, and exit with status 4
     #[arg(short, long, overrides_with = "no_keep_going")]
     keep_going: bool,
 
-    /// Undoes --keep-going
+    /// Undo --keep-going
     #[arg(long, hide = true)]
     no_keep_going: bool,
 
-    /// Say what would be copied, and change nothing anywhere
+    /// Print what would be copied, and change nothing on either machine
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
 }
 
+impl What {
+    /// Whether to go on after a failure, if the command line says so or denies it.
+    pub(crate) fn keep_going(&self) -> Option<bool> {
+        (self.keep_going || self.no_keep_going).then_some(self.keep_going)
+    }
+}
+
 /// By which means.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "How it is copied")]
+#[command(next_help_heading = "How to copy")]
 pub(crate) struct How {
-    /// Let the receiving side get what it can from its binary caches first; the rest is sent
+    /// Let the receiving side fetch what it can from its substituters first, and send the rest
     #[arg(short = 's', long, visible_alias = "substitute-on-destination")]
     pub(crate) use_substitutes: bool,
 
@@ -164,14 +153,13 @@ pub(crate) struct How {
     #[arg(long)]
     pub(crate) gzip: bool,
 
-    /// Whose SSH is spoken [default: openssh, if this program was built with it]
-    #[arg(long, value_name = "NAME", value_enum)]
+    #[arg(long, value_name = "NAME", value_enum, help = transport_help())]
     pub(crate) transport: Option<Ssh>,
 
-    /// End the connection when nothing has moved for so long; 0 waits for ever
+    /// Give up when nothing has been transferred for this long; 0 waits forever
     ///
-    /// A host that hangs, or waits for a lock that nobody lets go of, ends the copy after this time with an error that says
-    /// what was waited for. While the receiving side substitutes (--use-substitutes) there is no limit.
+    /// Ends the copy with an error that says what it was waiting for, such as a lock that another process holds. There is no
+    /// limit while the receiving side substitutes (--use-substitutes).
     #[arg(long, value_name = "SECONDS", default_value_t = STALL_TIMEOUT.as_secs())]
     pub(crate) stall_timeout: u64,
 
@@ -184,70 +172,68 @@ pub(crate) struct How {
     pub(crate) xz: bool,
 }
 
+/// The default is known to the binary alone.
+fn transport_help() -> String {
+    let default = if Ssh::default() == Ssh::Openssh { "openssh" } else { "libssh2" };
+    format!("SSH implementation to use [default: {default}]")
+}
+
 /// Between which stores.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Stores")]
-pub(crate) struct Where {
-    /// The local store: a directory (its files are in DIR/nix/store), 'local?root=DIR', or 'local'
+pub(crate) struct Stores {
+    /// The local store: a directory DIR (with its files in DIR/nix/store), 'local?root=DIR', 'local', or 'daemon'
     #[arg(long, value_name = "URI")]
     pub(crate) store: Option<String>,
 
-    /// The store on HOST, as 'nix-store --store' takes it there: a directory, 'local?root=/mnt'
+    /// The store on HOST, as 'nix-store --store' takes it there
     #[arg(long, value_name = "URI", conflicts_with = "serve")]
     pub(crate) remote_store: Option<String>,
 
-    /// The program to run on HOST in the place of 'nix-store', which is else found in the usual places
+    /// The program to run on HOST instead of 'nix-store', which otherwise is found automatically
     #[arg(long, value_name = "PROGRAM", conflicts_with = "serve")]
     pub(crate) remote_program: Option<String>,
 
-    /// Run the program on HOST as root, through 'sudo -n' (which must need no password)
+    /// Run the program on HOST as root with 'sudo -n', which must not need a password
     #[arg(long, conflicts_with = "serve")]
     pub(crate) remote_sudo: bool,
 }
 
 /// What is said about it.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What is shown")]
+#[command(next_help_heading = "Output")]
 pub(crate) struct Output {
-    /// Say more about what happens; repeat for details, from four times on those of ssh
+    /// Say more about what happens; repeat for details (from -vvvv on, ssh is verbose too)
     #[arg(short, long, action = ArgAction::Count)]
-    pub(crate) verbose: u8,
+    verbose: u8,
 
-    /// Say nothing but errors
+    /// Print errors and nothing else
     #[arg(long)]
-    pub(crate) quiet: bool,
+    quiet: bool,
 
-    /// Say everything (the same as -vvvvv)
+    /// Print everything (the same as -vvvvv)
     #[arg(long)]
-    pub(crate) debug: bool,
+    debug: bool,
 
-    /// How progress is shown: a bar on a terminal, else a line per path
+    /// How to show progress: by default a bar on a terminal, one line per path elsewhere
     #[arg(long, value_name = "FORMAT", value_parser = log_formats())]
-    pub(crate) log_format: Option<LogFormat>,
+    log_format: Option<LogFormat>,
 
     /// Show a progress bar, which is the default on a terminal
     #[arg(long)]
-    pub(crate) show_progress: bool,
+    show_progress: bool,
 
-    /// Report on standard output, as one JSON object, what was done (with --dry-run: would be)
+    /// Print a report as one JSON object; with --dry-run, a report of what would be copied
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Draw what is copied as a tree, largest closures first
+    /// Print what is copied as a tree, largest closures first (with --json, on standard error)
     #[arg(long)]
     pub(crate) tree: bool,
 
-    /// Draw what is copied as a graph into FILE, which ends in .svg or .dot
+    /// Write what is copied as a graph to FILE, which ends in .svg or .dot
     #[arg(long, value_name = "FILE")]
     pub(crate) graph: Option<PathBuf>,
-
-    /// Print help (with --help: more of it)
-    #[arg(short, long, action = ArgAction::Help, help_heading = "About")]
-    help: Option<bool>,
-
-    /// Print the version
-    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "About")]
-    version: Option<bool>,
 }
 
 /// Nix's names for ways to show progress, with what each looks like.
@@ -256,51 +242,68 @@ fn log_formats() -> impl TypedValueParser<Value = LogFormat> {
     PossibleValuesParser::new(values).try_map(|name| LogFormat::named(&name).ok_or("no such format"))
 }
 
-/// Being the other side.
+/// The other half of a copy.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Being the other side")]
+#[command(next_help_heading = "Serving")]
 pub(crate) struct Serving {
-    /// Serve a store over standard input and output, as 'nix-store --serve' does
+    /// Serve the store over standard input and output, as 'nix-store --serve' does
     #[arg(long, conflicts_with_all = ["to", "from"])]
-    pub(crate) serve: bool,
+    serve: bool,
 
-    /// Let the client of --serve add paths
+    /// Allow the client of --serve to add paths
     #[arg(long, requires = "serve")]
     pub(crate) write: bool,
-
-    /// Print the completions for a shell, and do nothing else
-    #[arg(long, value_name = "SHELL", value_enum, help_heading = "About")]
-    pub(crate) completions: Option<Shell>,
-
-    /// Print the manual page, and do nothing else
-    #[arg(long, help_heading = "About")]
-    pub(crate) manual: bool,
 }
 
-impl What {
-    /// Whether to go on after a failure, if the command line says so or denies it.
-    pub(crate) fn keep_going(&self) -> Option<bool> {
-        (self.keep_going || self.no_keep_going).then_some(self.keep_going)
-    }
+/// What is printed instead of doing anything.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "About")]
+struct About {
+    /// Print help (with --help, more of it)
+    #[arg(short, long, action = ArgAction::Help)]
+    help: Option<bool>,
+
+    /// Print the version (with -v, also the SSH implementations that are built in)
+    #[arg(short = 'V', long)]
+    version: bool,
+
+    /// Print the completions for a shell
+    #[arg(long, value_name = "SHELL", value_enum)]
+    completions: Option<Shell>,
+
+    /// Print the manual page
+    #[arg(long)]
+    manual: bool,
 }
 
-impl How {
-    /// `None`: for ever.
-    pub(crate) fn stall_timeout(&self) -> Option<Duration> {
-        (self.stall_timeout > 0).then(|| Duration::from_secs(self.stall_timeout))
+/// What the program is asked to do.
+pub(crate) enum Task {
+    Copy(Box<Arguments>),
+    Serve(Box<Arguments>),
+    Print(Document),
+}
+
+impl Task {
+    /// How the program speaks on standard error.
+    pub(crate) fn console_options(&self) -> ConsoleOptions {
+        let mut options = ConsoleOptions::default();
+        if let Self::Copy(arguments) | Self::Serve(arguments) = self {
+            let show = &arguments.show;
+            options.format = show.log_format.or(show.show_progress.then_some(LogFormat::Bar));
+            options.verbosity = arguments.verbosity();
+            options.quiet = show.quiet;
+        }
+        options
     }
 }
 
 impl Arguments {
-    /// Reads the command line. `Err` is for what is finished with that: help, the version, a usage error.
+    /// Reads the command line. `Err` is for what is finished with that: help, or a usage error.
     pub(crate) fn read() -> Result<Task, ExitCode> {
         Self::parse_from_words(std::env::args_os()).map_err(|error| {
             // A closed stdout or stderr is no reason to complain.
             if error.use_stderr() {
-                // It quotes words of the command line, which may hold anything.
-                let text = error.render().to_string();
-                let lines: Vec<_> = text.lines().map(printable).collect();
-                let _ = Patient::new(io::stderr()).write_all((lines.join("\n") + "\n").as_bytes());
+                let _ = Patient::new(io::stderr()).write_all(usage_error(error).as_bytes());
                 return exit::ERROR.into();
             }
             let _ = error.print();
@@ -311,14 +314,18 @@ impl Arguments {
     fn parse_from_words(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Error> {
         let matches = definition().try_get_matches_from(words)?;
         let mut arguments = Self::from_arg_matches(&matches)?;
-        arguments.settings = settings::given(&matches);
+        let about = &arguments.about;
+        if about.version {
+            return Ok(Task::Print(Document::Version { verbose: arguments.verbosity() > 0 }));
+        }
+        if let Some(shell) = about.completions {
+            return Ok(Task::Print(Document::Completions(shell)));
+        }
+        if about.manual {
+            return Ok(Task::Print(Document::Manual));
+        }
         arguments.flags = settings::flags(&matches);
-        if let Some(shell) = arguments.serving.completions {
-            return Ok(Task::Document(Document::Completions(shell)));
-        }
-        if arguments.serving.manual {
-            return Ok(Task::Document(Document::Manual));
-        }
+        arguments.settings = settings::given(&matches);
         let usage = |text| definition().error(ErrorKind::MissingRequiredArgument, text);
         match (arguments.serving.serve, &arguments.host) {
             (true, None) => Ok(Task::Serve(Box::new(arguments))),
@@ -334,6 +341,36 @@ impl Arguments {
     pub(crate) fn verbosity(&self) -> u8 {
         if self.show.debug { 5 } else { self.show.verbose }
     }
+}
+
+/// A usage error as text. It quotes words of the command line, which may hold anything.
+fn usage_error(mut error: clap::Error) -> String {
+    let text = |error: &clap::Error, kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let mut hint = "";
+    if error.kind() == ErrorKind::UnknownArgument {
+        let (given, guess) = (text(&error, ContextKind::InvalidArg), text(&error, ContextKind::SuggestedArg));
+        if !is_near(&given, &guess) {
+            error.remove(ContextKind::SuggestedArg);
+        }
+        // That it could be passed as a path.
+        error.remove(ContextKind::Suggested);
+        if given == "--no-check-sigs" {
+            hint =
+                "hint: signatures are checked by the receiving side: see 'trusted-users' in its nix.conf\n";
+        }
+    }
+    let text = error.render().to_string();
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    lines.join("\n") + "\n" + hint
+}
+
+/// Whether somebody may have mistyped one for the other: a letter or two of many.
+fn is_near(given: &str, guess: &str) -> bool {
+    let (given, guess) = (given.trim_start_matches('-'), guess.trim_start_matches('-'));
+    given.chars().count() > 2 && strsim::damerau_levenshtein(given, guess) <= 1 + given.chars().count() / 8
 }
 
 /// What people are told of: for help, manual and completions.
@@ -368,48 +405,19 @@ mod tests {
         let arguments = copy(&["host", "--from", "/nix/store/a", "-vv", "--to", "/nix/store/b"]);
         assert_eq!(arguments.host.as_deref(), Some("host"));
         assert_eq!(arguments.paths, ["/nix/store/a", "/nix/store/b"]);
-        assert_eq!((arguments.what.to, arguments.what.from, arguments.verbosity()), (true, false, 2));
+        assert_eq!((arguments.what.from, arguments.verbosity()), (false, 2));
     }
 
     #[test]
-    fn every_option_of_upstreams_manual_is_taken() {
-        let arguments = copy(&[
-            "--to",
-            "--gzip",
-            "--include-outputs",
-            "--use-substitutes",
-            "-s",
-            "-v",
-            "--bzip2",
-            "--xz",
-            "--show-progress",
-            "--dry-run",
-            "--option",
-            "sandbox",
-            "false",
-            "--option",
-            "cores",
-            "4",
-            "-j",
-            "3",
-            "--max-jobs",
-            "auto",
-            "-k",
-            "-K",
-            "-Q",
-            "--fallback",
-            "--quiet",
-            "--log-format",
-            "internal-json",
-            "--store",
-            "local",
-            "alice@host",
-            "/p",
-        ]);
-        assert_eq!(arguments.host.as_deref(), Some("alice@host"));
-        assert_eq!(arguments.paths, ["/p"]);
-        assert!(arguments.how.gzip && arguments.what.include_outputs && arguments.how.use_substitutes);
-        assert!(arguments.what.dry_run && arguments.what.keep_going);
+    fn guesses_are_near_or_not_made() {
+        for (given, guess) in [("--dry-rum", "--dry-run"), ("--use-substitute", "--use-substitutes")] {
+            assert!(is_near(given, guess), "{given} {guess}");
+        }
+        for (given, guess) in
+            [("--no-check-sigs", "--no-use-cgroups"), ("-x", "-s"), ("--bogus", "--debug"), ("--q", "")]
+        {
+            assert!(!is_near(given, guess), "{given} {guess}");
+        }
     }
 
     #[test]

@@ -1,258 +1,236 @@
-//! Copying: both stores, the plan, and what is said about the result.
+//! Copying: the roots, the plan, the run, and what is said about the result.
 
-use std::sync::Arc;
-
-use ncc_copy::{CopyError, Observer, OnFailure, Plan, Purpose, Request};
-use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
-use ncc_picture::GraphFormat;
+use ncc_copy::{CopyError, OnFailure, Plan, Report};
 use ncc_progress::{
-    Console, Direction, Importance, Progress, ProgressOptions, Wire, chain, nothing_json, plan_json,
+    Console, Direction, Importance, Progress, ProgressOptions, Subject, Wire, chain, copy_json, plan_json,
 };
-use ncc_store::{Destination, Outputs, Source, StoreDir, StorePath};
-use ncc_transport::LineSink;
+use ncc_store::{StoreDir, StorePath};
 
 use crate::{
-    arguments::Arguments, dry_run, exit, failure::Failure, machine::Machine, nothing::Nothing, output,
-    pictures, roots, stores, substituting::Substituting,
+    arguments::Arguments, dry_run, exit, failure::Failure, intent::CopyIntent, output, pictures, roots,
+    stores::Stores,
 };
 
-/// With `--keep-going`: how often in a row a broken connection is made anew without a single path having come through.
-const RECONNECTS: u32 = 2;
+/// How many errors are said before it is waited that they are written.
+const ERRORS_AT_A_TIME: usize = 1000;
 
 /// Copies what the arguments say.
 pub(crate) async fn copy(arguments: &Arguments, console: &Console) -> Result<(), Failure> {
-    let mut reported = false;
-    let result = prepare_and_copy(arguments, console, &mut reported).await;
-    if arguments.show.json && !reported {
+    let intent = CopyIntent::new(arguments);
+    let mut outcome = Outcome::default();
+    let (subject, result) = match intent {
+        Ok(intent) => {
+            let subject = Subject {
+                direction: intent.direction.clone(),
+                store_dir: intent.local.config.store_dir.clone(),
+            };
+            (subject, Copying { intent, console, verbosity: arguments.verbosity() }.run(&mut outcome).await)
+        }
+        Err(failure) => {
+            let host = arguments.host.clone().unwrap_or_default();
+            let direction = if arguments.what.from { Direction::From(host) } else { Direction::To(host) };
+            (Subject { direction, store_dir: StoreDir::default() }, Err(failure))
+        }
+    };
+    if arguments.show.json {
         let error = result.as_ref().err().map(|failure| failure.message().to_owned());
-        let direction = direction(arguments, arguments.host.clone().unwrap_or_default());
-        let store_dir = Machine::read(arguments).and_then(|machine| machine.local_store(Access::ReadOnly));
-        let store_dir = store_dir.map(|config| config.store_dir).unwrap_or_default();
-        print(&if arguments.what.dry_run {
-            plan_json(&Plan::default(), &direction, &store_dir, error) + "\n"
+        output::print(&(outcome.json(&subject, arguments.what.dry_run, error) + "\n"))?;
+    }
+    result
+}
+
+/// What came of it, as far as it came.
+#[derive(Default)]
+struct Outcome {
+    roots: Vec<StorePath>,
+    /// Of what was only looked at.
+    plan: Option<Plan>,
+    report: Option<Box<Report>>,
+    wire: Option<Wire>,
+}
+
+impl Outcome {
+    fn json(&self, subject: &Subject, looks: bool, error: Option<String>) -> String {
+        if looks {
+            plan_json(subject, self.plan.as_ref(), error)
         } else {
-            nothing_json(direction, &store_dir, error) + "\n"
-        })?;
-    }
-    result
-}
-
-fn direction(arguments: &Arguments, host: String) -> Direction {
-    if arguments.what.from { Direction::From(host) } else { Direction::To(host) }
-}
-
-/// `reported`: what came of it is on standard output already.
-async fn prepare_and_copy(
-    arguments: &Arguments,
-    console: &Console,
-    reported: &mut bool,
-) -> Result<(), Failure> {
-    let machine = Machine::read(arguments)?;
-    machine.announce(arguments)?;
-    let adds = arguments.what.from && !arguments.what.dry_run;
-    let config = machine.local_store(if adds { Access::ReadWrite } else { Access::ReadOnly })?;
-    let host = stores::Host::parse(arguments.host.as_deref().unwrap_or_default())?;
-    if let Some(file) = &arguments.show.graph {
-        GraphFormat::of(file).map_err(|error| Failure::plain(&error))?;
-        // Before anything is copied, rather than after.
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            return Err(Failure::text(format!(
-                "the graph cannot be written to '{}': there is no folder '{}'",
-                file.display(),
-                folder.display()
-            )));
+            copy_json(subject, &self.roots, self.report.as_deref(), self.wire, error)
         }
     }
-    let keep_going = arguments.what.keep_going().map_or_else(|| machine.keeps_going(), Ok)?;
-    let request = request(arguments, &config, keep_going)?;
-    if request.roots.is_empty() {
-        console.say(Importance::Notice, "no paths given, nothing to copy");
-        return Ok(());
-    }
-    let local = Local::open(config.clone(), arguments)?;
-
-    let may_ask = !host.target.is_localhost();
-    let direction = direction(arguments, host.target.to_string());
-    let progress = Progress::start(console, progress_options(arguments, direction.clone(), &config, may_ask));
-    let remote = stores::remote(arguments, host, &config.store_dir, &progress)?;
-    let local = local.with_substitutes(arguments, &machine, progress.own_line());
-    let (source, destination): (&dyn Source, &dyn Destination) = match &local {
-        Local::Store(store) if arguments.what.from => (&remote.store, store),
-        Local::Substituting(store) => (&remote.store, &**store),
-        Local::Store(store) => (store, &remote.store),
-        Local::Nothing(nothing) => (&remote.store, nothing),
-    };
-    let ends = Ends { source, destination };
-    let wire = || Wire { sent: remote.counter.sent(), received: remote.counter.received() };
-    let result = work(arguments, &request, ends, (console, &progress), &direction, wire, reported).await;
-    remote.store.close().await;
-    if let Local::Substituting(store) = &local {
-        store.close().await;
-    }
-    result
 }
 
-/// The local side.
-enum Local {
-    Store(LocalStore),
-    /// A destination that substitutes first, with the help of the Nix on this machine.
-    Substituting(Box<Substituting>),
-    /// A destination that is only looked at, and does not exist yet.
-    Nothing(Nothing),
+/// A copy, from what is meant to what is said in the end.
+struct Copying<'a> {
+    intent: CopyIntent,
+    console: &'a Console,
+    verbosity: u8,
 }
 
-impl Local {
-    fn open(config: LocalStoreConfig, arguments: &Arguments) -> Result<Self, Failure> {
-        let (from, look) = (arguments.what.from, arguments.what.dry_run);
-        if let (true, true, Some(nothing)) = (from, look, Nothing::instead_of(&config)) {
-            return Ok(Self::Nothing(nothing));
+impl Copying<'_> {
+    async fn run(mut self, outcome: &mut Outcome) -> Result<(), Failure> {
+        let unusable = self.find_roots().await?;
+        outcome.roots.clone_from(&self.intent.request.roots);
+        if outcome.roots.is_empty() && unusable == 0 {
+            self.console.say(Importance::Notice, "no paths given, nothing to copy");
+            return Ok(());
         }
-        let access = if from && !look { Access::ReadWrite } else { Access::ReadOnly };
-        LocalStore::open(config, access).map(Self::Store).map_err(|error| Failure::plain(&error))
+        if !outcome.roots.is_empty() {
+            let mut options = ProgressOptions::new(
+                self.intent.direction.clone(),
+                self.intent.local.config.store_dir.clone(),
+            );
+            options.looking = self.intent.looks();
+            options.may_ask = self.intent.host.asks();
+            let progress = Progress::start(self.console, options);
+            let stores = Stores::open(&self.intent, &progress)?;
+            let result = self.plan_and_run(&stores, &progress, outcome).await;
+            outcome.wire = Some(stores.wire());
+            stores.close().await;
+            result?;
+        }
+        match unusable {
+            0 => Ok(()),
+            count => Err(Failure::text(format!("{count} of the given words stand for no store path"))
+                .with_code(exit::PARTIAL)),
+        }
     }
 
-    /// The same, substituting first where this is the destination, that is wanted, and there is a Nix that can.
-    fn with_substitutes(self, arguments: &Arguments, machine: &Machine, stderr: LineSink) -> Self {
-        let wanted = arguments.how.use_substitutes && arguments.what.from;
-        match self {
-            Self::Store(store) if wanted && stores::is_on_path("nix-store") => {
-                let uri = machine.store_uri();
-                Self::Substituting(Box::new(Substituting::new(store, uri, &arguments.settings, stderr)))
-            }
-            other => {
-                // What is only looked at says itself that this cannot be told.
-                if wanted && !arguments.what.dry_run {
-                    tracing::warn!("there is no 'nix-store' here that could substitute: everything is sent");
-                }
-                other
+    /// Finds the paths that the words stand for. Each word that stands for none is named; how many, where the others are
+    /// copied all the same.
+    async fn find_roots(&mut self) -> Result<usize, Failure> {
+        let words = roots::words(&self.intent.words, self.intent.stdin, self.console).await;
+        let words = words.map_err(|error| Failure::plain(&error))?;
+        let mut found = Vec::with_capacity(words.len());
+        let mut errors = Vec::new();
+        for word in &words {
+            match roots::resolve(word, &self.intent.local.config) {
+                Ok(path) => found.push(path),
+                Err(error) => errors.push(error),
             }
         }
+        if self.intent.request.on_failure == OnFailure::Stop
+            && let Some(last) = errors.pop()
+        {
+            self.say_all(errors.iter().map(|error| chain(error)));
+            return Err(Failure::plain(&last));
+        }
+        self.say_all(errors.iter().map(|error| chain(error)));
+        found.sort_unstable();
+        found.dedup();
+        self.intent.request.roots = found;
+        Ok(errors.len())
     }
-}
 
-fn progress_options(
-    arguments: &Arguments,
-    direction: Direction,
-    config: &LocalStoreConfig,
-    may_ask: bool,
-) -> ProgressOptions {
-    let mut options = ProgressOptions::new(direction, config.store_dir.clone());
-    options.looking = arguments.what.dry_run;
-    options.may_ask = may_ask;
-    options
-}
-
-fn request(arguments: &Arguments, config: &LocalStoreConfig, keep_going: bool) -> Result<Request, Failure> {
-    let words =
-        roots::words(&arguments.paths, arguments.what.stdin).map_err(|error| Failure::plain(&error))?;
-    let paths: Result<Vec<StorePath>, _> = words.iter().map(|word| roots::resolve(word, config)).collect();
-    let mut request = Request::new(paths.map_err(|error| Failure::plain(&error))?);
-    request.substitute = arguments.how.use_substitutes;
-    if arguments.what.include_outputs {
-        request.outputs = Outputs::Include;
-    }
-    if keep_going {
-        request.on_failure = OnFailure::Continue;
-        request.reconnects = RECONNECTS;
-    }
-    if arguments.what.dry_run {
-        request.purpose = Purpose::Look;
-    }
-    Ok(request)
-}
-
-/// Where paths come from, and where they go.
-#[derive(Clone, Copy)]
-struct Ends<'a> {
-    source: &'a dyn Source,
-    destination: &'a dyn Destination,
-}
-
-async fn work(
-    arguments: &Arguments,
-    request: &Request,
-    Ends { source, destination }: Ends<'_>,
-    (console, progress): (&Console, &Progress),
-    direction: &Direction,
-    wire: impl Fn() -> Wire,
-    reported: &mut bool,
-) -> Result<(), Failure> {
-    let observer = progress.observer();
-    let result = plan_and_run(arguments, request, source, destination, (console, &observer), direction).await;
-    let report = match result {
-        Ok(Done::Looked(text)) => {
+    async fn plan_and_run(
+        &self,
+        stores: &Stores,
+        progress: &Progress,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        let Stores { source, destination, here, .. } = stores;
+        let (request, show) = (&self.intent.request, &self.intent.show);
+        let observer = progress.observer();
+        let plan = ncc_copy::plan(&**source, &**destination, request, &observer).await;
+        let mut plan = plan.map_err(|error| Failure::plain(&error))?;
+        if plan.roots_are_valid && (show.json || show.tree || show.graph.is_some()) {
+            // Nobody has asked what belongs to them, and it is wanted here. This machine has all of it, in either direction.
+            let closure = here.closure(&plan.roots, request.outputs).await;
+            let closure = closure.map_err(|error| Failure::plain(&error))?;
+            plan.present = closure.infos.into_iter().map(Into::into).collect();
+        }
+        let drawn = self.console.aside(|| pictures::draw(show, &plan, source.store_dir()));
+        drawn?;
+        if self.intent.looks() {
             progress.finish(None);
-            *reported = true;
-            return print(&text);
+            if !show.json {
+                let text =
+                    dry_run::describe(&plan, &self.intent.direction, destination.store_dir(), show.tree);
+                output::print(&text)?;
+            }
+            let failed = self.say_failed(&plan.failed, source.store_dir());
+            outcome.plan = Some(plan);
+            return failed.map_or(Ok(()), |failure| Err(failure.with_code(exit::PARTIAL)));
         }
-        Ok(Done::Copied(report)) => Ok(report),
-        Err(Trouble::Copy(error)) => Err(error),
-        Err(Trouble::Other(failure)) => return Err(failure),
-    };
-    progress.finish(report.as_deref().ok());
-    if arguments.show.json && !arguments.what.dry_run {
-        *reported = true;
-        print(&(progress.report_json(report.as_deref(), Some(wire())) + "\n"))?;
+        let report = ncc_copy::run(&**source, &**destination, plan, request, &observer).await;
+        progress.finish(report.as_ref().ok());
+        match report {
+            Ok(report) => {
+                outcome.report = Some(Box::new(report));
+                Ok(())
+            }
+            Err(error) => {
+                let failure = self.explain(&error, source.store_dir());
+                outcome.report = match error {
+                    CopyError::Interrupted { report, .. }
+                    | CopyError::Failed { report }
+                    | CopyError::RootMissing { report, .. } => Some(report),
+                    _ => None,
+                };
+                Err(failure)
+            }
+        }
     }
-    match report {
-        Ok(_) => Ok(()),
-        Err(error) => Err(explain(console, &error, request.on_failure, source.store_dir())),
-    }
-}
 
-enum Done {
-    /// This is to be printed.
-    Looked(String),
-    Copied(Box<ncc_copy::Report>),
-}
-
-enum Trouble {
-    Copy(CopyError),
-    Other(Failure),
-}
-
-async fn plan_and_run(
-    arguments: &Arguments,
-    request: &Request,
-    source: &dyn Source,
-    destination: &dyn Destination,
-    (console, observer): (&Console, &Arc<dyn Observer>),
-    direction: &Direction,
-) -> Result<Done, Trouble> {
-    let plan: Plan = ncc_copy::plan(source, destination, request, observer).await.map_err(Trouble::Copy)?;
-    console.aside(|| pictures::draw(arguments, &plan, source.store_dir())).map_err(Trouble::Other)?;
-    if arguments.what.dry_run {
-        return Ok(Done::Looked(dry_run::describe(arguments, &plan, direction, destination.store_dir())));
-    }
-    let report = ncc_copy::run(source, destination, plan, request, observer).await;
-    report.map(Box::new).map(Done::Copied).map_err(Trouble::Copy)
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    output::print(text).map_err(|error| Failure::new("standard output cannot be written to", error))
-}
-
-/// Where several paths failed, each gets its own line before the summary, and so does what needs them.
-fn explain(console: &Console, error: &CopyError, on_failure: OnFailure, store_dir: &StoreDir) -> Failure {
-    let mut failure = Failure::plain(error);
-    let CopyError::Failed { report } = error else { return failure };
-    for failed in &report.failed {
-        let line = match &failed.error {
-            Some(error) => chain(error),
-            None => format!(
-                "'{}' was not copied, since it refers to a path that could not be",
-                store_dir.full(&failed.path)
-            ),
+    /// Where several paths failed, each gets its own line before the summary.
+    fn explain(&self, error: &CopyError, store_dir: &StoreDir) -> Failure {
+        let failure = Failure::plain(error);
+        let CopyError::Failed { report } = error else { return failure };
+        let failure = match self.say_failed(&report.failed, store_dir) {
+            Some(said) => said.with_message_of(failure),
+            None => failure,
         };
-        console.say(Importance::Error, &format!("error: {line}"));
-        // A screen full of advice is none.
-        if let Some(error) = failed.error.as_ref().filter(|_| failure.advises_little()) {
+        match self.intent.request.on_failure {
+            OnFailure::Continue => failure.with_code(exit::PARTIAL),
+            OnFailure::Stop => {
+                failure.hint("'--keep-going' copies everything that does not need these paths")
+            }
+        }
+    }
+
+    /// Says what could not be copied and why; what only needs one of these paths is counted, and named with `-v`.
+    /// `None` if there is nothing of the kind.
+    fn say_failed(&self, failed: &[ncc_copy::Failed], store_dir: &StoreDir) -> Option<Failure> {
+        let (by_themselves, dependants): (Vec<_>, Vec<_>) =
+            failed.iter().partition(|failed| failed.error.is_some());
+        self.say_all(
+            by_themselves.iter().filter_map(|failed| failed.error.as_ref()).map(|error| chain(error)),
+        );
+        if self.verbosity > 0 {
+            self.say_all(dependants.iter().map(|failed| {
+                let path = store_dir.full(&failed.path);
+                format!("'{path}' was not copied, since it refers to a path that could not be")
+            }));
+        } else if !dependants.is_empty() {
+            let text = match dependants.len() {
+                1 => "1 more path could not be copied, since it refers to one that could not be".to_owned(),
+                count => format!(
+                    "{count} more paths could not be copied, since they refer to ones that could not be"
+                ),
+            };
+            self.console.say(Importance::Error, &format!("error: {text} ('-v' names them)"));
+        }
+        let mut failure = Failure::text(match failed.len() {
+            0 => return None,
+            1 => "1 path could not be copied".to_owned(),
+            count => format!("{count} paths could not be copied"),
+        });
+        for error in by_themselves.iter().filter_map(|failed| failed.error.as_ref()) {
+            // A screen full of advice is none.
+            if !failure.advises_little() {
+                break;
+            }
             failure = failure.hints_of(error);
         }
+        Some(failure)
     }
-    match on_failure {
-        OnFailure::Stop => failure.hint("'--keep-going' copies everything that does not need these paths"),
-        OnFailure::Continue => failure.with_code(exit::PARTIAL),
+
+    /// Says errors, all of them: where there are many, not faster than they are read.
+    fn say_all(&self, errors: impl Iterator<Item = String>) {
+        for (number, error) in errors.enumerate() {
+            if number % ERRORS_AT_A_TIME == ERRORS_AT_A_TIME - 1 {
+                self.console.flush(Some(std::time::Duration::from_secs(1)));
+            }
+            self.console.say(Importance::Error, &format!("error: {error}"));
+        }
     }
 }

@@ -1,9 +1,14 @@
-//! The manual page and the completions, from the one definition of the command line.
+//! The version, the manual page and the completions: the latter two from the one definition of the command line.
 
-use std::io::{self, Write as _};
+use std::{
+    env,
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::Command,
+};
 
 use crate::{
-    arguments::{Document, shown},
+    arguments::{Document, Ssh, shown},
     exit,
     failure::Failure,
     output,
@@ -19,9 +24,38 @@ pub(crate) fn print(document: Document) -> Result<(), Failure> {
         Document::Completions(shell) => {
             clap_complete::generate(shell, &mut shown(), "nix-copy-closure", &mut text);
         }
+        Document::Version { verbose } => text = version(verbose).into_bytes(),
     }
     output::print(&String::from_utf8_lossy(&text))
-        .map_err(|error| Failure::new("standard output cannot be written to", error))
+}
+
+/// The version; `verbose`, also what leads to other machines.
+fn version(verbose: bool) -> String {
+    let mut text = concat!("nix-copy-closure ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+    if verbose {
+        for (name, built, is_default, found) in [
+            ("openssh", cfg!(feature = "ssh"), Ssh::default() == Ssh::Openssh, openssh as fn() -> String),
+            ("libssh2", cfg!(feature = "ssh2"), Ssh::default() == Ssh::Libssh2, || "built in".to_owned()),
+        ] {
+            let found = if built { found() } else { "not built in".to_owned() };
+            let default = if built && is_default { ", the default" } else { "" };
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "transport {name}: {found}{default}");
+        }
+    }
+    text
+}
+
+/// The ssh that would be started.
+fn openssh() -> String {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let Some(program) = env::split_paths(&path).map(|folder| folder.join("ssh")).find(|file| file.is_file())
+    else {
+        return "there is no 'ssh' on the PATH".to_owned();
+    };
+    let said = Command::new(&program).arg("-V").output().map(|output| output.stderr).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    format!("{} ({})", program.display(), ncc_progress::printable(said.trim()))
 }
 
 const EXAMPLES: &str = "\
@@ -32,14 +66,14 @@ Copy Firefox and everything it needs to another machine:
 nix-copy-closure --to alice@itchy.example.org $(type -tP firefox)
 .fi
 .PP
-Copy Subversion from there, and install it:
+Copy Subversion from another machine, and install it:
 .PP
 .nf
 nix-copy-closure --from alice@itchy.example.org /nix/store/0dj0503hjxy5mbwlafv1rsbdiyx1gkdy-subversion-1.4.4
 nix-env -i /nix/store/0dj0503hjxy5mbwlafv1rsbdiyx1gkdy-subversion-1.4.4
 .fi
 .PP
-See first what would be sent:
+See what would be sent:
 .PP
 .nf
 nix-copy-closure --dry-run --tree root@host ./result
@@ -48,41 +82,50 @@ nix-copy-closure --dry-run --tree root@host ./result
 
 const PARAMETERS: &str = "\
 .SH PARAMETERS OF THE HOST
-HOST may carry parameters, as in upstream's
+HOST may carry parameters, as store URIs of Nix do:
 .IR ssh://[user@]host[:port]?name=value&name=value .
-Where an option says the same, the option wins.
+If an option says the same, the option wins.
 .TP
 .B compress
-true or false: compress the SSH connection, as \\-\\-gzip
+true or false: compress the SSH connection, like \\-\\-gzip
 .TP
 .B remote\\-store
-the store there, as \\-\\-remote\\-store
+the store on the host, like \\-\\-remote\\-store
 .TP
 .B remote\\-program
-the program there, as \\-\\-remote\\-program
+the program to run on the host, like \\-\\-remote\\-program
 .TP
 .B ssh\\-key
-a file with a private key
+a file with a private key to log in with
 .TP
 .B base64\\-ssh\\-public\\-host\\-key
-the one key that the host may have: its line (type and key) in base 64
+the only host key to accept: a line with its type and key, encoded in base 64
 .TP
 .B port
-the port, where the host does not say it
+the port, unless it stands behind the host
 .TP
 .B store
-the logical store directory there
+the logical store directory of the store on the host
 .PP
-Those of Nix that are about other things (max\\-connections, priority, trusted, want\\-mass\\-query, ...) have no effect,
-which \\-v says. Unknown ones are ignored with a warning.
+Other parameters that Nix knows (max\\-connections, priority, trusted, want\\-mass\\-query, ...) have no effect on a copy;
+unknown ones cause a warning.
+.PP
+.I localhost
+is reached without ssh, unless \\-\\-transport, ssh\\-key, base64\\-ssh\\-public\\-host\\-key or NIX_SSHOPTS is given.
+The scheme
+.I ssh\\-ng
+is refused: it means the protocol of nix\\-daemon, which this program does not speak.
 .SH OPTIONS OF NIX
-There is an option for each setting of Nix, as with all of its old commands
+As in all old commands of Nix, every setting in
+.BR nix.conf (5)
+has an option
 .RI ( --NAME ,
 .I --no-NAME
 or
 .IR \"--NAME VALUE\" ),
-and they win over nix.conf, which is read too. Settings that cannot change what a copy does have no effect, and \\-v names
-them. What would have an effect that this program does not give is refused on the command line and warned of elsewhere.
+so that scripts can pass them on.
+Those that concern the local store and substituters have their effect; those that would have an effect which this program
+does not give are errors; all others have no effect on a copy, and \\-v lists them.
 ";
 
 fn manual(text: &mut Vec<u8>) -> io::Result<()> {
@@ -97,11 +140,11 @@ fn manual(text: &mut Vec<u8>) -> io::Result<()> {
     text.extend_from_slice(PARAMETERS.as_bytes());
     text.extend_from_slice(EXAMPLES.as_bytes());
     for line in exit::TABLE.lines() {
-        match line.strip_suffix(':') {
+        match line.strip_suffix(':').filter(|title| !title.starts_with(' ')) {
             Some(title) => writeln!(text, ".SH {}\n.nf", title.to_uppercase())?,
             None => writeln!(text, "{}", line.replace('-', "\\-"))?,
         }
     }
     writeln!(text, ".fi")?;
-    writeln!(text, ".SH SEE ALSO\n.BR nix\\-store (1),\n.BR ssh (1)")
+    writeln!(text, ".SH SEE ALSO\n.BR nix\\-store (1),\n.BR nix.conf (5),\n.BR ssh (1)")
 }

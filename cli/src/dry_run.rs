@@ -6,29 +6,16 @@ use ncc_copy::Plan;
 use ncc_progress::{
     Direction,
     human::{bytes as human_bytes, paths as human_paths},
-    plan_json,
 };
 use ncc_store::{PathInfo, StoreDir};
 
-use crate::arguments::Arguments;
-
-/// What a plan would do, in words or as JSON.
-pub(crate) fn describe(
-    arguments: &Arguments,
-    plan: &Plan,
-    direction: &Direction,
-    store_dir: &StoreDir,
-) -> String {
-    if arguments.show.json {
-        return plan_json(plan, direction, store_dir, None) + "\n";
-    }
+/// What a plan would do, in words. `drawn`: a tree has said which paths, in a form that fits the screen.
+pub(crate) fn describe(plan: &Plan, direction: &Direction, store_dir: &StoreDir, drawn: bool) -> String {
     let bytes = |infos: &[Arc<PathInfo>]| infos.iter().map(|info| info.nar_size).sum::<u64>();
     let (word, host) = (direction.word(), direction.host());
     let (paths, size) = (human_paths(plan.to_send.len()), human_bytes(plan.bytes_to_send()));
     let mut text = format!("would copy {paths} ({size}) {word} {host}\n");
-    // The tree has said which, in a form that fits the screen.
-    let lists = !arguments.show.tree;
-    if lists {
+    if !drawn {
         list(&mut text, &plan.to_send, store_dir);
     }
     if plan.unforeseen {
@@ -37,7 +24,7 @@ pub(crate) fn describe(
     if !plan.substituted.is_empty() {
         let (paths, size) = (human_paths(plan.substituted.len()), human_bytes(bytes(&plan.substituted)));
         let _ = writeln!(text, "would be substituted: {paths} ({size})");
-        if lists {
+        if !drawn {
             list(&mut text, &plan.substituted, store_dir);
         }
     }

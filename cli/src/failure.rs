@@ -46,6 +46,18 @@ impl Failure {
         self
     }
 
+    /// With the words of another one.
+    pub(crate) fn with_message_of(mut self, other: Self) -> Self {
+        self.message = other.message;
+        self
+    }
+
+    /// Without anything that a person can do.
+    pub(crate) fn without_hints(mut self) -> Self {
+        self.hints.clear();
+        self
+    }
+
     /// With one more thing that a person can do.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -79,12 +91,23 @@ impl Failure {
 
 /// The exit code that fits the causes.
 fn code(error: &(dyn Error + 'static)) -> u8 {
-    let unreached = |error: &(dyn Error + 'static)| {
-        let remote = as_remote(error);
-        matches!(remote, Some(RemoteError::Unreached { .. } | RemoteError::Transport(_)))
-            || error.is::<TransportError>()
-    };
-    if causes(error).any(unreached) { exit::UNREACHED } else { exit::ERROR }
+    causes(error).find_map(code_of).unwrap_or(exit::ERROR)
+}
+
+/// The exit code of one cause, if it has one of its own.
+fn code_of(error: &(dyn Error + 'static)) -> Option<u8> {
+    if let Some(error) = as_remote(error) {
+        return match error {
+            RemoteError::Unreached { failure, .. } => Some(exit::of(failure.class())),
+            RemoteError::Transport(error) => code_of(error),
+            RemoteError::Lost { .. } | RemoteError::Silent { greeted: true, .. } => Some(exit::LOST),
+            _ => None,
+        };
+    }
+    Some(match error.downcast_ref::<TransportError>()? {
+        TransportError::Connect { failure, .. } => exit::of(failure.class()),
+        _ => exit::UNREACHED,
+    })
 }
 
 /// The error of a host, also where several hold it.
@@ -124,6 +147,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     error.downcast_ref::<LocalStoreError>().and_then(local_hint)
 }
 
+/// What a full disk is called: by the system, and by SQLite.
+const DISK_FULL: [&str; 2] = ["No space left on device", "database or disk is full"];
+
 fn remote_hint(error: &RemoteError) -> Option<String> {
     match error {
         // Transparent: the transport's error stands for itself.
@@ -145,36 +171,47 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
             "'--remote-sudo' needs a rule in the host's sudoers that asks for no password (NOPASSWD), or copy as root"
                 .to_owned(),
         ),
-        RemoteError::Ended { stderr, .. } if stderr.contains("No space left on device") => {
+        RemoteError::Ended { stderr, .. } if DISK_FULL.iter().any(|words| stderr.contains(words)) => {
             Some("the disk of the host is full: 'nix-collect-garbage' there may free some".to_owned())
         }
         RemoteError::Lost { .. } => Some(
-            "what leads to the host was ended, there or here; what was registered stays, and the same command continues"
+            "the process that served the store ended, or the one that led to it; what was registered stays, and the same \
+             command continues from there"
                 .to_owned(),
         ),
         RemoteError::Silent { greeted: false, .. } => Some(
-            "no server has started there: a question of ssh or of the login shell may be unanswered, or the program hangs; \
-             '--stall-timeout' says how long to wait"
+            "no server has started there: ssh or the login shell may be waiting for an answer, or the program hangs; \
+             '--stall-timeout' sets how long to wait"
                 .to_owned(),
         ),
         RemoteError::Silent { .. } => Some(
-            "'nix-store' there hangs or waits for a lock: see what it does; '--stall-timeout' says how long to wait"
+            "'nix-store' there hangs, or waits for a lock that another process holds, perhaps an earlier copy that was \
+             interrupted; '--stall-timeout' sets how long to wait"
                 .to_owned(),
         ),
         RemoteError::Protocol { .. } => {
-            Some("is the program on the host 'nix-store' of Nix 2.1 or later, and does its login shell start it?".to_owned())
+            Some("is the program on the host 'nix-store' of Nix 2.3.7 or later, and does its login shell start it?".to_owned())
         }
         _ => None,
     }
 }
 
 fn local_hint(error: &LocalStoreError) -> Option<String> {
-    match error.io_kind()? {
-        std::io::ErrorKind::PermissionDenied => Some(
-            "this store needs its owner's rights: run as root, or give another store with '--store'"
+    let is_root = rustix::process::geteuid().is_root();
+    match error.io_kind() {
+        Some(std::io::ErrorKind::PermissionDenied) if !is_root => Some(
+            "only the owner of this store may do that: run as root, or give another store with '--store'"
                 .to_owned(),
         ),
-        std::io::ErrorKind::StorageFull => Some("the disk of this machine is full".to_owned()),
-        _ => None,
+        Some(std::io::ErrorKind::StorageFull) => Some(THIS_DISK_FULL.to_owned()),
+        _ => {
+            let is_full = |error: &(dyn Error + 'static)| {
+                let text = error.to_string();
+                DISK_FULL.iter().any(|words| text.contains(words))
+            };
+            causes(error).any(is_full).then(|| THIS_DISK_FULL.to_owned())
+        }
     }
 }
+
+const THIS_DISK_FULL: &str = "the disk of this machine is full: 'nix-collect-garbage' may free some of it";

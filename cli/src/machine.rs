@@ -66,6 +66,11 @@ impl Machine {
         for (path, error) in self.settings.unreadable() {
             tracing::info!("'{}' cannot be read and is skipped: {error}", path.display());
         }
+        if arguments.settings.iter().any(|(name, _)| name == "timeout") {
+            tracing::warn!(
+                "'--timeout' limits builds, not copies; '--stall-timeout' is the limit for copies"
+            );
+        }
         if !without_effect.is_empty() {
             without_effect.sort_unstable();
             tracing::info!("these settings have no effect on a copy: {}", without_effect.join(", "));

@@ -14,6 +14,8 @@ mod dry_run;
 mod environment;
 mod exit;
 mod failure;
+mod host;
+mod intent;
 mod logging;
 mod machine;
 mod nothing;
@@ -120,6 +122,6 @@ async fn perform(task: Task, console: Console) -> Result<(), Failure> {
     match task {
         Task::Copy(arguments) => copying::copy(&arguments, &console).await,
         Task::Serve(arguments) => serving::serve(&arguments).await,
-        Task::Document(document) => documents::print(document),
+        Task::Print(document) => documents::print(document),
     }
 }

@@ -4,10 +4,14 @@ use std::io::{self, Write as _};
 
 use ncc_progress::Patient;
 
+use crate::failure::Failure;
+
 /// Prints a whole text. A reader that has gone away is none of our business: `nix-copy-closure ... | head`.
-pub(crate) fn print(text: &str) -> io::Result<()> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     match Patient::new(io::stdout()).write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("standard output cannot be written to", error))
+        }
+        _ => Ok(()),
     }
 }

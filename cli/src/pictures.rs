@@ -10,26 +10,22 @@ use ncc_picture::TreeOptions;
 use ncc_progress::Patient;
 use ncc_store::StoreDir;
 
-use crate::{arguments::Arguments, environment::variable, failure::Failure, output};
+use crate::{environment::variable, failure::Failure, intent::Show, output};
 
 /// How wide a tree is where nobody says how wide the terminal is.
 const DEFAULT_WIDTH: usize = 80;
 
 /// Draws what was asked for. The tree goes to standard output, unless that is for JSON.
-pub(crate) fn draw(arguments: &Arguments, plan: &Plan, store_dir: &StoreDir) -> Result<(), Failure> {
-    if let Some(file) = &arguments.show.graph {
+pub(crate) fn draw(show: &Show, plan: &Plan, store_dir: &StoreDir) -> Result<(), Failure> {
+    if let Some(file) = &show.graph {
         ncc_picture::write_graph(file, plan, store_dir).map_err(|error| Failure::plain(&error))?;
     }
-    if arguments.show.tree {
-        if arguments.show.json {
-            let tree = ncc_picture::tree(plan, &options(io::stderr().is_terminal()));
-            // That stderr is closed is no reason to stop copying.
-            let _ = Patient::new(io::stderr()).write_all(tree.as_bytes());
-        } else {
-            let tree = ncc_picture::tree(plan, &options(io::stdout().is_terminal()));
-            output::print(&tree)
-                .map_err(|error| Failure::new("standard output cannot be written to", error))?;
-        }
+    if show.tree && show.json {
+        let tree = ncc_picture::tree(plan, &options(io::stderr().is_terminal()));
+        // That stderr is closed is no reason to stop copying.
+        let _ = Patient::new(io::stderr()).write_all(tree.as_bytes());
+    } else if show.tree {
+        output::print(&ncc_picture::tree(plan, &options(io::stdout().is_terminal())))?;
     }
     Ok(())
 }

@@ -3,46 +3,92 @@
 use std::{
     collections::VecDeque,
     ffi::{OsStr, OsString},
-    fs,
-    io::{self, Read as _},
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read},
     os::unix::ffi::OsStrExt as _,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use ncc_local_store::LocalStoreConfig;
+use ncc_progress::{Console, Importance};
 use ncc_store::{StorePath, StorePathError};
 
 /// As many links as Linux follows.
 const LINK_LIMIT: usize = 40;
 
+/// How long a list may keep the program waiting before it says what it waits for.
+const SAY_AFTER: Duration = Duration::from_secs(2);
+
+/// The longest line of a list. No path is longer, and a device or an archive has no lines at all.
+const LONGEST_LINE: u64 = 64 * 1024;
+
+/// The most words that are taken: of more the closure would not fit into memory either.
+const MOST_WORDS: usize = 20_000_000;
+
 /// All words that stand for paths: arguments, the lines of files given as `@FILE`, and those of stdin.
-pub(crate) fn words(arguments: &[OsString], stdin: bool) -> Result<Vec<OsString>, RootError> {
+pub(crate) async fn words(
+    arguments: &[OsString],
+    stdin: bool,
+    console: &Console,
+) -> Result<Vec<OsString>, RootError> {
     let mut words = Vec::new();
     for argument in arguments {
         match argument.as_bytes().strip_prefix(b"@") {
             Some(name) => {
                 let path = PathBuf::from(OsStr::from_bytes(name));
-                let text = fs::read(&path).map_err(|source| RootError::List { path, source })?;
-                words.extend(lines(&text));
+                let name = format!("'{}'", path.display());
+                let open = move || File::open(path);
+                words = read(words, name, open, console).await?;
             }
             None => words.push(argument.clone()),
         }
     }
     if stdin {
-        let mut text = Vec::new();
-        io::stdin()
-            .read_to_end(&mut text)
-            .map_err(|source| RootError::List { path: "standard input".into(), source })?;
-        words.extend(lines(&text));
+        words = read(words, "standard input".to_owned(), || Ok(io::stdin()), console).await?;
     }
     Ok(words)
 }
 
-fn lines(text: &[u8]) -> impl Iterator<Item = OsString> {
-    text.split(|&byte| byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line).trim_ascii())
-        .filter(|line| !line.is_empty())
-        .map(|line| OsStr::from_bytes(line).to_owned())
+/// Adds the lines of a list, which may be a pipe that nobody writes to: then it is said what is waited for.
+async fn read<R: Read>(
+    words: Vec<OsString>,
+    name: String,
+    open: impl FnOnce() -> io::Result<R> + Send + 'static,
+    console: &Console,
+) -> Result<Vec<OsString>, RootError> {
+    let list = name.clone();
+    let mut reading = tokio::task::spawn_blocking(move || {
+        let source = open().map_err(|source| RootError::List { list: list.clone(), source })?;
+        lines(words, BufReader::new(source), &list)
+    });
+    let read = match tokio::time::timeout(SAY_AFTER, &mut reading).await {
+        Ok(read) => read,
+        Err(_) => {
+            console.say(Importance::Notice, &format!("waiting for paths from {name}"));
+            reading.await
+        }
+    };
+    read.unwrap_or_else(|error| Err(RootError::List { list: name, source: error.into() }))
+}
+
+fn lines(mut words: Vec<OsString>, mut source: impl BufRead, list: &str) -> Result<Vec<OsString>, RootError> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let count = (&mut source).take(LONGEST_LINE).read_until(b'\n', &mut line);
+        let count = count.map_err(|source| RootError::List { list: list.to_owned(), source })?;
+        if count == 0 {
+            return Ok(words);
+        }
+        if line.len() as u64 == LONGEST_LINE || words.len() == MOST_WORDS {
+            return Err(RootError::NotAList { list: list.to_owned() });
+        }
+        let word = line.trim_ascii();
+        if !word.is_empty() {
+            words.push(OsStr::from_bytes(word).to_owned());
+        }
+    }
 }
 
 /// Why an argument is no path to copy.
@@ -58,8 +104,10 @@ pub(crate) enum RootError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("path '{}' is not UTF-8, as every store path is", path.display())]
     NotText { path: PathBuf },
-    #[error("the paths in '{}' cannot be read", path.display())]
-    List { path: PathBuf, source: io::Error },
+    #[error("the paths in {list} cannot be read")]
+    List { list: String, source: io::Error },
+    #[error("{list} is no list of paths, one per line: it has lines of more than 64 KiB, or far too many")]
+    NotAList { list: String },
     #[error("path '{}' has too many levels of symbolic links", path.display())]
     TooManyLinks { path: PathBuf },
 }
@@ -94,6 +142,10 @@ pub(crate) fn resolve(argument: &OsStr, store: &LocalStoreConfig) -> Result<Stor
             continue;
         }
         current.push(next);
+        if inside(&current, store).is_some() {
+            // What a path of the store leads to, if it is a link itself, is no business of ours.
+            continue;
+        }
         match fs::read_link(&current) {
             Ok(target) => {
                 links += 1;
@@ -174,15 +226,24 @@ mod tests {
     }
 
     #[test]
-    fn files_give_a_path_per_line() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("list");
-        fs::write(&file, "/nix/store/a\r\n\n  /nix/store/b \n/nix/store/c").unwrap();
-        let mut argument = OsString::from("@");
-        argument.push(&file);
-        let words = words(&["/nix/store/z".into(), argument], false).unwrap();
+    fn a_list_has_a_path_per_line() {
+        let text = b"/nix/store/a\r\n\n  /nix/store/b \n/nix/store/c";
+        let words = lines(vec!["/nix/store/z".into()], &text[..], "a list").unwrap();
         assert_eq!(words, ["/nix/store/z", "/nix/store/a", "/nix/store/b", "/nix/store/c"]);
-        assert!(super::words(&["@/nowhere/at/all".into()], false).is_err());
+        // As a device.
+        let endless = BufReader::new(io::repeat(0));
+        assert!(matches!(lines(Vec::new(), endless, "a list"), Err(RootError::NotAList { .. })));
+    }
+
+    #[test]
+    fn a_path_of_the_store_that_is_a_link_stands_for_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStoreConfig::chroot(directory.path());
+        fs::create_dir_all(&store.real_store_dir).unwrap();
+        let name = "nlhn6cma43vk5l44cgr8sw3ykiir1wmm-link";
+        symlink("/etc/hostname", store.real_store_dir.join(name)).unwrap();
+        let path = resolve(store.real_store_dir.join(name).as_os_str(), &store).unwrap();
+        assert_eq!(path.to_string(), name);
     }
 
     #[test]

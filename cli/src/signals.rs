@@ -8,8 +8,6 @@ use signal_hook::{consts as number, low_level::emulate_default_handler};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::ssh;
-
 /// Those that ask this program to end.
 const ENDING: [i32; 3] = [number::SIGINT, number::SIGTERM, number::SIGHUP];
 
@@ -42,7 +40,6 @@ impl Signals {
         for ending in ENDING.into_iter().filter(|signal| !is_ignored(*signal)) {
             let sender = sender.clone();
             each(ending, move || {
-                ssh::release_terminal();
                 let _ = sender.send(Signal(ending));
             });
         }

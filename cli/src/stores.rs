@@ -1,158 +1,119 @@
-//! The store on the host.
+//! From what is meant to stores that can be copied between.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use ncc_progress::Progress;
-use ncc_remote_store::{Elevation, RemoteAccess, RemoteStore, ServeOptions, ServeProgram};
-use ncc_settings::{Parameters, StoreKind};
-use ncc_store::StoreDir;
-use ncc_transport::{HostArgument, LocalProcess, Scheme, Target, Transport};
+use ncc_local_store::{Access, LocalStore};
+use ncc_progress::{Direction, Progress, Wire};
+use ncc_remote_store::{RemoteStore, ServeOptions};
+use ncc_store::{Destination, Source};
 
 use crate::{
-    arguments::Arguments,
+    environment::is_on_path,
     failure::Failure,
-    machine::say_of_parameters,
-    ssh::{self, HostKey},
+    host::Host,
+    intent::{CopyIntent, Local},
+    nothing::Nothing,
+    ssh,
+    substituting::Substituting,
     wire::{Counted, Counter},
 };
 
-/// What the words for a host say.
-pub(crate) struct Host {
-    pub(crate) target: Target,
-    parameters: Parameters,
+/// Both ends of a copy. Nothing is connected before it is asked for something.
+pub(crate) struct Stores {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) destination: Arc<dyn Destination>,
+    /// The one on this machine, as what it can always be: a source.
+    pub(crate) here: Arc<dyn Source>,
+    counter: Counter,
+    remote: Arc<RemoteStore>,
+    substituting: Option<Arc<Substituting>>,
 }
 
-impl Host {
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
-        let (address, query) = text.split_once('?').unwrap_or((text, ""));
-        let argument: HostArgument = address.parse().map_err(|error| {
-            let failure = Failure::new(format_args!("'{text}' is no host to copy to or from"), error);
-            if text.contains("/nix/store/") || text.starts_with(['/', '.', '@']) {
-                failure.hint("the host comes first: nix-copy-closure HOST PATH...")
-            } else {
-                failure
+impl Stores {
+    pub(crate) fn open(intent: &CopyIntent, progress: &Progress) -> Result<Self, Failure> {
+        let counter = Counter::default();
+        let remote = Arc::new(remote(&intent.host, &intent.local, progress, &counter)?);
+        let mut stores = Self {
+            source: Arc::clone(&remote) as Arc<dyn Source>,
+            destination: Arc::clone(&remote) as Arc<dyn Destination>,
+            here: Arc::clone(&remote) as Arc<dyn Source>,
+            counter,
+            remote,
+            substituting: None,
+        };
+        let looks = intent.looks();
+        match intent.direction {
+            Direction::To(_) => {
+                stores.source = local(&intent.local, Access::ReadOnly)?;
+                stores.here = Arc::clone(&stores.source);
             }
-        })?;
-        if argument.scheme == Some(Scheme::SshNg) {
-            // The other protocol would be worse than none: it lets a trusted user add paths without signatures, which
-            // whoever writes 'ssh-ng' expects to be checked.
-            return Err(Failure::text(format!(
-                "'{text}' asks for the protocol of the Nix daemon, which this program does not speak"
-            ))
-            .hint(format!(
-                "'ssh://{}' copies through 'nix-store --serve', which does not ask for signatures",
-                argument.target
-            )));
+            Direction::From(_) => match Nothing::instead_of(&intent.local.config).filter(|_| looks) {
+                Some(nothing) => {
+                    let nothing = Arc::new(nothing);
+                    stores.here = Arc::clone(&nothing) as Arc<dyn Source>;
+                    stores.destination = nothing;
+                }
+                None => {
+                    let store =
+                        local(&intent.local, if looks { Access::ReadOnly } else { Access::ReadWrite })?;
+                    stores.here = Arc::clone(&store) as Arc<dyn Source>;
+                    stores.destination = store.clone();
+                    if intent.request.substitute {
+                        stores.substitute(store, &intent.local, looks, progress);
+                    }
+                }
+            },
         }
-        let parameters = Parameters::parse(query)
-            .map_err(|error| Failure::new(format_args!("the parameters of the host '{text}'"), error))?;
-        say_of_parameters(&parameters, &StoreKind::Ssh)?;
-        let port = parameters.value("port").and_then(|port| port.parse().ok());
-        let target = argument.target.or_port(port);
-        Ok(Self { target, parameters })
+        Ok(stores)
+    }
+
+    /// Lets the destination here substitute, if there is a Nix that can.
+    fn substitute(&mut self, store: Arc<LocalStore>, local: &Local, looks: bool, progress: &Progress) {
+        if is_on_path("nix-store") {
+            let substituting = Arc::new(Substituting::new(store, local, progress.own_line()));
+            self.destination = Arc::clone(&substituting) as Arc<dyn Destination>;
+            self.substituting = Some(substituting);
+        } else if !looks {
+            // What is only looked at says itself that this cannot be told.
+            tracing::warn!(
+                "there is no 'nix-store' on this machine that could substitute: everything is sent"
+            );
+        }
+    }
+
+    /// The bytes that went to and came from the host so far.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire { sent: self.counter.sent(), received: self.counter.received() }
+    }
+
+    /// Ends what was started.
+    pub(crate) async fn close(&self) {
+        self.remote.close().await;
+        if let Some(substituting) = &self.substituting {
+            substituting.close().await;
+        }
     }
 }
 
-fn compress(arguments: &Arguments) -> bool {
-    for (given, name) in [(arguments.how.bzip2, "--bzip2"), (arguments.how.xz, "--xz")] {
-        if given {
-            tracing::warn!("'{name}' is obsolete and means '--gzip'");
-        }
-    }
-    arguments.how.gzip || arguments.how.bzip2 || arguments.how.xz
+fn local(local: &Local, access: Access) -> Result<Arc<LocalStore>, Failure> {
+    LocalStore::open(local.config.clone(), access).map(Arc::new).map_err(|error| Failure::plain(&error))
 }
 
-/// The other side.
-pub(crate) struct Remote {
-    pub(crate) store: RemoteStore,
-    /// What goes over the wire.
-    pub(crate) counter: Counter,
-    /// Must live as long as connections are made.
-    _host_key: Option<HostKey>,
-}
-
-/// The store on the host. Nothing is started yet.
-pub(crate) fn remote(
-    arguments: &Arguments,
-    host: Host,
-    store_dir: &StoreDir,
+fn remote(
+    host: &Host,
+    local: &Local,
     progress: &Progress,
-) -> Result<Remote, Failure> {
-    let Host { target, parameters } = host;
-    let value = |name| parameters.value(name).map(str::to_owned);
-    let compress = compress(arguments) || parameters.switch("compress").unwrap_or(false);
+    counter: &Counter,
+) -> Result<RemoteStore, Failure> {
     let mut options = ServeOptions::default();
-    options.store_dir = match parameters.value("store") {
-        Some(text) => {
-            StoreDir::new(text).map_err(|error| Failure::new("the host's parameter 'store'", error))?
-        }
-        None => store_dir.clone(),
-    };
-    options.store = arguments.stores.remote_store.clone().or_else(|| value("remote-store"));
+    options.program = host.program.clone();
+    options.elevation = host.elevation;
+    options.access = host.access;
+    options.store.clone_from(&host.store);
+    options.store_dir = host.store_dir.clone().unwrap_or_else(|| local.config.store_dir.clone());
+    options.stall_timeout = host.stall_timeout;
     options.stderr = Some(progress.host_line());
     options.greeted = Some(progress.greeted());
-    options.stall_timeout = arguments.how.stall_timeout();
-    if let Some(program) = &arguments.stores.remote_program.clone().or_else(|| value("remote-program")) {
-        options.program = serve_program(program)?;
-    }
-    if arguments.stores.remote_sudo {
-        options.elevation = Elevation::Sudo;
-    }
-    if arguments.what.dry_run {
-        options.access = RemoteAccess::ReadOnly;
-    }
-    let host_key =
-        value("base64-ssh-public-host-key").map(|key| HostKey::write(&target, &key)).transpose()?;
-    let transport: Arc<dyn Transport> = if target.is_localhost() {
-        if options.program == ServeProgram::Search && !is_on_path("nix-store") {
-            options.program = ServeProgram::Named(own_program()?);
-        }
-        Arc::new(LocalProcess::new())
-    } else {
-        let connection = ssh::Connection {
-            target,
-            verbosity: arguments.verbosity(),
-            compress,
-            key: value("ssh-key").map(PathBuf::from),
-            host_key: host_key.as_ref(),
-            // What would be substituted is a question of its own.
-            several_channels: arguments.what.dry_run && arguments.how.use_substitutes && !arguments.what.from,
-        };
-        connection.transport(arguments.how.transport.unwrap_or_default())?
-    };
-    let counter = Counter::default();
-    let transport = Arc::new(Counted::new(transport, counter.clone()));
-    Ok(Remote { store: RemoteStore::new(transport, options), counter, _host_key: host_key })
-}
-
-/// A program, perhaps with arguments: upstream hands the text to a shell.
-fn serve_program(text: &str) -> Result<ServeProgram, Failure> {
-    let mut words = shell_words::split(text)
-        .map_err(|error| Failure::new(format_args!("the program '{text}' cannot be run"), error))?;
-    Ok(match words.pop() {
-        None => return Err(Failure::text("the program to run on the host has no name")),
-        Some(word) if words.is_empty() => ServeProgram::Named(word),
-        Some(word) => {
-            words.push(word);
-            ServeProgram::Words(words)
-        }
-    })
-}
-
-/// What serves on `localhost` where there is no Nix: this very program.
-fn own_program() -> Result<String, Failure> {
-    let own = env::current_exe().map_err(|error| Failure::new("this program cannot find itself", error))?;
-    own.into_os_string().into_string().map_err(|path| {
-        Failure::text(format!("the path of this program, '{}', is not UTF-8", Path::new(&path).display()))
-    })
-}
-
-/// Whether a program is there to be run on this machine.
-pub(crate) fn is_on_path(program: &str) -> bool {
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+    let transport = ssh::transport(host.target.clone(), host.way.clone())?;
+    Ok(RemoteStore::new(Arc::new(Counted::new(transport, counter.clone())), options))
 }

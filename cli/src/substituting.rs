@@ -13,28 +13,22 @@ use ncc_store::{
 };
 use ncc_transport::{LineSink, LocalProcess};
 
+use crate::intent::Local;
+
 /// A local store with a Nix beside it that substitutes.
 pub(crate) struct Substituting {
-    store: LocalStore,
+    store: Arc<LocalStore>,
     nix: RemoteStore,
 }
 
 impl Substituting {
-    /// `uri` names the store as `--store` was given it; `None` is the default store.
-    /// `settings` are those of the command line, which Nix is told too.
-    pub(crate) fn new(
-        store: LocalStore,
-        uri: Option<String>,
-        settings: &[(String, String)],
-        stderr: LineSink,
-    ) -> Self {
+    pub(crate) fn new(store: Arc<LocalStore>, local: &Local, stderr: LineSink) -> Self {
         let mut options = ServeOptions::default();
-        let settings = settings.iter().filter(|(name, _)| name != "store");
-        let settings = settings.flat_map(|(name, value)| ["--option", name, value]);
+        let settings = local.given.iter().flat_map(|(name, value)| ["--option", name, value]);
         options.program =
             ServeProgram::Words(["nix-store"].into_iter().chain(settings).map(str::to_owned).collect());
         options.store_dir = store.store_dir().clone();
-        options.store = uri;
+        options.store.clone_from(&local.uri);
         options.stderr = Some(stderr);
         Self { store, nix: RemoteStore::new(Arc::new(LocalProcess::new()), options) }
     }
@@ -47,11 +41,11 @@ impl Substituting {
 
 impl Destination for Substituting {
     fn name(&self) -> &str {
-        Destination::name(&self.store)
+        Destination::name(&*self.store)
     }
 
     fn store_dir(&self) -> &StoreDir {
-        Destination::store_dir(&self.store)
+        Destination::store_dir(&*self.store)
     }
 
     fn valid_paths<'a>(

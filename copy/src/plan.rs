@@ -9,7 +9,8 @@ use std::{collections::BTreeSet, pin::pin, sync::Arc};
 use futures_util::future::{Either, select};
 use ncc_closure::Graph;
 use ncc_store::{
-    Closure, Destination, OnFailure, Outputs, PathInfo, Source, StoreError, StorePath, ValidityQuery,
+    Closure, Destination, OnFailure, Outputs, PathInfo, Problem, Side, Source, StoreError, StorePath,
+    ValidityQuery,
 };
 
 use crate::{CopyError, Event, Failed, Observer, Purpose, Request, dependants::dependants};
@@ -127,9 +128,10 @@ impl Ends<'_> {
                 let closure = closure?;
                 if closure.infos.len() <= SMALL_CLOSURE {
                     // Right behind the first question.
-                    let (roots, valid) = futures_util::future::join(asking, self.valid(&closure)).await;
-                    roots?;
-                    return Ok(Some((closure, valid?)));
+                    // A host that refuses the first is not asked for a login by the second.
+                    let valid = self.valid(&closure);
+                    let (_, valid) = futures_util::future::try_join(asking, valid).await?;
+                    return Ok(Some((closure, valid)));
                 }
                 if all_valid(&asking.await?) {
                     return Ok(None);
@@ -150,7 +152,19 @@ impl Ends<'_> {
     async fn closure(&self) -> Result<Closure, CopyError> {
         let Self { source, request, observer, .. } = self;
         observer.event(Event::ComputingClosure);
-        let mut closure = source.closure(&request.roots, request.outputs).await?;
+        let unknown = if request.on_failure == OnFailure::Continue && !source.is_at_hand() {
+            self.unknown_roots().await?
+        } else {
+            Vec::new()
+        };
+        let mut closure = if unknown.is_empty() {
+            source.closure(&request.roots, request.outputs).await?
+        } else {
+            let bad: BTreeSet<&StorePath> = unknown.iter().map(|(path, _)| path).collect();
+            let roots: Vec<_> = request.roots.iter().filter(|root| !bad.contains(root)).cloned().collect();
+            source.closure(&roots, request.outputs).await?
+        };
+        closure.failed.extend(unknown);
         if request.on_failure == OnFailure::Stop {
             closure = closure.complete()?.into();
         }
@@ -159,6 +173,20 @@ impl Ends<'_> {
             info.ultimate = false;
         }
         Ok(closure)
+    }
+
+    /// The roots that the source does not have. A host answers for all of a closure or for none of it, so that it is asked
+    /// for the roots beforehand where the others are wanted all the same.
+    async fn unknown_roots(&self) -> Result<Vec<(StorePath, StoreError)>, StoreError> {
+        let Self { source, request, .. } = self;
+        let infos = source.path_infos(&request.roots).await?;
+        let known: BTreeSet<StorePath> = infos.into_iter().map(|info| info.path).collect();
+        let unknown = request.roots.iter().filter(|root| !known.contains(*root));
+        let error = |root: &StorePath| {
+            let problem = Problem::NotValid { path: source.store_dir().full(root) };
+            StoreError::new(Side::Source, source.name(), problem)
+        };
+        Ok(unknown.map(|root| (root.clone(), error(root))).collect())
     }
 
     /// What the destination has.

@@ -13,7 +13,6 @@ use crate::{
     internal_json,
     progress::Copy,
     queue::Queue,
-    state::State,
     terminal::{Screen, Surroundings, printable},
 };
 
@@ -157,8 +156,6 @@ pub(crate) struct Inner {
     pub(crate) queue: Queue,
     /// The copy that goes on.
     pub(crate) copy: Option<Copy>,
-    /// The last one that went on.
-    pub(crate) finished: Option<State>,
     /// How many want the bar out of the way.
     suspended: usize,
     /// How many wait until everything is written.
@@ -199,7 +196,6 @@ impl Shared {
             inner: Mutex::new(Inner {
                 queue: Queue::default(),
                 copy: None,
-                finished: None,
                 suspended: 0,
                 flushing: 0,
                 writing: false,
@@ -345,6 +341,6 @@ impl Shared {
 }
 
 /// What stands in the place of lines that found no room.
-pub(crate) fn left_out_text(count: usize) -> String {
+fn left_out_text(count: usize) -> String {
     if count == 1 { "(1 line left out)".to_owned() } else { format!("({count} lines left out)") }
 }

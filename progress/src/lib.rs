@@ -47,7 +47,6 @@ mod state;
 mod terminal;
 #[cfg(test)]
 mod testing;
-mod throttle;
 mod watchdog;
 
 pub use chain::{causes, chain};
@@ -55,5 +54,5 @@ pub use console::Console;
 pub use options::{ConsoleOptions, Direction, Importance, LogFormat, ProgressOptions};
 pub use patient::Patient;
 pub use progress::Progress;
-pub use report::{Wire, nothing_json, plan_json};
+pub use report::{Subject, Wire, copy_json, plan_json};
 pub use terminal::printable;

@@ -2,19 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ncc_copy::{CopyError, Event, Observer, Report};
+use ncc_copy::{Event, Observer, Report};
 
 use crate::{
     Console, Direction, Importance, ProgressOptions,
     bar::{self, Look},
-    console::{Form, Shared, left_out_text, lock},
+    console::{Form, Shared},
     human,
     internal_json::InternalJson,
     lines,
-    report::{self, Wire},
     state::State,
-    terminal,
-    throttle::{self, Throttle},
     watchdog::Watchdog,
 };
 
@@ -74,12 +71,6 @@ impl Progress {
     pub fn finish(&self, report: Option<&Report>) {
         self.console.shared.finish(report);
     }
-
-    /// What was done, for `--json`; after [`finish`](Self::finish).
-    pub fn report_json(&self, result: Result<&Report, &CopyError>, wire: Option<Wire>) -> String {
-        let inner = lock(&self.console.shared.inner);
-        inner.finished.as_ref().map(|state| report::report_json(state, result, wire)).unwrap_or_default()
-    }
 }
 
 impl Drop for Progress {
@@ -93,13 +84,10 @@ pub(crate) struct Copy {
     pub(crate) state: State,
     json: InternalJson,
     watchdog: Watchdog,
-    throttle: Throttle,
     looking: bool,
     may_ask: bool,
     /// `connecting to HOST...` was said.
     connecting: bool,
-    /// When the host last became silent on a terminal that ssh may be asking on.
-    speaker: Option<String>,
 }
 
 impl Copy {
@@ -112,11 +100,9 @@ impl Copy {
             state,
             json: InternalJson::new(std::process::id()),
             watchdog: Watchdog::new(),
-            throttle: Throttle::new(),
             looking,
             may_ask,
             connecting: false,
-            speaker: None,
         }
     }
 
@@ -154,12 +140,6 @@ impl Copy {
     fn line(&self, event: &Event<'_>) -> Option<String> {
         if self.looking { None } else { lines::line(&self.state, event) }
     }
-
-    /// What is said of lines that were not shown.
-    fn thinned(&mut self, count: usize) -> Option<String> {
-        let speaker = self.speaker.take()?;
-        (count > 0).then(|| format!("{speaker}: {}", left_out_text(count)))
-    }
 }
 
 impl Shared {
@@ -167,29 +147,13 @@ impl Shared {
     /// wanted.
     pub(crate) fn line_of(&self, speaker: &str, line: &str) {
         let now = self.now();
-        let wanted =
-            self.form != Form::Quiet && (self.verbosity > 0 || !line.trim_start().starts_with("error:"));
-        let mut told = Vec::new();
         self.change(|inner| {
-            let Some(copy) = &mut inner.copy else { return };
-            copy.state.touch(now);
-            if !wanted {
-                return;
-            }
-            let admitted = copy.throttle.admit(now);
-            if let Some(left_out) = admitted {
-                told.extend(copy.thinned(left_out));
-                let (line, rest) = match line.char_indices().nth(throttle::LONGEST) {
-                    Some((end, _)) => (&line[..end], "..."),
-                    None => (line, ""),
-                };
-                told.push(format!("{speaker}: {}{rest}", terminal::harmless(line)));
-            } else {
-                copy.speaker = Some(speaker.to_owned());
+            if let Some(copy) = &mut inner.copy {
+                copy.state.touch(now);
             }
         });
-        for line in told {
-            self.say(Importance::Notice, &line);
+        if self.verbosity > 0 || !line.trim_start().starts_with("error:") {
+            self.say(Importance::Notice, &format!("{speaker}: {line}"));
         }
     }
 
@@ -197,11 +161,6 @@ impl Shared {
         let quiet = self.form == Form::Quiet;
         self.change(|inner| {
             let Some(mut copy) = inner.copy.take() else { return };
-            let left_out = copy.throttle.left_out();
-            let thinned = copy.thinned(left_out).filter(|_| !quiet);
-            if let Some(line) = thinned {
-                inner.queue.push(self.message(Importance::Notice, &line), false);
-            }
             if self.form == Form::InternalJson {
                 for line in copy.json.finish() {
                     inner.queue.push(line, false);
@@ -211,7 +170,6 @@ impl Shared {
             if let Some(summary) = summary.filter(|_| !quiet && !copy.looking) {
                 inner.queue.push(self.message(Importance::Info, &summary), false);
             }
-            inner.finished = Some(copy.state);
         });
     }
 }
@@ -256,7 +214,7 @@ impl Observer for Shared {
 /// written that no question of ssh is in front of.
 const fn connects(direction: &Direction, event: &Event<'_>) -> bool {
     match direction {
-        Direction::To(_) => matches!(event, Event::Asking { .. }),
+        Direction::To(_) => matches!(event, Event::AskingForRoots { .. } | Event::Asking { .. }),
         Direction::From(_) => matches!(event, Event::ComputingClosure),
     }
 }
@@ -265,15 +223,17 @@ const fn connects(direction: &Direction, event: &Event<'_>) -> bool {
 fn summary(direction: &Direction, report: &Report) -> String {
     let host = direction.host();
     let mut others = Vec::new();
-    if report.substituted.count() > 0 {
+    if !report.substituted.is_empty() {
         others.push(format!("{} substituted", report.substituted.count()));
     }
-    if report.present.count() > 0 {
-        let were = if report.present.count() == 1 { "was" } else { "were" };
-        others.push(format!("{} {were} there already", report.present.count()));
+    match report.present.count() {
+        0 if report.roots_were_valid => others.push("everything was there already".to_owned()),
+        0 => {}
+        1 => others.push("1 was there already".to_owned()),
+        count => others.push(format!("{count} were there already")),
     }
     let others = others.join(", ");
-    let copied = if report.sent.count() == 0 {
+    let copied = if report.sent.is_empty() {
         format!("nothing to copy {} {host}", direction.word())
     } else {
         format!(

@@ -1,11 +1,12 @@
 //! What a copy has done, and what one would do, as one JSON object for programs. `docs/json.md` describes every field.
 
-use ncc_copy::{CopyError, Plan, Report};
-use ncc_store::{PathInfo, StoreDir};
+use std::sync::Arc;
+
+use ncc_copy::{Plan, Report};
+use ncc_store::{PathInfo, StoreDir, StorePath};
 use serde::Serialize;
 
-use super::{Direction, state::State};
-use crate::chain;
+use crate::{Direction, chain};
 
 /// Goes up when a field changes its meaning or vanishes, not when one is added.
 const VERSION: u8 = 1;
@@ -44,11 +45,11 @@ struct Failed {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Done {
+struct Done<'a> {
     version: u8,
     action: &'static str,
     direction: &'static str,
-    host: String,
+    host: &'a str,
     success: bool,
     error: Option<String>,
     seconds: f64,
@@ -63,91 +64,94 @@ struct Done {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Planned {
+struct Planned<'a> {
     version: u8,
     action: &'static str,
     direction: &'static str,
-    host: String,
+    host: &'a str,
     roots: Vec<String>,
     present: Group,
     substitutable: Group,
     unforeseen: bool,
     error: Option<String>,
     to_send: Group,
+    failed: Vec<Failed>,
 }
 
-/// The report on a copy, however it ended.
-pub(crate) fn report_json(state: &State, result: Result<&Report, &CopyError>, wire: Option<Wire>) -> String {
-    let report = match result {
-        Ok(report) => Some(report),
-        Err(
-            CopyError::Interrupted { report, .. }
-            | CopyError::Failed { report }
-            | CopyError::RootMissing { report, .. },
-        ) => Some(&**report),
-        Err(_) => None,
-    };
-    json(&done(state, result.err().map(|error| chain(error)), report, wire))
+/// What a report is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Which way, and with whom.
+    pub direction: Direction,
+    /// The store directory that paths are written in.
+    pub store_dir: StoreDir,
 }
 
-/// What ended before there was a plan.
-pub fn nothing_json(direction: Direction, store_dir: &StoreDir, error: Option<String>) -> String {
-    json(&done(&State::new(direction, store_dir.clone()), error, None, None))
-}
-
-fn done(state: &State, error: Option<String>, report: Option<&Report>, wire: Option<Wire>) -> Done {
-    let (store_dir, plan) = (&state.store_dir, &state.plan);
-    let failed = report.map_or(&[][..], |report| &report.failed);
-    Done {
+/// The report on a copy, however it ended: with an error, or before it began.
+pub fn copy_json(
+    subject: &Subject,
+    roots: &[StorePath],
+    report: Option<&Report>,
+    wire: Option<Wire>,
+    error: Option<String>,
+) -> String {
+    let Subject { direction, store_dir } = subject;
+    let nothing = Report::default();
+    let report = report.unwrap_or(&nothing);
+    json(&Done {
         version: VERSION,
         action: "copy",
-        direction: state.direction.word(),
-        host: state.direction.host().to_owned(),
+        direction: direction.word(),
+        host: direction.host(),
         success: error.is_none(),
         error,
         // A report is read by people too: no more digits than mean something.
-        seconds: report.map_or(0.0, |report| (report.elapsed.as_secs_f64() * 1000.0).round() / 1000.0),
+        seconds: (report.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
         wire,
-        roots: plan.roots.iter().map(|path| store_dir.full(path)).collect(),
-        present: group(store_dir, plan.present.iter().map(|info| &**info)),
-        substituted: group(store_dir, plan.substituted.iter().map(|info| &**info)),
-        sent: group(
-            store_dir,
-            plan.to_send.iter().map(|info| &**info).filter(|info| !state.is_open(&info.path)),
-        ),
-        unsent: group(
-            store_dir,
-            plan.to_send.iter().map(|info| &**info).filter(|info| state.is_open(&info.path)),
-        ),
-        failed: failed
-            .iter()
-            .map(|failed| Failed {
-                path: store_dir.full(&failed.path),
-                error: failed.error.as_ref().map(|error| chain(error)),
-            })
-            .collect(),
-    }
+        roots: full(store_dir, roots),
+        present: group(store_dir, &report.present),
+        substituted: group(store_dir, &report.substituted),
+        sent: group(store_dir, &report.sent),
+        unsent: group(store_dir, &report.unsent),
+        failed: failed(store_dir, &report.failed),
+    })
 }
 
-/// What a copy would do.
-pub fn plan_json(plan: &Plan, direction: &Direction, store_dir: &StoreDir, error: Option<String>) -> String {
+/// What a copy would do; `None` where that could not be found out.
+pub fn plan_json(subject: &Subject, plan: Option<&Plan>, error: Option<String>) -> String {
+    let Subject { direction, store_dir } = subject;
+    let nothing = Plan::default();
+    let plan = plan.unwrap_or(&nothing);
     json(&Planned {
         version: VERSION,
         action: "plan",
         direction: direction.word(),
-        host: direction.host().to_owned(),
-        roots: plan.roots.iter().map(|path| store_dir.full(path)).collect(),
-        present: group(store_dir, plan.present.iter().map(|info| &**info)),
-        substitutable: group(store_dir, plan.substituted.iter().map(|info| &**info)),
+        host: direction.host(),
+        roots: full(store_dir, &plan.roots),
+        present: group(store_dir, &plan.present),
+        substitutable: group(store_dir, &plan.substituted),
         unforeseen: plan.unforeseen,
         error,
-        to_send: group(store_dir, plan.to_send.iter().map(|info| &**info)),
+        to_send: group(store_dir, &plan.to_send),
+        failed: failed(store_dir, &plan.failed),
     })
 }
 
-fn group<'a>(store_dir: &StoreDir, infos: impl Iterator<Item = &'a PathInfo>) -> Group {
-    let paths: Vec<_> =
-        infos.map(|info| Item { path: store_dir.full(&info.path), nar_size: info.nar_size }).collect();
+fn full(store_dir: &StoreDir, paths: &[StorePath]) -> Vec<String> {
+    paths.iter().map(|path| store_dir.full(path)).collect()
+}
+
+fn failed(store_dir: &StoreDir, failed: &[ncc_copy::Failed]) -> Vec<Failed> {
+    let of = |failed: &ncc_copy::Failed| Failed {
+        path: store_dir.full(&failed.path),
+        error: failed.error.as_ref().map(|error| chain(error)),
+    };
+    failed.iter().map(of).collect()
+}
+
+fn group<'a>(store_dir: &StoreDir, infos: impl IntoIterator<Item = &'a Arc<PathInfo>>) -> Group {
+    let item = |info: &Arc<PathInfo>| Item { path: store_dir.full(&info.path), nar_size: info.nar_size };
+    let paths: Vec<_> = infos.into_iter().map(item).collect();
     Group {
         count: paths.len(),
         nar_bytes: paths.iter().fold(0, |sum: u64, item| sum.saturating_add(item.nar_size)),
@@ -164,22 +168,30 @@ fn json(value: &impl Serialize) -> String {
 mod tests {
     use std::time::Duration;
 
-    use ncc_copy::Event;
     use ncc_store::{Problem, Side, StoreError};
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::testing::{Story, seconds};
+    use crate::testing::Story;
+
+    fn subject(direction: Direction) -> Subject {
+        Subject { direction, store_dir: StoreDir::default() }
+    }
+
+    fn to() -> Subject {
+        subject(Direction::To("web1".to_owned()))
+    }
 
     #[test]
     fn a_report_says_what_became_of_every_path() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("web1".to_owned()));
-        story.tell(|event, now| state.apply(&event, now));
         let mut report = Report::default();
+        report.present = story.plan.present.clone().into();
+        report.sent = story.plan.to_send.clone().into();
         report.elapsed = Duration::from_micros(8_123_456);
         let wire = Some(Wire { sent: 36_200_000, received: 512 });
-        let value: Value = serde_json::from_str(&report_json(&state, Ok(&report), wire)).unwrap();
+        let text = copy_json(&to(), &story.plan.roots, Some(&report), wire, None);
+        let value: Value = serde_json::from_str(&text).unwrap();
         let item = |name: &str, size: u64| json!({ "path": story.full(name), "narSize": size });
         assert_eq!(
             value,
@@ -218,21 +230,21 @@ mod tests {
     #[test]
     fn what_failed_is_there_with_its_reason() {
         let story = Story::new();
-        let mut state = story.state(Direction::From("web1".to_owned()));
-        story.tell_until(seconds(6), |event, now| state.apply(&event, now));
-        let path = story.plan.to_send[1].path.clone();
-        let problem = Problem::SizeMismatch { path: path.clone(), expected: 10, actual: 9 };
+        let [library, program, data] = [0, 1, 2].map(|place| Arc::clone(&story.plan.to_send[place]));
+        let problem = Problem::SizeMismatch { path: program.path.clone(), expected: 10, actual: 9 };
         let error = StoreError::new(Side::Source, "web1", problem);
         let text = error.to_string();
-        let mut report = Box::<Report>::default();
-        report.sent = story.plan.to_send[..1].to_vec().into();
-        report.unsent = story.plan.to_send[1..].to_vec().into();
+        let mut report = Report::default();
+        report.sent = vec![library].into();
+        report.unsent = vec![Arc::clone(&program), Arc::clone(&data)].into();
         report.failed = vec![
-            ncc_copy::Failed { path, error: Some(error) },
-            ncc_copy::Failed { path: story.plan.to_send[2].path.clone(), error: None },
+            ncc_copy::Failed { path: program.path.clone(), error: Some(error) },
+            ncc_copy::Failed { path: data.path.clone(), error: None },
         ];
-        let error = CopyError::Failed { report };
-        let value: Value = serde_json::from_str(&report_json(&state, Err(&error), None)).unwrap();
+        let subject = subject(Direction::From("web1".to_owned()));
+        let error = Some("2 of 3 paths could not be copied".to_owned());
+        let value: Value =
+            serde_json::from_str(&copy_json(&subject, &[], Some(&report), None, error)).unwrap();
         assert_eq!(value["success"], json!(false));
         assert_eq!(value["direction"], json!("from"));
         assert_eq!(value["error"], json!("2 of 3 paths could not be copied"));
@@ -249,30 +261,24 @@ mod tests {
 
     #[test]
     fn what_failed_before_the_plan_has_empty_groups() {
-        let story = Story::new();
-        let mut state = story.state(Direction::To("web1".to_owned()));
-        state.apply(&Event::ComputingClosure, seconds(0));
-        let path = story.plan.roots[0].clone();
-        let problem = Problem::SizeMismatch { path, expected: 10, actual: 9 };
-        let error = StoreError::new(Side::Source, "here", problem);
-        let value: Value =
-            serde_json::from_str(&report_json(&state, Err(&CopyError::Store(error)), None)).unwrap();
+        let error = || Some("it went wrong".to_owned());
+        let value: Value = serde_json::from_str(&copy_json(&to(), &[], None, None, error())).unwrap();
         assert_eq!((&value["success"], &value["sent"]["count"]), (&json!(false), &json!(0)));
+        let value: Value = serde_json::from_str(&plan_json(&to(), None, error())).unwrap();
+        assert_eq!((&value["error"], &value["toSend"]["count"]), (&json!("it went wrong"), &json!(0)));
     }
 
     #[test]
     fn a_plan_keeps_what_would_be_substituted_apart() {
         let mut story = Story::new();
-        let direction = Direction::To("web1".to_owned());
         let library = story.full("library-1.0");
         story.plan.substituted.push(story.plan.to_send.remove(0));
-        let store_dir = StoreDir::default();
-        let text = plan_json(&story.plan, &direction, &store_dir, None);
+        let text = plan_json(&to(), Some(&story.plan), None);
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["action"], json!("plan"));
         assert_eq!(value["present"]["count"], json!(2));
         assert_eq!(value["substitutable"]["paths"][0]["path"], json!(library));
         assert_eq!((&value["toSend"]["count"], &value["toSend"]["narBytes"]), (&json!(2), &json!(29 << 19)));
-        assert_eq!(value["roots"], json!([store_dir.full(&story.plan.roots[0])]));
+        assert_eq!(value["roots"], json!([story.full("data")]));
     }
 }

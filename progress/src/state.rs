@@ -53,7 +53,6 @@ pub(crate) struct State {
     pub(crate) phase_since: Duration,
     /// The host has proven that it is there: ssh asks nothing any more.
     pub(crate) answered: bool,
-    pub(crate) plan: Plan,
     /// Everything that is to be sent: fixed before the first byte.
     pub(crate) total: Total,
     /// Whole paths that were handed to the destination; and all bytes, those of half paths too.
@@ -78,7 +77,6 @@ impl State {
             phase: Phase::Starting,
             phase_since: Duration::ZERO,
             answered: false,
-            plan: Plan::default(),
             total: Total::default(),
             sent: Total::default(),
             registered: Total::default(),
@@ -96,6 +94,7 @@ impl State {
         self.touch(now);
         match event {
             Event::ComputingClosure => self.enter(Phase::Closure, now),
+            Event::AskingForRoots { paths } => self.enter(Phase::Asking(*paths), now),
             Event::Asking { paths } => {
                 // The closure came from the host.
                 self.answered |= matches!(self.direction, Direction::From(_));
@@ -167,12 +166,6 @@ impl State {
     fn planned(&mut self, plan: &Plan) {
         self.total = Total { paths: plan.to_send.len(), bytes: plan.bytes_to_send() };
         self.open = plan.to_send.iter().map(|info| (info.path.clone(), info.nar_size)).collect();
-        self.plan.roots.clone_from(&plan.roots);
-        self.plan.roots_are_valid = plan.roots_are_valid;
-        self.plan.present.clone_from(&plan.present);
-        self.plan.substituted.clone_from(&plan.substituted);
-        self.plan.to_send.clone_from(&plan.to_send);
-        self.plan.unforeseen = plan.unforeseen;
     }
 
     fn registered(&mut self, path: &StorePath) {
@@ -193,11 +186,6 @@ impl State {
     /// The path to show: what is being sent, else what is waited for.
     pub(crate) fn current(&self) -> Option<&StorePath> {
         self.in_flight.last().map(|flying| &flying.path).or_else(|| self.waiting.front())
-    }
-
-    /// Whether a path of the plan has not been confirmed.
-    pub(crate) fn is_open(&self, path: &StorePath) -> bool {
-        self.open.contains_key(path)
     }
 
     /// Bytes and size of a path that is on its way.

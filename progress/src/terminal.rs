@@ -161,11 +161,6 @@ impl Surroundings {
     }
 }
 
-/// A line of another machine as it may be shown: without anything that moves the cursor or changes colours.
-pub(crate) fn harmless(line: &str) -> String {
-    console::strip_ansi_codes(line).chars().filter(|sign| *sign == '\t' || !is_hostile(*sign)).collect()
-}
-
 /// A text in which everything that a terminal would obey, or show in another place, is written out: `\u{1b}`.
 ///
 /// Names of files may hold anything, and come from command lines, lists and archives.
@@ -230,11 +225,5 @@ mod tests {
         assert!(surroundings(&[("LANG", "de_DE.UTF-8")]).unicode);
         assert!(!surroundings(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "C")]).unicode);
         assert!(!surroundings(&[("LANG", "POSIX")]).unicode);
-    }
-
-    #[test]
-    fn lines_of_others_move_no_cursor() {
-        assert_eq!(harmless("\x1b[31mred\x1b[0m\x07 and\tplain"), "red and\tplain");
-        assert_eq!(harmless("\x1b[2J\x1b[1;1Hgone"), "gone");
     }
 }

@@ -10,11 +10,13 @@ use std::{
 };
 
 use ncc_copy::{Event, Plan};
-
-use crate::state::Total;
 use ncc_store::{NarHash, PathInfo, StoreDir, StorePath};
 
-use crate::{Direction, state::State, terminal::Terminal};
+use crate::{
+    Direction,
+    state::{State, Total},
+    terminal::Terminal,
+};
 
 pub(crate) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -14,6 +14,90 @@ fn no_host_is_upstreams_error() {
     assert_eq!(ran.stdout, "");
 }
 
+/// A guess that is far away misleads; that a word could be a path as well is no help either.
+#[test]
+fn what_is_not_known_is_guessed_only_if_it_is_near() {
+    let world = World::new();
+    let ran = world.run(world.copy().args(["--no-check-sigs", "localhost"]).arg(&world.other));
+    ran.says(
+        1,
+        &["unexpected argument '--no-check-sigs'", "hint: signatures are checked by the receiving side"],
+    );
+    assert!(!ran.stderr.contains("similar") && !ran.stderr.contains("tip:"), "{}", ran.transcript());
+    let ran = world.run(world.copy().args(["-x", "localhost"]).arg(&world.other));
+    assert!(!ran.stderr.contains("similar"), "{}", ran.transcript());
+    world.run(world.copy().args(["--dry-rum", "localhost"])).says(1, &["'--dry-run'"]);
+}
+
+#[test]
+fn what_would_have_an_effect_that_is_not_given_is_refused() {
+    let world = World::new();
+    for (words, says) in [
+        (&["--repair"][..], "'--repair' is not supported: paths that are valid are never written again"),
+        (&["--option", "min-free", "100"], "setting 'min-free' (the command line) has no effect"),
+        (&["--option", "use-case-hack", "perhaps"], "use-case-hack"),
+    ] {
+        world.run(world.copy().args(words).arg("localhost").arg(&world.other)).says(1, &[says]);
+    }
+    assert!(!world.to().exists());
+}
+
+#[test]
+fn settings_without_effect_are_named_to_those_who_ask() {
+    let world = World::new();
+    let words = ["--cores", "0", "--option", "sandbox", "false", "localhost"];
+    let ran = world.run(world.copy().args(words).arg(&world.other));
+    assert!(!ran.stderr.contains("no effect"), "{}", ran.transcript());
+    let ran = world.run(world.copy().arg("-v").args(words).arg(&world.other));
+    ran.says(0, &["these settings have no effect on a copy: cores, sandbox"]);
+    let ran = world.run(world.copy().args(["--timeout", "5", "localhost"]).arg(&world.other));
+    ran.says(0, &["warning: '--timeout' limits builds", "--stall-timeout"]);
+    let ran =
+        world.run(world.copy().args(["--option", "no-such-setting", "5", "localhost"]).arg(&world.other));
+    ran.says(0, &["warning: setting 'no-such-setting'"]);
+}
+
+#[test]
+fn the_scheme_of_the_daemon_is_refused_with_the_reason() {
+    let world = World::new();
+    let ran = world.run(world.copy().arg("ssh-ng://localhost").arg(&world.other));
+    ran.says(1, &["asks for the protocol of the Nix daemon", "hint: 'ssh://localhost' copies"]);
+    assert!(!world.to().exists());
+}
+
+/// Names on a command line, in a list, or in an archive may hold anything.
+#[test]
+fn what_a_terminal_would_obey_is_written_out() {
+    let world = World::new();
+    let hostile = "/tmp/\x1b[2J\u{202e}x";
+    let ran = world.run(world.copy().args(["localhost", hostile]));
+    ran.says(1, &[r"/tmp/\u{1b}[2J\u{202e}x"]);
+    let ran = world.run_with_input(world.copy().args(["localhost", "--stdin"]), hostile.as_bytes());
+    ran.says(1, &[r"/tmp/\u{1b}[2J\u{202e}x"]);
+    for words in [&["--bogus\x1b[2J", "localhost"][..], &["--", "a\x1b[2Jb", "/nix/store"]] {
+        let ran = world.run(world.copy().args(words));
+        assert!(ran.code == 1 && !ran.stderr.contains('\x1b'), "{}", ran.transcript());
+    }
+}
+
+#[test]
+fn quiet_prints_errors_alone() {
+    let world = World::new();
+    let words = ["--quiet", "--bzip2", "--timeout", "5", "--option", "no-such-setting", "5"];
+    world.run(world.copy().args(words).args(["localhost?bogus=1", &world.other])).is("exit 0");
+    world.run(world.copy().args(["--quiet", "localhost", "/etc/passwd"])).says(1, &["error: "]);
+}
+
+#[test]
+fn errors_before_the_copy_are_lines_of_nix_too() {
+    let world = World::new();
+    for words in [&["localhost", "/etc/passwd"][..], &["a b", &world.other], &["ssh-ng://h", &world.other]] {
+        let ran = world.run(world.copy().args(["--log-format", "internal-json"]).args(words));
+        assert!(ran.code == 1 && !ran.stderr.is_empty(), "{}", ran.transcript());
+        assert!(ran.stderr.lines().all(|line| line.starts_with("@nix {")), "{}", ran.transcript());
+    }
+}
+
 #[test]
 fn an_unknown_option_is_refused_and_never_a_host() {
     let world = World::new();
@@ -44,7 +128,7 @@ fn two_dashes_end_the_options() {
     let ran = world.run(world.copy().args(["--", "localhost", "--dry-run"]));
     ran.says(1, &["--dry-run' is not in the Nix store"]);
     let ran = world.run(world.copy().args(["--", "-bad-host"]).arg(&world.other));
-    ran.says(1, &["'-bad-host' is no host to copy to or from"]);
+    ran.says(1, &["'-bad-host' cannot be used as HOST"]);
 }
 
 #[test]
@@ -81,8 +165,6 @@ fn every_option_of_upstream_in_one_command() {
         "auto",
         "--cores",
         "0",
-        "--timeout",
-        "100",
         "--max-silent-time",
         "100",
         "-k",
@@ -107,7 +189,7 @@ fn hosts_that_are_none_are_refused() {
     let world = World::new();
     for host in ["-x", "user@-x", "a b", "http://x", "ssh://", "localhost:99999"] {
         let ran = world.run(world.copy().args(["--", host]).arg(&world.other));
-        ran.says(1, &["is no host to copy to or from", host]);
+        ran.says(1, &["cannot be used as HOST", host]);
     }
     let ran = world.run(world.copy().arg("").arg(&world.other));
     ran.says(1, &["the host name is empty"]);
@@ -121,6 +203,15 @@ fn parameters_of_the_host_are_upstreams() {
     command.arg("--store").arg(world.from()).arg(&host).arg(&world.other);
     world.run(&mut command).says(0, &["copying 1 paths...", "'ssh://localhost'"]);
     assert_eq!(world.copied(&world.all()), [false, false, false, true]);
+    // Newer versions of Nix may know it.
+    world.run(world.copy().args(["--dry-run", "localhost?bogus=1&store=/nix/store"]).arg(&world.other)).is("
+        1| would copy 0 paths (0 B) to localhost
+        1| already there: 1 path (456 B)
+        2| warning: the parameter 'bogus' of the store is not known and ignored
+        exit 0
+    ");
+    let ran = world.run(world.copy().arg("localhost?store=/elsewhere").arg(&world.other));
+    ran.says(1, &["host 'localhost' has '/elsewhere'"]);
 }
 
 #[test]
@@ -138,10 +229,6 @@ fn sshopts_with_unbalanced_quotes_are_an_error() {
     let mut command = world.copy();
     command.env("NIX_SSHOPTS", "-o 'ProxyCommand=x").arg("nowhere.invalid").arg(&world.other);
     world.run(&mut command).says(1, &["NIX_SSHOPTS", "quot"]);
-    // localhost needs no ssh, and does not look at it.
-    let mut command = world.copy();
-    command.env("NIX_SSHOPTS", "-o 'ProxyCommand=x").arg("localhost").arg(&world.other);
-    world.run(&mut command).says(0, &[]);
 }
 
 #[test]
@@ -252,7 +339,9 @@ fn json_is_one_report_however_it_ends() {
 #[test]
 fn a_host_that_was_forgotten_gets_a_hint() {
     let world = World::new();
-    world.run(world.copy().arg(&world.top)).says(1, &["is no host", "hint: the host comes first"]);
+    world
+        .run(world.copy().arg(&world.top))
+        .says(1, &["cannot be used as HOST", "hint: the host comes first"]);
 }
 
 /// It waits for the list, and a signal ends it all the same.

@@ -29,6 +29,17 @@ fn the_version_is_told() {
 }
 
 #[test]
+fn a_verbose_version_says_what_leads_to_other_machines() {
+    let world = World::new();
+    let ran = world.run(world.bare().args(["--version", "-v"]));
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", ran.transcript());
+    assert!(lines[1].starts_with("transport openssh: ") && lines[2].starts_with("transport libssh2: "));
+    assert_eq!(lines[1..].iter().filter(|line| line.ends_with(", the default")).count(), 1, "{lines:?}");
+}
+
+#[cfg(feature = "ssh")] // which the help names as the default
+#[test]
 fn manual_and_completions_are_those_in_the_repository() {
     let world = World::new();
     let repository = concat!(env!("CARGO_MANIFEST_DIR"), "/..");

@@ -74,6 +74,7 @@ fn json_says_the_same_to_programs() {
             "substitutable": { "count": 0, "narBytes": 0, "paths": [] },
             "unforeseen": false,
             "error": null,
+            "failed": [],
             "toSend": {
                 "count": 2,
                 "narBytes": 912,

@@ -15,7 +15,7 @@ use ncc_transport_ssh::test_util::Sshd;
 use rustix::process::{Signal, kill_process};
 
 use crate::{
-    support::{PROGRAM, Running, World, children},
+    support::{PROGRAM, Running, World, children, full},
     transports::{Ssh, add_big, prefer, sshd, stuck, with_each_transport},
 };
 
@@ -25,7 +25,8 @@ with_each_transport! {
     signals_in_the_middle_end_at_once_and_leave_no_process_on_either_side,
     ctrl_c_while_fetching_ends_at_once_and_leaves_no_process_on_either_side,
     a_server_that_dies_in_the_middle_is_named_and_a_second_run_completes,
-    a_line_that_goes_dead_ends_by_itself_with_exit_3_and_the_cause,
+    a_line_that_goes_dead_ends_by_itself_with_exit_6_and_the_cause,
+    a_dead_line_is_one_error_in_either_direction,
 }
 
 const SOON: Duration = Duration::from_secs(20);
@@ -107,8 +108,7 @@ fn a_server_that_dies_in_the_middle_is_named_and_a_second_run_completes(ssh: Ssh
     let mut command = ssh.reach(&world, &sshd);
     command.arg("--remote-program").arg(dying).arg("127.0.0.1").args([&big, &world.top]);
     let ran = Running::start(&mut command).end(&world, SOON);
-    assert_ne!(ran.code, 0, "{}", ran.transcript());
-    ran.says(ran.code, &["error:", "127.0.0.1"]);
+    ran.says(1, &["error:", "127.0.0.1", "Killed by the test"]);
     assert_eq!(world.copied(&[&big]), [false]);
     world.run(ssh.served(&world, &sshd).arg("127.0.0.1").args([&big, &world.top])).says(0, &[]);
     assert_eq!(world.copied(&[&big, &world.top]), [true, true]);
@@ -168,8 +168,43 @@ fn ctrl_c_ends_the_wait_for_an_agent_that_does_not_sign(ssh: Ssh) {
     agent.join().unwrap();
 }
 
+/// However many paths depend on the one that was under way.
+fn a_dead_line_is_one_error_in_either_direction(ssh: Ssh) {
+    let Some(sshd) = sshd(&[]) else { return };
+    for fetches in [false, true] {
+        let world = World::new();
+        let big = add_big(&world);
+        let (_, base_name) = big.rsplit_once('/').unwrap();
+        let big_path = ncc_store::StorePath::from_base_name(base_name).unwrap();
+        let dependants: Vec<String> = (0..20)
+            .map(|number| full(&world.add(&format!("dependant-{number}"), "file", "x", [big_path.clone()])))
+            .collect();
+        let slow = world.script(
+            "slow",
+            &format!("#!/bin/sh\n{PROGRAM} \"$@\" | {{ dd bs=65536 count=12 2>/dev/null; exec cat > /dev/null; }}\n"),
+        );
+        let server = if fetches { slow.display().to_string() } else { stuck(&world) };
+        let copy = if fetches { world.fetch() } else { world.copy() };
+        let mut command = ssh.reaching(copy, &sshd);
+        command.args(["--remote-program", &server, "127.0.0.1"]).args(&dependants);
+        let mut running = Running::start(&mut command);
+        running.wait_for("-big'", SOON);
+        for session in children(sshd.pid().unwrap()) {
+            kill_process(session, Signal::KILL).unwrap();
+        }
+        let ran = running.end(&world, SOON);
+        assert_eq!(ran.code, 6, "{}", ran.transcript());
+        assert_eq!(ran.stderr.matches("error: ").count(), 1, "{}", ran.transcript());
+        assert!(
+            !ran.stderr.contains("error: ") || !ran.stderr.contains("was not copied"),
+            "{}",
+            ran.transcript()
+        );
+    }
+}
+
 /// The defaults (30 s, three times) would be this test's duration: it gives shorter ones, as a user may.
-fn a_line_that_goes_dead_ends_by_itself_with_exit_3_and_the_cause(ssh: Ssh) {
+fn a_line_that_goes_dead_ends_by_itself_with_exit_6_and_the_cause(ssh: Ssh) {
     let Some(sshd) = sshd(&[]) else { return };
     let world = World::new();
     let big = add_big(&world);
@@ -185,5 +220,5 @@ fn a_line_that_goes_dead_ends_by_itself_with_exit_3_and_the_cause(ssh: Ssh) {
     }
     let ran = running.end(&world, SOON);
     let cause = ssh.words("not responding", "nothing came from the server for");
-    ran.says(3, &["127.0.0.1", cause, "hint:"]);
+    ran.says(6, &["127.0.0.1", cause, "hint:"]);
 }

@@ -48,7 +48,7 @@ fn a_server_that_stops_in_the_middle_is_named_with_the_path_and_a_second_run_com
     );
     let ran = copy_to(&world, &hangs, &[&big]);
     ran.says(
-        1,
+        6,
         &[
             "error:",
             "host 'localhost'",

@@ -22,6 +22,7 @@ with_each_transport! {
     remote_sudo_without_a_rule_is_an_error_with_a_hint,
     remote_sudo_runs_the_server_through_sudo,
     one_connection_is_one_authentication,
+    r14148_localhost_with_words_for_ssh_is_reached_over_ssh,
 }
 
 /// How many connections sshd, at `LogLevel DEBUG1`, has begun to compress after the login.
@@ -193,6 +194,34 @@ fn remote_sudo_runs_the_server_through_sudo(ssh: Ssh) {
     let Some(sshd) = Sshd::start(&[&format!("SetEnv PATH={bin} HOME=/nowhere")]) else { return };
     let ran = world.run(ssh.served(&world, &sshd).args(["--remote-sudo", "127.0.0.1"]).arg(&world.other));
     ran.says(0, &["127.0.0.1: as root: $PROGRAM", "copying 1 paths..."]);
+}
+
+/// The host is a forwarded port or a container then.
+///
+/// https://github.com/NixOS/nix/issues/14148
+fn r14148_localhost_with_words_for_ssh_is_reached_over_ssh(ssh: Ssh) {
+    let Some(sshd) = sshd(&[]) else { return };
+    let logins = || sshd.log().matches("Accepted publickey").count();
+    let known = format!("-o HostKeyAlias=[127.0.0.1]:{}", sshd.port());
+    // With '--transport' and NIX_SSHOPTS, then with the latter alone, where OpenSSH is the default.
+    for (round, words) in
+        [&["--remote-program", PROGRAM][..], &["--remote-program", PROGRAM]].iter().enumerate()
+    {
+        let world = World::new();
+        let mut command = ssh.reach(&world, &sshd);
+        if round == 1 {
+            if !matches!(ssh, Ssh::OpenSsh) {
+                return;
+            }
+            command = world.copy();
+            command.env("PATH", crate::transports::path()).env("NIX_SSHOPTS", sshd.nix_sshopts());
+        }
+        crate::transports::prefer(&mut command, &known);
+        let before = logins();
+        let ran = world.run(command.args(*words).args(["-v", "localhost"]).arg(&world.other));
+        ran.says(0, &["copying 1 paths...", "'localhost' is reached over ssh: "]);
+        assert_eq!(logins(), before + 1, "{}", sshd.log());
+    }
 }
 
 fn one_connection_is_one_authentication(ssh: Ssh) {

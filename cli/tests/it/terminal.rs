@@ -39,7 +39,7 @@ macro_rules! of_a_question {
             is_asked_for_once_and_the_bar_comes_after_it,
             is_enough_for_the_copy_which_is_summed_up,
             given_up_with_ctrl_c_gives_the_echo_back,
-            answered_wrong_is_exit_3,
+            answered_wrong_is_exit_5,
         ]);)+
     };
 }
@@ -207,12 +207,12 @@ fn given_up_with_ctrl_c_gives_the_echo_back(ssh: Ssh, login: Login) {
     asking.world.expect_no_process(AT_ONCE);
 }
 
-fn answered_wrong_is_exit_3(ssh: Ssh, login: Login) {
+fn answered_wrong_is_exit_5(ssh: Ssh, login: Login) {
     let Some(mut asking) = Asking::new(ssh, login) else { return };
     prefer(&mut asking.command, "-o NumberOfPasswordPrompts=1");
     let mut terminal = asking.start_usual();
     terminal.write("wrong\r");
-    assert_eq!(terminal.end(SOON), 3, "{}", terminal.screen());
+    assert_eq!(terminal.end(SOON), 5, "{}", terminal.screen());
     let cause = match login {
         // OpenSSH tells it as one of the keys that were not accepted.
         Login::Passphrase => ssh.words("ermission denied", "the passphrase was wrong"),

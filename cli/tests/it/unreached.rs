@@ -1,4 +1,4 @@
-//! Hosts that are not reached, or do not let us in: exit 3, the host, the cause, and what can be done.
+//! Hosts that are not reached (exit 3), or that refuse (exit 5): the host, the cause, and what can be done.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ use crate::{
 };
 
 with_each_transport! {
-    an_unknown_host_key_is_exit_3_with_a_hint,
-    a_changed_host_key_is_exit_3_with_a_hint,
-    a_revoked_host_key_is_exit_3_with_a_hint,
-    permission_denied_is_exit_3_with_a_hint,
+    an_unknown_host_key_is_exit_5_with_a_hint,
+    a_changed_host_key_is_exit_5_with_a_hint,
+    a_revoked_host_key_is_exit_5_with_a_hint,
+    permission_denied_is_exit_5_with_a_hint,
     an_agent_that_is_gone_is_done_without,
     nobody_listening_is_exit_3_with_a_hint,
     a_host_that_is_silent_is_exit_3_with_a_hint,
@@ -28,7 +28,7 @@ with_each_transport! {
     a_jump_host_that_is_silent_is_given_up,
     a_jump_host_that_forwards_nothing_is_exit_3_with_a_hint,
     a_jump_host_leads_to_the_host,
-    a_host_that_opens_no_session_is_exit_3_with_a_hint,
+    a_host_that_opens_no_session_is_exit_5_with_a_hint,
 }
 
 /// Whatever is wrong, nobody waits longer for the message.
@@ -66,23 +66,23 @@ fn silent() -> (TcpListener, u16) {
     (silent, port)
 }
 
-fn an_unknown_host_key_is_exit_3_with_a_hint(ssh: Ssh) {
+fn an_unknown_host_key_is_exit_5_with_a_hint(ssh: Ssh) {
     let Some(sshd) = sshd(&[]) else { return };
     let world = World::new();
     let ran = with_first(ssh, &world, &sshd, "-o UserKnownHostsFile=/dev/null");
     let cause = ssh.words("Host key verification failed", "the host key is not known: ");
-    ran.says(3, &["127.0.0.1", cause, "hint:"]);
+    ran.says(5, &["127.0.0.1", cause, "hint:"]);
 }
 
-fn a_changed_host_key_is_exit_3_with_a_hint(ssh: Ssh) {
+fn a_changed_host_key_is_exit_5_with_a_hint(ssh: Ssh) {
     let (Some(sshd), Some(other)) = (sshd(&[]), sshd(&[])) else { return };
     let world = World::new();
     let known = known(&world, &format!("[127.0.0.1]:{} {}", sshd.port(), host_key(&other)));
     let ran = with_first(ssh, &world, &sshd, &format!("-o UserKnownHostsFile={}", known.display()));
-    ran.says(3, &["127.0.0.1", "hint:", "the host key has changed", "$DIR/known:1", "ssh-keygen -", " -R "]);
+    ran.says(5, &["127.0.0.1", "hint:", "the host key has changed", "$DIR/known:1", "ssh-keygen -", " -R "]);
 }
 
-fn a_revoked_host_key_is_exit_3_with_a_hint(ssh: Ssh) {
+fn a_revoked_host_key_is_exit_5_with_a_hint(ssh: Ssh) {
     let Some(sshd) = sshd(&[]) else { return };
     let world = World::new();
     let text = format!("{}@revoked * {}", fs::read_to_string(sshd.known_hosts()).unwrap(), host_key(&sshd));
@@ -94,14 +94,14 @@ fn a_revoked_host_key_is_exit_3_with_a_hint(ssh: Ssh) {
         // Not even then.
         &format!("-o StrictHostKeyChecking=accept-new -o UserKnownHostsFile={}", known.display()),
     );
-    ran.says(3, &["127.0.0.1", "the host key is revoked", "hint: somebody marked this key as revoked"]);
+    ran.says(5, &["127.0.0.1", "the host key is revoked", "hint: somebody marked this key as revoked"]);
 }
 
-fn permission_denied_is_exit_3_with_a_hint(ssh: Ssh) {
+fn permission_denied_is_exit_5_with_a_hint(ssh: Ssh) {
     let Some(sshd) = sshd(&[]) else { return };
     let world = World::new();
     let ran = with_first(ssh, &world, &sshd, "-o PubkeyAuthentication=no");
-    ran.says(3, &["127.0.0.1", "permission denied", "(publickey)", "hint:"]);
+    ran.says(5, &["127.0.0.1", "permission denied", "(publickey)", "hint:"]);
 }
 
 /// What a forgotten SSH_AUTH_SOCK names.
@@ -116,7 +116,7 @@ fn an_agent_that_is_gone_is_done_without(ssh: Ssh) {
     };
     // A key that the server does not know.
     without(&sshd.directory().join("host_key"))
-        .says(3, &["127.0.0.1", "permission denied", "hint:", "ssh-add -l"]);
+        .says(5, &["127.0.0.1", "permission denied", "hint:", "ssh-add -l"]);
     without(&sshd.key()).says(0, &[]);
 }
 
@@ -190,11 +190,11 @@ fn a_jump_host_leads_to_the_host(ssh: Ssh) {
     }
 }
 
-fn a_host_that_opens_no_session_is_exit_3_with_a_hint(ssh: Ssh) {
+fn a_host_that_opens_no_session_is_exit_5_with_a_hint(ssh: Ssh) {
     let Some(sshd) = sshd(&["MaxSessions 0"]) else { return };
     let world = World::new();
     let ran = with_first(ssh, &world, &sshd, "");
-    ran.says(3, &["127.0.0.1", "the server opens no further session", "hint:", "MaxSessions"]);
+    ran.says(5, &["127.0.0.1", "the server opens no further session", "hint:", "MaxSessions"]);
 }
 
 /// libssh2 alone: OpenSSH waits for such an agent until somebody ends it.

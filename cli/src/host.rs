@@ -1,0 +1,195 @@
+//! The other machine: which one is meant, how it is reached, and what is run there.
+
+use std::{env, path::Path, path::PathBuf};
+
+use ncc_remote_store::{Elevation, RemoteAccess, ServeProgram};
+use ncc_settings::{Parameters, StoreKind};
+use ncc_store::StoreDir;
+use ncc_transport::{Compression, HostArgument, PinnedHostKey, Scheme, Target};
+
+use crate::{
+    arguments::{Arguments, Ssh},
+    environment::{is_on_path, variable},
+    failure::Failure,
+    machine::say_of_parameters,
+};
+
+/// A host, and the store on it.
+pub(crate) struct Host {
+    pub(crate) target: Target,
+    pub(crate) way: Way,
+    pub(crate) program: ServeProgram,
+    pub(crate) elevation: Elevation,
+    pub(crate) access: RemoteAccess,
+    /// Its URI there; `None` is the default store.
+    pub(crate) store: Option<String>,
+    /// Its logical store directory, if that is not the one of the local store.
+    pub(crate) store_dir: Option<StoreDir>,
+    pub(crate) stall_timeout: Option<std::time::Duration>,
+}
+
+/// How a host is reached.
+#[derive(Clone)]
+pub(crate) enum Way {
+    /// It is this machine: the program is started here.
+    Here,
+    /// Over SSH.
+    Ssh(Connection),
+}
+
+/// What is known about a connection before it is made.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) implementation: Ssh,
+    pub(crate) compression: Compression,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) host_key: Option<PinnedHostKey>,
+    /// The words of NIX_SSHOPTS.
+    pub(crate) options: Vec<std::ffi::OsString>,
+    /// How talkative ssh is.
+    #[cfg_attr(not(feature = "ssh"), expect(dead_code, reason = "libssh2 has no details to tell"))]
+    pub(crate) verbosity: u8,
+    /// More than one channel is going to be opened: nothing may be asked twice.
+    #[cfg_attr(
+        not(feature = "ssh"),
+        expect(dead_code, reason = "libssh2 has all channels on one connection")
+    )]
+    pub(crate) several_channels: bool,
+}
+
+impl Host {
+    /// Options and parameters that say the same thing meet here: the option wins.
+    pub(crate) fn new(arguments: &Arguments) -> Result<Self, Failure> {
+        let word = arguments.host.as_deref().unwrap_or_default();
+        let (authority, query) = word.split_once('?').unwrap_or((word, ""));
+        let target = target(word, authority)?;
+        let refused = |error| Failure::new(format_args!("the parameters of the host '{word}'"), error);
+        let parameters = &Parameters::parse(query).map_err(refused)?;
+        say_of_parameters(parameters, &StoreKind::Ssh)?;
+        let target = target.or_port(parameters.value("port").and_then(|port| port.parse().ok()));
+
+        let value = |name: &str| parameters.value(name).map(str::to_owned);
+        let program = arguments.stores.remote_program.clone().or_else(|| value("remote-program"));
+        let mut program = program.map_or(Ok(ServeProgram::Search), |program| serve_program(&program))?;
+        let connection = Connection::new(arguments, parameters)?;
+        let reason = connection.reason(arguments);
+        let way = match reason {
+            Some(reason) if target.is_localhost() => {
+                tracing::info!("'localhost' is reached over ssh: {reason}");
+                Way::Ssh(connection)
+            }
+            None if target.is_localhost() => {
+                if program == ServeProgram::Search && !is_on_path("nix-store") {
+                    program = ServeProgram::Named(own_program()?);
+                }
+                Way::Here
+            }
+            _ => Way::Ssh(connection),
+        };
+        let store_dir = value("store").map(|text| StoreDir::new(&text)).transpose();
+        let look = arguments.what.dry_run;
+        Ok(Self {
+            way,
+            program,
+            elevation: if arguments.stores.remote_sudo { Elevation::Sudo } else { Elevation::None },
+            access: if look { RemoteAccess::ReadOnly } else { RemoteAccess::ReadWrite },
+            store: arguments.stores.remote_store.clone().or_else(|| value("remote-store")),
+            store_dir: store_dir
+                .map_err(|error| Failure::new("the host's parameter 'store' is no store directory", error))?,
+            stall_timeout: (arguments.how.stall_timeout > 0)
+                .then(|| std::time::Duration::from_secs(arguments.how.stall_timeout)),
+            target,
+        })
+    }
+}
+
+impl Host {
+    /// Whether somebody may be asked something on the way there.
+    pub(crate) fn asks(&self) -> bool {
+        matches!(self.way, Way::Ssh(_))
+    }
+}
+
+impl Connection {
+    fn new(arguments: &Arguments, parameters: &Parameters) -> Result<Self, Failure> {
+        let how = &arguments.how;
+        let host_key = parameters.value("base64-ssh-public-host-key").unwrap_or_default();
+        let host_key = PinnedHostKey::from_base64(host_key).map_err(|error| {
+            Failure::new("the host's parameter 'base64-ssh-public-host-key' cannot be used", error)
+        })?;
+        let options = variable("NIX_SSHOPTS").unwrap_or_default();
+        let options = ncc_transport::parse_ssh_options(&options).map_err(|error| Failure::plain(&error))?;
+        let compress = how.gzip || how.bzip2 || how.xz || parameters.switch("compress").unwrap_or(false);
+        Ok(Self {
+            implementation: how.transport.unwrap_or_default(),
+            compression: if compress { Compression::On } else { Compression::AsConfigured },
+            key: parameters.value("ssh-key").map(PathBuf::from),
+            host_key,
+            options,
+            verbosity: arguments.verbosity(),
+            // What would be substituted is a question of its own.
+            several_channels: arguments.what.dry_run && how.use_substitutes && !arguments.what.from,
+        })
+    }
+
+    /// Why even `localhost` is to be reached over ssh: it is a forwarded port, a container, or a test.
+    fn reason(&self, arguments: &Arguments) -> Option<&'static str> {
+        if arguments.how.transport.is_some() {
+            Some("'--transport' is given")
+        } else if self.key.is_some() {
+            Some("the host has the parameter 'ssh-key'")
+        } else if self.host_key.is_some() {
+            Some("the host has the parameter 'base64-ssh-public-host-key'")
+        } else if !self.options.is_empty() {
+            Some("NIX_SSHOPTS is set")
+        } else {
+            None
+        }
+    }
+}
+
+/// The host without its parameters.
+fn target(word: &str, authority: &str) -> Result<Target, Failure> {
+    let argument: HostArgument = authority.parse().map_err(|error| {
+        let failure = Failure::new(format_args!("'{word}' cannot be used as HOST"), error);
+        if word.contains("/nix/store/") || word.starts_with(['/', '.', '@']) {
+            failure.hint("the host comes first: nix-copy-closure HOST PATH...")
+        } else {
+            failure
+        }
+    })?;
+    if argument.scheme == Some(Scheme::SshNg) {
+        // The other protocol would be worse than none: it lets a trusted user add paths without signatures, which
+        // whoever writes 'ssh-ng' expects to be checked.
+        return Err(Failure::text(format!(
+            "'{word}' asks for the protocol of the Nix daemon, which this program does not speak"
+        ))
+        .hint(format!(
+            "'ssh://{}' copies through 'nix-store --serve', which does not ask for signatures",
+            argument.target
+        )));
+    }
+    Ok(argument.target)
+}
+
+/// A program, perhaps with arguments: upstream hands the text to a shell.
+fn serve_program(text: &str) -> Result<ServeProgram, Failure> {
+    let mut words = shell_words::split(text)
+        .map_err(|error| Failure::new(format_args!("the program '{text}' cannot be run"), error))?;
+    Ok(match words.pop() {
+        None => return Err(Failure::text("the name of the program to run on the host is empty")),
+        Some(word) if words.is_empty() => ServeProgram::Named(word),
+        Some(word) => {
+            words.push(word);
+            ServeProgram::Words(words)
+        }
+    })
+}
+
+/// What serves on `localhost` where there is no Nix: this very program.
+fn own_program() -> Result<String, Failure> {
+    let own = env::current_exe().map_err(|error| Failure::new("this program cannot find itself", error))?;
+    own.into_os_string().into_string().map_err(|path| {
+        Failure::text(format!("the path of this program, '{}', is not UTF-8", Path::new(&path).display()))
+    })
+}
