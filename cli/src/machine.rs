@@ -3,7 +3,8 @@
 use std::{fmt, path::Path};
 
 use ncc_local_store::{
-    Access, CaseHack, DatabaseSync, Defaults, Durability, Journal, LocalStoreConfig, Medium, Symlinks,
+    Access, CaseHack, DatabaseSync, Defaults, Durability, Journal, LocalStoreConfig, Medium, Optimise,
+    Symlinks,
 };
 use ncc_settings::{
     Class, Disk, Environment, LocalLayout, LocalStoreSettings, Origin, Parameters, Settings, StoreChoice,
@@ -158,6 +159,9 @@ impl Machine {
         }
         if local.use_sqlite_wal == Some(false) {
             config.journal = Journal::Rollback;
+        }
+        if local.auto_optimise_store {
+            config.optimise = Optimise::NewObjects;
         }
         config
     }

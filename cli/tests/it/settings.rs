@@ -16,6 +16,7 @@ fn an_unknown_parameter_is_a_warning() {
         2| warning: the parameter 'shiny' of the store is not known and ignored
         2| copying 1 paths...
         2| copying path '/nix/store/...-other' to 'ssh://localhost'...
+        2| copied 1 path (456 B) to localhost in ... s
         exit 0
     ");
     let mut command = world.bare();
@@ -187,6 +188,15 @@ fn the_daemons_protocol_is_refused_and_not_replaced() {
         ran.says(1, &["asks for the protocol of the Nix daemon", "hint: 'ssh://localhost' copies through"]);
     }
     assert_eq!(world.copied(&world.all()), [false; 4]);
+}
+
+#[test]
+fn equal_files_become_one_where_the_setting_says_so() {
+    let world = World::new();
+    let mut command = world.fetch();
+    command.arg("localhost").arg(&world.top).env("NIX_CONFIG", "auto-optimise-store = true");
+    world.run(&mut command).says(0, &[]);
+    assert_eq!(fs::read_dir(world.to().join("nix/store/.links")).unwrap().count(), 3);
 }
 
 /// Bytes 18 and 19 of a database are 2 if it has a write-ahead log, and 1 if it has none.

@@ -37,12 +37,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("allowed-users", &[], List, NO_EFFECT),
     setting("always-allow-substitutes", &[], Switch, SUBSTITUTING),
     setting("auto-allocate-uids", &[], Switch, NO_EFFECT),
-    setting(
-        "auto-optimise-store",
-        &[],
-        Switch,
-        not_given("false", "equal files are not made one; 'nix-store --optimise' does that later"),
-    ),
+    setting("auto-optimise-store", &[], Switch, HONOURED),
     setting("bash-prompt", &[], Value, NO_EFFECT),
     setting("bash-prompt-prefix", &[], Value, NO_EFFECT),
     setting("bash-prompt-suffix", &[], Value, NO_EFFECT),
