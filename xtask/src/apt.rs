@@ -16,7 +16,7 @@ use crate::exec;
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Slow lines exist; lines that never answer too.
-const FETCH_LIMIT: Duration = Duration::from_mins(15);
+const FETCH_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Suites by which an entry of the machine's sources is recognised as the Debian archive itself.
 const SUITES: [&str; 12] = [

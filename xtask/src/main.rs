@@ -7,13 +7,13 @@ mod apt;
 mod bench;
 mod database;
 mod demo;
+mod dependencies;
 mod exec;
 mod fixtures;
 mod golden;
 mod instance;
 mod interop;
 mod layers;
-mod licences;
 mod manual;
 mod metadata;
 mod namespace;
@@ -41,6 +41,8 @@ enum Task {
     Man(manual::Options),
     /// Everything that decides whether a change lands
     Test(test::Options),
+    /// Of that, the part that takes a second: the layer rule, and what every dependency has to be
+    House,
     /// Build the roots that hold real Nix of four ages, and show that each answers over ssh
     Roots(roots::Options),
     /// Test a nix-copy-closure against real Nix of four ages
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Man(options) => manual::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::House => test::house(),
         Task::Roots(options) => namespace::enter().and_then(|()| roots::run(&options)),
         Task::Interop(options) => interop(&options),
         Task::Bench(options) => bench(&options),

@@ -16,7 +16,7 @@ fn has_nix() -> bool {
 /// A binary cache with the library; `None` without Nix, which is said loudly.
 fn cache(world: &World) -> Option<String> {
     if !has_nix() {
-        assert!(std::env::var_os("NCC_REQUIRE_REAL").is_none(), "real Nix is needed and is not here");
+        assert!(!ncc_transport_ssh::test_util::required(), "real Nix is needed and is not here");
         // Not eprintln, which the harness would swallow.
         let _ = writeln!(std::io::stderr(), "LEFT OUT: no Nix here to substitute with");
         return None;

@@ -45,7 +45,7 @@ const NEWEST: u64 = 38;
 const FEATURES: [&str; 2] = ["addTempRoots", "realisation-with-path-not-hash"];
 
 /// A daemon may take this long for one conversation.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The version that the daemon of a release speaks.
 fn newest_of(release: Release) -> u64 {

@@ -140,7 +140,7 @@ fn progress(store: &LabStore, count: usize, child: &mut Child) -> Result<bool> {
         if objects > count {
             return Ok(true);
         }
-        if start.elapsed() > Duration::from_mins(1) {
+        if start.elapsed() > Duration::from_secs(60) {
             let _ = child.kill();
             bail!("after a minute only {objects} objects have arrived");
         }
@@ -173,7 +173,7 @@ fn serving(server: &Server) -> Result<Vec<u32>> {
 fn wait_for_silence(server: &Server) -> Result<()> {
     let start = Instant::now();
     while !serving(server)?.is_empty() {
-        if start.elapsed() > Duration::from_mins(1) {
+        if start.elapsed() > Duration::from_secs(60) {
             bail!("the remote's nix-store is still running a minute after its client died");
         }
         std::thread::sleep(Duration::from_millis(10));
