@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(3240)), "3.2 s");
         assert_eq!(duration(Duration::from_secs(16)), "16 s");
         assert_eq!(duration(Duration::from_secs(125)), "2 min 05 s");
-        assert_eq!(duration(Duration::from_mins(64)), "1 h 04 min");
+        assert_eq!(duration(Duration::from_secs(64 * 60)), "1 h 04 min");
         assert_eq!(whole_seconds(Duration::from_millis(3240)), "3 s");
     }
 }

@@ -9,10 +9,10 @@ use super::{human, state::State};
 pub(crate) const FIRST: Duration = Duration::from_secs(20);
 
 /// The second; from then on each is after twice the time.
-const SECOND: Duration = Duration::from_mins(1);
+const SECOND: Duration = Duration::from_secs(60);
 
 /// The longest time between two.
-const LONGEST: Duration = Duration::from_mins(10);
+const LONGEST: Duration = Duration::from_secs(10 * 60);
 
 /// From here on, a reason is offered.
 const REASON_AFTER: Duration = SECOND;

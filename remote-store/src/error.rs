@@ -162,7 +162,9 @@ const QUOTED: usize = 2000;
 
 fn shortened(mut text: String) -> String {
     if text.len() > QUOTED {
-        text.truncate(text.floor_char_boundary(QUOTED));
+        // floor_char_boundary is newer than rust-version.
+        let end = (0..=QUOTED).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
         text.push('…');
     }
     text

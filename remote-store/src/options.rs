@@ -102,7 +102,7 @@ pub enum RemoteAccess {
 
 /// How long a host may be silent unless it is said otherwise. Nix waits half as long for a binary cache; a host may have to
 /// write a large path to a slow disk, or wait for another process that works on the same path.
-pub const STALL_TIMEOUT: Duration = Duration::from_mins(10);
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// How to start the server on the host. Fields may be added.
 #[derive(Clone)]

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How long a server may be silent while it makes up its mind about a login: it may ask a directory, and wrong passwords take time.
-const LOGIN_PATIENCE: Duration = Duration::from_mins(2);
+const LOGIN_PATIENCE: Duration = Duration::from_secs(2 * 60);
 
 /// More jump hosts than anybody has; a configuration may name a host as its own jump host.
 const MAX_JUMPS: usize = 8;

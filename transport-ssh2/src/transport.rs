@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     async fn bounded<T>(future: impl Future<Output = T>) -> T {
-        tokio::time::timeout(Duration::from_mins(1), future).await.expect("it does not hang")
+        tokio::time::timeout(Duration::from_secs(60), future).await.expect("it does not hang")
     }
 
     /// Readers of channels that were open when libssh2's wrapper panicked waited for ever.

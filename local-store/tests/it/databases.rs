@@ -288,7 +288,7 @@ fn who_waits_for_the_database_can_give_up() {
     // Waits for the thread.
     drop(runtime);
     // SQLite itself waits one second at a time; it was an hour.
-    assert!(start.elapsed() < std::time::Duration::from_mins(1));
+    assert!(start.elapsed() < std::time::Duration::from_secs(60));
     other.execute_batch("rollback").unwrap();
     assert_eq!(registered(&store), []);
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// With a paused clock only a standstill takes as long as this.
-const STANDSTILL: Duration = Duration::from_hours(1);
+const STANDSTILL: Duration = Duration::from_secs(60 * 60);
 
 fn path(name: &str) -> StorePath {
     StorePath::from_base_name(&format!("nlhn6cma43vk5l44cgr8sw3ykiir1wmm-{name}")).unwrap()

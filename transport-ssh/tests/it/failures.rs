@@ -15,7 +15,7 @@ async fn fails(transport: &OpenSsh) -> (Failure, String) {
         transport.open(&RemoteCommand::new("true")).await.unwrap();
     let mut stderr = StderrTail::collect(stderr, None);
     let mut output = Vec::new();
-    let exit = tokio::time::timeout(Duration::from_mins(1), async {
+    let exit = tokio::time::timeout(Duration::from_secs(60), async {
         stdout.read_to_end(&mut output).await.unwrap();
         control.wait().await.unwrap()
     })

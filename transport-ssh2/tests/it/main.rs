@@ -71,7 +71,7 @@ impl Prompter for Script {
 }
 
 async fn bounded<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_mins(1), future).await.expect("it does not hang")
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it does not hang")
 }
 
 fn sh(script: &str) -> RemoteCommand {
