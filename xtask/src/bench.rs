@@ -29,7 +29,7 @@ use crate::interop::lab::{self, Direction, Receiver};
 use crate::namespace;
 use crate::roots::{self, Release};
 use crate::sshd::{Keys, Server, Settings};
-use cases::{CASES, Case, Content, TINY};
+use cases::{CASES, Case, Content, TINY, There};
 use contender::Contender;
 use relay::Relay;
 use report::{Measurement, Sample};
@@ -154,6 +154,7 @@ struct Bench<'a> {
     big: OnceCell<String>,
     many: OnceCell<String>,
     realistic: OnceCell<String>,
+    wide: OnceCell<String>,
 }
 
 /// What a run has to leave at its destination.
@@ -175,6 +176,7 @@ impl<'a> Bench<'a> {
             big: OnceCell::new(),
             many: OnceCell::new(),
             realistic: OnceCell::new(),
+            wide: OnceCell::new(),
         };
         bench.install(&bench.source.instance)?;
         // It was built with this machine's libraries, and runs with the release's.
@@ -209,6 +211,7 @@ impl<'a> Bench<'a> {
             }
             Content::Big => later(&self.big, &|| closures::big(instance, store, self.options.big << 20))?,
             Content::ManyFiles => later(&self.many, &|| fixtures::many_files(instance))?,
+            Content::Wide => later(&self.wide, &|| closures::wide(instance, store))?,
             Content::Realistic => later(&self.realistic, &|| closures::realistic(instance, store))?,
         };
         let mut all = database::read(store)?;
@@ -240,7 +243,9 @@ impl<'a> Bench<'a> {
         };
         for round in 0..self.options.pairs.unwrap_or(case.pairs) {
             for contender in Contender::ALL.into_iter().filter(takes_part) {
-                let turn = self.turn(case, direction, contender, &expected, round == 0)?;
+                // Whoever copied nothing has left nothing to verify.
+                let thorough = round == 0 && case.there == There::Nothing;
+                let turn = self.turn(case, direction, contender, &expected, thorough)?;
                 println!(
                     "{:20} {:6} {contender:8} {:8.2} s  (processor {:.2} s)  {:3} MB   (bare login {:.2} s)",
                     case.name,
@@ -257,6 +262,19 @@ impl<'a> Bench<'a> {
         Ok(measurement)
     }
 
+    /// Gives a receiver what it has before the copy: a copy of the source.
+    fn prepare(&self, receiver: &Instance, there: There, root: &str) -> Result<()> {
+        if there == There::Nothing {
+            return Ok(());
+        }
+        let from = self.source.store.folder().join("nix/.");
+        exec::run("cp", [Path::new("-a"), &from, &receiver.path("nix")])?;
+        if there == There::AllButTheRoot {
+            receiver.run("nix-store", &["--delete", root])?;
+        }
+        Ok(())
+    }
+
     /// One copy into a fresh store.
     fn turn(
         &self,
@@ -267,8 +285,9 @@ impl<'a> Bench<'a> {
         thorough: bool,
     ) -> Result<Turn> {
         let settings = Settings::default();
+        let prepare = |instance: &mut Instance| self.prepare(instance, case.there, &expected.root);
         let receiver =
-            lab::receiver(self.options.release, &self.root, self.keys, "receiver", &settings, |_| Ok(()))?;
+            lab::receiver(self.options.release, &self.root, self.keys, "receiver", &settings, prepare)?;
         self.install(&receiver.instance)?;
         let (near, server) = match direction {
             Direction::To => (&self.source.instance, &receiver.server),
@@ -289,7 +308,8 @@ impl<'a> Bench<'a> {
             .arg(&expected.root);
         let finished = exec::capture_within(&mut command, TIME_LIMIT, Vec::new())?.success()?;
         let rows = database::read(&receiver.store)?;
-        check(&rows, expected).with_context(|| format!("{contender} {} {}", direction.flag(), case.name))?;
+        check(&rows, expected, case.there)
+            .with_context(|| format!("{contender} {} {}", direction.flag(), case.name))?;
         if thorough {
             let roots = std::slice::from_ref(&expected.root);
             let wrong = compare::judge(&receiver.instance, &receiver.store, roots)?;
@@ -322,14 +342,15 @@ struct Turn {
     login: f64,
 }
 
-/// Whether all arrived, and nothing else, as it was.
-fn check(rows: &BTreeMap<String, Row>, expected: &Expected) -> Result<()> {
+/// Whether all arrived as it was; and nothing else, where nothing was before.
+fn check(rows: &BTreeMap<String, Row>, expected: &Expected, there: There) -> Result<()> {
     for (path, row) in &expected.rows {
         let found = rows.get(path).with_context(|| format!("{path} did not arrive"))?;
         let same =
             found.hash == row.hash && found.nar_size == row.nar_size && found.references == row.references;
         ensure!(same, "{path} is registered otherwise: {found:?}, expected {row:?}");
     }
-    ensure!(rows.len() == expected.rows.len(), "{} paths arrived, not {}", rows.len(), expected.rows.len());
+    let is_all = there != There::Nothing || rows.len() == expected.rows.len();
+    ensure!(is_all, "{} paths arrived, not {}", rows.len(), expected.rows.len());
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -42,7 +44,7 @@ impl Finished {
 
     /// Turns a bad end into an error that shows both streams.
     pub(crate) fn success(self) -> Result<Self> {
-        if self.status.success() {
+        if self.status.success() && !self.timed_out {
             return Ok(self);
         }
         bail!("{}", self.describe());
@@ -51,7 +53,7 @@ impl Finished {
     /// One paragraph for a report: command, end, streams.
     pub(crate) fn describe(&self) -> String {
         let end = if self.timed_out {
-            format!("was killed after {} s", self.took.as_secs())
+            format!("had not ended, or what it started had not, after {} s", self.took.as_secs())
         } else {
             format!("ended with {}", self.status)
         };
@@ -98,32 +100,65 @@ pub(crate) fn finish(child: Child, command: String) -> Result<Finished> {
 fn finish_within(mut child: Child, command: String, limit: Duration, input: Vec<u8>) -> Result<Finished> {
     let start = Instant::now();
     let mut stdin = child.stdin.take().context("child without stdin")?;
-    let mut stdout = child.stdout.take().context("child without stdout")?;
-    let mut stderr = child.stderr.take().context("child without stderr")?;
+    let stdout = collect(child.stdout.take().context("child without stdout")?);
+    let stderr = collect(child.stderr.take().context("child without stderr")?);
     // The writer may outlive the program (it stops with EPIPE), so nobody waits for it.
     std::thread::spawn(move || {
         let _ = stdin.write_all(&input);
     });
-    let read_out = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = stdout.read_to_end(&mut bytes);
-        bytes
-    });
-    let read_err = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = stderr.read_to_end(&mut bytes);
-        bytes
-    });
     let (status, timed_out, usage) = wait(&mut child, limit)?;
+    let took = start.elapsed();
+    // A process that the program left behind may hold a pipe for ever: it has what is left of the limit, and then the program
+    // counts as one that did not end.
+    let left =
+        || if timed_out { AFTER_DEATH } else { limit.saturating_sub(start.elapsed()).max(AFTER_DEATH) };
+    let (stdout, stdout_ended) = stdout.wait(left());
+    let (stderr, stderr_ended) = stderr.wait(left());
     Ok(Finished {
         command,
         status,
-        stdout: read_out.join().unwrap_or_default(),
-        stderr: String::from_utf8_lossy(&read_err.join().unwrap_or_default()).into_owned(),
-        timed_out,
-        took: start.elapsed(),
+        stdout,
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        timed_out: timed_out || !stdout_ended || !stderr_ended,
+        took,
         usage,
     })
+}
+
+/// How long after a program's end its output may still come.
+const AFTER_DEATH: Duration = Duration::from_secs(1);
+
+/// The output of a program, read by a thread of its own.
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// Disconnected when all has been read.
+    ended: Receiver<()>,
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> Collected {
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let (sender, ended) = mpsc::channel::<()>();
+    std::thread::spawn({
+        let bytes = Arc::clone(&bytes);
+        move || {
+            let _sender = sender;
+            let mut block = vec![0; 64 << 10];
+            while let Ok(count @ 1..) = pipe.read(&mut block) {
+                let Ok(mut bytes) = bytes.lock() else { return };
+                bytes.extend(block.iter().take(count));
+            }
+        }
+    });
+    Collected { bytes, ended }
+}
+
+impl Collected {
+    /// Everything that has come, and whether that was all: the pipe is closed at every end, within `limit`.
+    fn wait(self, limit: Duration) -> (Vec<u8>, bool) {
+        let ended = self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
+        let bytes = self.bytes.lock().map_or_else(|_| Vec::new(), |mut bytes| std::mem::take(&mut *bytes));
+        (bytes, ended)
+    }
 }
 
 /// Waits up to `limit`, then kills. Tells whether it had to, and what the program used.
@@ -195,4 +230,30 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 /// Writes a small file; the error names it.
 pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_leaves_behind_is_not_waited_for_without_end() -> Result<()> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo here; sleep 600 & echo $!"]);
+        // Long enough for a shell to start on a machine that is busy.
+        let finished = capture_within(&mut command, Duration::from_secs(10), Vec::new())?;
+        let text = finished.text();
+        let left = text.lines().nth(1).and_then(|line| line.parse().ok()).and_then(Pid::from_raw);
+        rustix::process::kill_process(left.context("no process id")?, rustix::process::Signal::KILL)?;
+        assert!(finished.timed_out && text.starts_with("here\n"), "{}", finished.describe());
+        assert!(finished.success().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn output_larger_than_a_pipe_comes_whole() -> Result<()> {
+        let finished = run("sh", ["-c", "head -c 3000000 /dev/zero; head -c 200000 /dev/zero >&2"])?;
+        assert_eq!((finished.stdout.len(), finished.stderr.len()), (3_000_000, 200_000));
+        Ok(())
+    }
 }

@@ -7,6 +7,9 @@ use super::relay::Line;
 /// Tiny paths of the full closure: 2,000 and the one that refers to the last.
 pub(super) const TINY: usize = 2_001;
 
+/// Paths of the wide closure: more than any system has, fewer than a store of years.
+pub(super) const WIDE: usize = 100_000;
+
 /// What a case copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
@@ -15,12 +18,23 @@ pub(super) enum Content {
     Big,
     ManyFiles,
     Realistic,
+    /// 100,000 tiny paths with some references each.
+    Wide,
+}
+
+/// What of it the destination has before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    Nothing,
+    AllButTheRoot,
+    All,
 }
 
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     pub(super) content: Content,
+    pub(super) there: There,
     /// `None`: straight to sshd.
     pub(super) line: Option<Line>,
     /// Whether upstream takes its turn.
@@ -38,6 +52,7 @@ pub(super) const CASES: &[Case] = &[
         name: "chain-50ms",
         about: "--paths tiny paths over a line with 50 ms round trip",
         content: Content::Tiny(None),
+        there: There::Nothing,
         line: Some(milliseconds(50, None)),
         upstream: true,
         pairs: 1,
@@ -46,6 +61,7 @@ pub(super) const CASES: &[Case] = &[
         name: "chain-50ms-full",
         about: "2,001 tiny paths over the same line, ours alone",
         content: Content::Tiny(Some(TINY)),
+        there: There::Nothing,
         line: Some(milliseconds(50, None)),
         upstream: false,
         pairs: 3,
@@ -54,6 +70,7 @@ pub(super) const CASES: &[Case] = &[
         name: "line-100ms-100mbit",
         about: "300 paths, 100 MiB, over 100 ms round trip and 100 Mbit/s",
         content: Content::Realistic,
+        there: There::Nothing,
         line: Some(milliseconds(100, Some(12_500_000))),
         upstream: true,
         pairs: 1,
@@ -62,6 +79,7 @@ pub(super) const CASES: &[Case] = &[
         name: "line-100ms-big",
         about: "one file of --big MiB over 100 ms round trip, as fast as windows let it; ours alone",
         content: Content::Big,
+        there: There::Nothing,
         line: Some(milliseconds(100, None)),
         upstream: false,
         pairs: 1,
@@ -70,6 +88,7 @@ pub(super) const CASES: &[Case] = &[
         name: "loopback-tiny",
         about: "2,001 tiny paths, no line",
         content: Content::Tiny(Some(TINY)),
+        there: There::Nothing,
         line: None,
         upstream: true,
         pairs: 5,
@@ -78,6 +97,7 @@ pub(super) const CASES: &[Case] = &[
         name: "loopback-big",
         about: "one file of --big MiB, no line",
         content: Content::Big,
+        there: There::Nothing,
         line: None,
         upstream: true,
         pairs: 3,
@@ -86,6 +106,7 @@ pub(super) const CASES: &[Case] = &[
         name: "many-files",
         about: "one path of 10,000 small files, no line",
         content: Content::ManyFiles,
+        there: There::Nothing,
         line: None,
         upstream: true,
         pairs: 5,
@@ -94,7 +115,26 @@ pub(super) const CASES: &[Case] = &[
         name: "realistic",
         about: "300 paths, 100 MiB, no line",
         content: Content::Realistic,
+        there: There::Nothing,
         line: None,
+        upstream: true,
+        pairs: 3,
+    },
+    Case {
+        name: "nothing-to-do-50ms",
+        about: "100,000 paths that are all there, over 50 ms round trip",
+        content: Content::Wide,
+        there: There::All,
+        line: Some(milliseconds(50, None)),
+        upstream: true,
+        pairs: 3,
+    },
+    Case {
+        name: "one-new-50ms",
+        about: "100,000 paths of which only the root is missing, over 50 ms round trip",
+        content: Content::Wide,
+        there: There::AllButTheRoot,
+        line: Some(milliseconds(50, None)),
         upstream: true,
         pairs: 3,
     },

@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::cases::WIDE;
 use crate::exec;
 use crate::instance::{Instance, LabStore};
 use crate::wire;
@@ -15,6 +17,9 @@ use crate::wire;
 /// Paths and bytes of the realistic closure.
 const PATHS: usize = 300;
 const BYTES: u64 = 100 << 20;
+
+/// Nix takes its time over 100,000 registrations.
+const LOAD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// A path written into the store, not yet registered.
 struct Written {
@@ -66,6 +71,36 @@ pub(super) fn realistic(instance: &Instance, store: &LabStore) -> Result<String>
     }
     register(instance, &written)?;
     Ok(written.pop().context("no paths")?.path)
+}
+
+/// 100,000 paths, each a tiny file that refers to about four others. Gives the root, from which all are reached in 17 steps.
+pub(super) fn wide(instance: &Instance, store: &LabStore) -> Result<String> {
+    let name = |number: usize| wire::store_path(&format!("bench-wide-{number}"));
+    let mut noise = Noise(7);
+    let mut text = String::new();
+    for number in 0..WIDE {
+        let path = name(number);
+        // The two below it in a binary heap, and two anywhere further down.
+        let mut references = vec![2 * number + 1, 2 * number + 2];
+        for _ in 0..2 {
+            references.push(number + 1 + usize::try_from(noise.below(WIDE as u64))?);
+        }
+        references.retain(|&other| other < WIDE);
+        references.sort_unstable();
+        references.dedup();
+        let content = format!("{number}\n");
+        exec::write_file(&store.real(&path), &content)?;
+        let archive = wire::archive(&content);
+        // Path, hash, size, deriver, count, references.
+        let (hash, size) = (wire::sha256(&archive), archive.len());
+        let _ = writeln!(text, "{path}\n{hash}\n{size}\n\n{}", references.len());
+        for reference in references {
+            let _ = writeln!(text, "{}", name(reference));
+        }
+    }
+    let mut command = instance.command("nix-store");
+    exec::capture_within(command.arg("--load-db"), LOAD_LIMIT, text.into_bytes())?.success()?;
+    Ok(name(0))
 }
 
 /// A folder of files whose sizes sum up to about `bytes`.

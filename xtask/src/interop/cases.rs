@@ -5,6 +5,7 @@ mod failures;
 mod interruptions;
 mod options;
 mod rights;
+mod rounds;
 mod serving;
 
 use std::time::Duration;
@@ -125,6 +126,16 @@ pub(crate) const CASES: &[Case] = &[
     case("serve-from", "upstream's client copies from our server", serving::from),
     case("serve-chain", "upstream's client copies 2,000 paths to our server", serving::chain),
     case("serve-read-only", "our server without --write takes nothing", serving::read_only),
+    case(
+        "round-server",
+        "there twice at once and back: upstream's `nix copy` names our server and a store in a folder",
+        rounds::server,
+    ),
+    case(
+        "round-client",
+        "same with our client and upstream's server: ssh://host?remote-program=...&remote-store=...",
+        rounds::client,
+    ),
     case("bad-argument", "an argument outside the store", failures::bad_argument),
     case("invalid-path-to", "a store path that is not valid here", failures::invalid_path_to),
     case("invalid-path-from", "a store path that is not valid there", failures::invalid_path_from),

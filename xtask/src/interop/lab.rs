@@ -219,6 +219,24 @@ impl<'a> Lab<'a> {
         Ok(command)
     }
 
+    /// A copy by upstream's `nix copy`, from or to the store at `url`, which is on `server`.
+    pub(crate) fn nix_copy(
+        &self,
+        direction: Direction,
+        near: &Instance,
+        server: &Server,
+        url: &str,
+        paths: &[String],
+    ) -> Result<Command> {
+        self.keys.install_client(near, &[server])?;
+        let mut command = near.command("nix");
+        command
+            .env("NIX_SSHOPTS", format!("-F none -p {} -o BatchMode=yes", server.port()))
+            .args(["copy", "--no-check-sigs", direction.flag(), url])
+            .args(paths);
+        Ok(command)
+    }
+
     /// Runs that copy; it must succeed.
     pub(crate) fn upstream_copy(
         &self,
