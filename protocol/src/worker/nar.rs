@@ -117,26 +117,25 @@ impl NarReader {
         &mut self,
         reader: &mut WireReader<R>,
     ) -> Result<Option<Bytes>, AnswerError> {
-        match self.blocks.next(reader).await {
-            Err(ProtocolError::Nar { what, source }) => {
-                if let Some(before) = before_error(&source, self.blocks.position(), reader.arrived()) {
-                    reader.take(before);
-                    return Err(read_error(reader, self.version).await?.into());
-                }
-                Err(ProtocolError::Nar { what, source }.into())
+        let (what, source) = match self.blocks.next(reader).await {
+            Err(ProtocolError::Nar { what, source }) => (what, source),
+            other => return Ok(other?),
+        };
+        if let Some(end) = end_of_tag(&source, self.blocks.position()) {
+            while reader.arrived().len() < end && reader.wait_for_more(what).await.is_ok() {}
+            if reader.arrived().get(..end).unwrap_or_default().ends_with(&ERROR.to_le_bytes()) {
+                reader.take(end);
+                return Err(read_error(reader, self.version).await?.into());
             }
-            other => Ok(other?),
         }
+        Err(ProtocolError::Nar { what, source }.into())
     }
 }
 
-/// Where in `input`, which begins at `position` of the NAR, the daemon said that it cannot go on: the tag of an error is too
-/// large for the length of any string that can stand there. Gives the bytes up to the end of the tag.
-fn before_error(error: &ncc_nar::Error, position: u64, input: &[u8]) -> Option<usize> {
-    let offset = match error {
-        ncc_nar::Error::Malformed { offset, .. } => usize::try_from(offset.checked_sub(position)?).ok()?,
-        _ => return None,
-    };
-    let end = offset.checked_add(8)?;
-    (input.get(offset..end)? == ERROR.to_le_bytes()).then_some(end)
+/// Where, counted from `position` of the NAR, the tag of an error would end if that is what the parser stumbled over: it is too
+/// large for the length of any string, and like these stands only at multiples of eight.
+fn end_of_tag(error: &ncc_nar::Error, position: u64) -> Option<usize> {
+    let ncc_nar::Error::Malformed { offset, .. } = error else { return None };
+    let start = usize::try_from(offset.checked_sub(position)?).ok()?;
+    offset.is_multiple_of(8).then(|| start.saturating_add(8))
 }

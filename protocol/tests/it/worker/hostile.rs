@@ -190,6 +190,20 @@ fn answers_that_are_none(#[case] request: Request, #[case] answer: &[u64], #[cas
     assert!(text.starts_with(message), "{text}");
 }
 
+/// Found by fuzzing: eight bytes that look like the tag of an error, in the place of padding.
+#[rstest]
+fn an_error_begins_where_a_string_could(#[values(1, 1000)] piece: usize) {
+    let mut reply = numbers(ready(38), &[LAST]);
+    reply.put_bytes(b"nix-archive-1");
+    reply.put_u64(1);
+    reply.push(b'(');
+    reply.put_u64(ERROR);
+    reply.resize(reply.len() + 200, 0);
+    let request = Request::NarFromPath { path: note() };
+    let text = explained(&end_of(&[request], Pieces(&reply, piece)));
+    assert!(text.starts_with("a NAR is malformed"), "{text}");
+}
+
 #[test]
 fn a_flood_of_messages_takes_no_memory() {
     let count = 300_000;
