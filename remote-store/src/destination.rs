@@ -1,11 +1,11 @@
 //! Copying to a host.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use ncc_protocol::{
     ProtocolError,
-    serve::{Request, read_added, read_valid_paths},
+    serve::{Request, read_added},
 };
 use ncc_store::{
     Destination, NarPlan, NarSource, OnFailure, Outcome, Outcomes, PathInfo, PlanQueue, Scope, Side,
@@ -14,10 +14,8 @@ use ncc_store::{
 use tokio::sync::mpsc;
 
 use crate::{
-    RemoteError, RemoteStore,
-    connection::{Answers, Connection, Requests},
-    foresight,
-    silence::Patience,
+    RemoteError, RemoteStore, foresight,
+    session::{Answers, Lease, Requests},
     store::Shared,
 };
 
@@ -38,18 +36,7 @@ impl Destination for RemoteStore {
         paths: &'a [StorePath],
         query: ValidityQuery,
     ) -> BoxFuture<'a, Result<BTreeSet<StorePath>, StoreError>> {
-        Box::pin(async move {
-            let action = "say which paths are valid";
-            let store_dir = self.shared().store_dir();
-            let mut request = Vec::new();
-            Request::QueryValidPaths { query, paths: paths.to_vec() }.encode(store_dir, &mut request);
-            let (store_dir, asked) = (store_dir.clone(), Arc::new(paths.iter().cloned().collect()));
-            let patience = if query.substitute { Patience::Unlimited } else { Patience::Limited };
-            self.ask(Side::Destination, action, patience, &request, |reader| {
-                Box::pin(async move { read_valid_paths(reader, &store_dir, &asked).await })
-            })
-            .await
-        })
+        Box::pin(self.ask_valid(Side::Destination, paths, query))
     }
 
     fn substitutable<'a>(
@@ -107,50 +94,47 @@ async fn add_all(
     let shared = store.shared();
     let failed = |path: Option<&StorePath>, error| {
         let action = if path.is_some() { "add" } else { "add paths" };
-        shared.failed(Side::Destination, action, path, Arc::new(error))
+        shared.failed(Side::Destination, action, path, error)
     };
-    let lease = store.lease().await.map_err(|error| failed(None, error))?;
-    let (Connection { requests, mut answers, server }, place) = lease.into_parts();
+    let mut lease = shared.pool.lease().await.map_err(|error| failed(None, error))?;
     let (expected, expecting) = mpsc::unbounded_channel();
-    let mut writing = Box::pin(async move {
-        let mut requests = requests;
-        match write_all(&mut requests, shared, queue, &*nars, expected).await {
-            Written::All(result) => Ok((requests, result)),
-            // The server sees the end of its input here, in the middle of a path, and registers nothing of it.
-            Written::Cut(path, error) => Err(Some((path, error))),
-            Written::Refused => Err(None),
-        }
-    });
-    // The reader always runs: a server blocks once its answers fill the pipe. It ends when all that is expected has
-    // been answered, or at the end of the stream, whatever the writer does.
-    let mut reading = Box::pin(read_all(&mut answers, expecting, outcomes));
-    let mut written = None;
-    let read = loop {
-        tokio::select! {
-            read = &mut reading => break read,
-            result = &mut writing, if written.is_none() => written = Some(result),
-        }
+    let Lease { requests, answers, .. } = &mut lease;
+    let (written, read) = {
+        let mut writing = pin!(async {
+            let written = write_all(requests, shared, queue, &*nars, expected).await;
+            if !matches!(written, Written::All(_)) {
+                // The server sees the end of its input here, in the middle of a path, and registers nothing of it.
+                requests.close();
+            }
+            written
+        });
+        // The reader always runs: a server blocks once its answers fill the pipe. It ends when all that is expected has
+        // been answered, or at the end of the stream, whatever the writer does.
+        let mut reading = pin!(read_all(answers, expecting, outcomes));
+        let mut written = None;
+        let read = loop {
+            tokio::select! {
+                read = &mut reading => break read,
+                result = &mut writing, if written.is_none() => written = Some(result),
+            }
+        };
+        (written, read)
     };
-    drop(reading);
-    drop(writing);
     match (written, read) {
-        (Some(Ok((requests, result))), Ok(())) => {
-            place.give_back(Connection { requests, answers, server });
+        (Some(Written::All(result)), Ok(())) => {
+            lease.give_back();
             result
         }
         // What the source did wrong explains that its path was not answered. That another one was not is an older story.
-        (Some(Err(Some((path, error)))), read) if read.as_ref().err().is_none_or(|read| read.0 == path) => {
+        (Some(Written::Cut(path, error)), read) if read.as_ref().err().is_none_or(|read| read.0 == path) => {
             Err(error)
         }
-        (written, read) => {
-            drop(written);
-            let greeted = answers.is_greeted();
-            drop(answers);
+        (_, read) => {
             let (path, error) = match read {
                 Err((path, error)) => (Some(path), error),
                 Ok(()) => (None, ProtocolError::UnexpectedEnd { what: "answers to added paths" }),
             };
-            let error = server.explain(&*shared.transport, greeted, error).await;
+            let error = lease.explain(error).await;
             Err(failed(path.as_ref(), error))
         }
     }
@@ -236,6 +220,7 @@ async fn write_nar(
     let Some(block) = next(body.next(), requests, buffer).await? else { return Ok(()) };
     let mut block = block.map_err(before)?;
     Request::encode_add(info, shared.store_dir(), buffer);
+    requests.pulse().owe(info.nar_size);
     let _ = expected.send(Expected::Answer(Arc::clone(info)));
     loop {
         // Never more than announced: a byte too many would be read as the next request.
@@ -267,8 +252,9 @@ async fn read_all(
         let outcome = match expected {
             Expected::Failed(path, error) => Outcome::Failed { path, error },
             Expected::Answer(info) => {
-                let answer = async { read_added(answers.greeted().await?).await };
-                match answer.await {
+                let answer = read_added(&mut answers.reader).await;
+                answers.pulse().settle(info.nar_size);
+                match answer {
                     Ok(()) => Outcome::Added(info.path.clone()),
                     Err(error) => return Err((info.path.clone(), error)),
                 }

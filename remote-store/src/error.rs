@@ -92,16 +92,25 @@ impl RemoteError {
     /// hand.
     pub(crate) fn is_about_the_path(&self) -> bool {
         match self {
-            Self::Ended { stderr, .. } => !says_that_the_line_broke(stderr),
+            Self::Ended { stderr, .. } => {
+                !says_that_the_line_broke(stderr) && !says_that_the_disk_is_full(stderr)
+            }
             Self::NoSize => true,
             _ => false,
         }
     }
 
+    /// Whether no other path will fare better.
+    pub(crate) fn is_about_the_store(&self) -> bool {
+        matches!(self, Self::Ended { stderr, .. } if says_that_the_disk_is_full(stderr))
+    }
+
     /// Whether a new connection may fare better: a line was lost, or ended without a reason.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreached { failure, .. } => failure.kind == FailureKind::ConnectionLost,
+            Self::Unreached { failure, .. } | Self::Transport(TransportError::Connect { failure, .. }) => {
+                failure.is_temporary()
+            }
             Self::Ended { stderr, .. } => says_that_the_line_broke(stderr),
             Self::Lost { .. } => true,
             _ => false,
@@ -132,6 +141,14 @@ fn says_that_the_line_broke(stderr: &str) -> bool {
     ];
     let reason = reason(stderr);
     WORDS.iter().any(|words| reason.contains(words))
+}
+
+/// Whether the reason that a server gives is that there is no room for anything: the file system's words, and SQLite's.
+pub(crate) fn says_that_the_disk_is_full(stderr: &str) -> bool {
+    let reason = reason(stderr);
+    ["No space left on device", "disk is full", "Disk quota exceeded"]
+        .iter()
+        .any(|words| reason.contains(words))
 }
 
 fn quoted(stderr: &str) -> String {
@@ -176,8 +193,8 @@ fn last_lines(text: &str) -> String {
     lines.get(from..).unwrap_or_default().join(" / ")
 }
 
-/// Everything a failed connection leaves behind, made into the error that helps most.
-pub(crate) struct Remains {
+/// Everything known of a session that failed, made into the error that helps most.
+pub(crate) struct Ended {
     pub(crate) exit: Exit,
     pub(crate) stderr: String,
     pub(crate) ending: Ending,
@@ -186,7 +203,7 @@ pub(crate) struct Remains {
     pub(crate) silence: Option<Duration>,
 }
 
-impl Remains {
+impl Ended {
     pub(crate) fn into_error(self, source: ProtocolError) -> RemoteError {
         let Self { exit, stderr, ending, greeted, program, silence } = self;
         let broken = matches!(source, ProtocolError::Io { .. } | ProtocolError::Write(_));

@@ -26,11 +26,12 @@
 //! # }
 //! ```
 
-mod connection;
 mod destination;
 mod error;
 mod foresight;
 mod options;
+mod pool;
+mod session;
 mod silence;
 mod source;
 mod store;

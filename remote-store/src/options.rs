@@ -122,6 +122,9 @@ pub struct ServeOptions {
     pub stderr: Option<LineSink>,
     /// Is called when a server has greeted: whoever logs in has been let in, and nothing is asked any more.
     pub greeted: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// How many sessions are opened for data beside the one for questions, over the same authenticated connection. With
+    /// none, which is the default, there is one session for all.
+    pub data_sessions: usize,
     /// A connection over which nothing moves for this long, while something is waited for, fails; [`STALL_TIMEOUT`] by
     /// default, `None` waits for ever. A host that was asked to substitute is always waited for: it is silent while it
     /// downloads.
@@ -138,6 +141,7 @@ impl Default for ServeOptions {
             store_dir: StoreDir::default(),
             stderr: None,
             greeted: None,
+            data_sessions: 0,
             stall_timeout: Some(STALL_TIMEOUT),
         }
     }
@@ -152,6 +156,7 @@ impl std::fmt::Debug for ServeOptions {
             .field("access", &self.access)
             .field("store", &self.store)
             .field("store_dir", &self.store_dir)
+            .field("data_sessions", &self.data_sessions)
             .field("stall_timeout", &self.stall_timeout)
             .finish_non_exhaustive()
     }

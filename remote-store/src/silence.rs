@@ -7,8 +7,8 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -29,6 +29,12 @@ pub(crate) enum Patience {
     Unlimited,
 }
 
+/// Bytes per second that a host at least gets through when it hashes, writes and registers what it was sent.
+const SLOWEST_DISK: u64 = 20_000_000;
+
+/// For how many times the limit words on stderr count as life while nothing else moves.
+const WORDS_COUNT_FOR: u32 = 6;
+
 /// A timer that fires so much too late says that this process did not run: it was stopped, or the machine slept. The host had
 /// no chance to be heard meanwhile.
 const LATE: Duration = Duration::from_secs(1);
@@ -44,6 +50,10 @@ struct Shared {
     patient: AtomicBool,
     /// The host waits for us.
     our_turn: AtomicBool,
+    /// Bytes of NARs that were sent and not answered: the host may be hashing and writing them, and is silent meanwhile.
+    owed: AtomicU64,
+    /// When something last came on stdout, or went to stdin.
+    last_moved: Mutex<Instant>,
     ended: AtomicBool,
 }
 
@@ -55,12 +65,35 @@ impl Pulse {
             last: Mutex::new(Instant::now()),
             patient: AtomicBool::new(false),
             our_turn: AtomicBool::new(false),
+            owed: AtomicU64::new(0),
+            last_moved: Mutex::new(Instant::now()),
             ended: AtomicBool::new(false),
         }))
     }
 
     fn beat(&self) {
-        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let now = Instant::now();
+        *lock(&self.0.last) = now;
+        *lock(&self.0.last_moved) = now;
+    }
+
+    /// A line on stderr is a sign of life too, but not for ever: a host that only talks does nothing.
+    fn beat_by_words(&self) {
+        let now = Instant::now();
+        let talks_only_since = *lock(&self.0.last_moved);
+        if self.0.limit.is_none_or(|limit| now < talks_only_since + limit * WORDS_COUNT_FOR) {
+            *lock(&self.0.last) = now;
+        }
+    }
+
+    /// Bytes of a NAR have been sent, whose registration will be answered.
+    pub(crate) fn owe(&self, bytes: u64) {
+        self.0.owed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The registration of so many of them has been answered.
+    pub(crate) fn settle(&self, bytes: u64) {
+        self.0.owed.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// From now on.
@@ -99,7 +132,7 @@ impl Pulse {
         let pulse = self.clone();
         Arc::new(move |line| {
             if !line.starts_with("debug") {
-                pulse.beat();
+                pulse.beat_by_words();
             }
             if let Some(sink) = &sink {
                 sink(line);
@@ -112,8 +145,13 @@ impl Pulse {
         if self.0.patient.load(Ordering::Relaxed) || self.0.our_turn.load(Ordering::Relaxed) {
             return Instant::now() + limit;
         }
-        (*self.0.last.lock().unwrap_or_else(PoisonError::into_inner)).max(waiting_since) + limit
+        let work = Duration::from_secs(self.0.owed.load(Ordering::Relaxed) / SLOWEST_DISK);
+        (*lock(&self.0.last)).max(waiting_since) + limit + work
     }
+}
+
+fn lock(instant: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
+    instant.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Watched {

@@ -1,13 +1,16 @@
 //! Copying from a host.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{future::BoxFuture, stream};
+use futures_util::{
+    future::{BoxFuture, Either, select},
+    stream,
+};
 use ncc_protocol::{
     ProtocolError,
     serve::{self, Request, read_path_infos, read_valid_paths},
-    wire::WireReader,
+    wire::{NarReader, WireReader},
 };
 use ncc_store::{
     Closure, Nar, NarBody, NarPlan, NarSource, NarStream, Outputs, PathInfo, Problem, Side, Source, StoreDir,
@@ -17,10 +20,10 @@ use ncc_transport::Reader;
 use tokio::sync::mpsc;
 
 use crate::{
-    RemoteError, RemoteStore,
-    connection::{Connection, ReadAnswer},
+    RemoteStore,
+    session::{Lease, ReadAnswer},
     silence::Patience,
-    store::{Lease, Shared},
+    store::Shared,
 };
 
 /// Blocks of one NAR under way between the connection and whoever takes it, at most 128 KiB each.
@@ -38,7 +41,8 @@ impl Source for RemoteStore {
         self.shared().store_dir()
     }
 
-    /// Two round trips: the closure; then its metadata, and its protection from the host's garbage collector.
+    /// Two round trips: the closure; then its metadata, and its protection from the host's garbage collector. Where there
+    /// are several roots, another one before them asks which are valid: a server ends over one that is not.
     fn closure<'a>(
         &'a self,
         roots: &'a [StorePath],
@@ -46,16 +50,30 @@ impl Source for RemoteStore {
     ) -> BoxFuture<'a, Result<Closure, StoreError>> {
         Box::pin(async move {
             let store_dir = self.store_dir();
-            let request = encode(store_dir, &[Request::QueryClosure { outputs, paths: roots.to_vec() }]);
+            let not_valid = |path: &StorePath| {
+                let problem = Problem::NotValid { path: store_dir.full(path) };
+                (path.clone(), StoreError::new(Side::Source, self.shared().name.as_str(), problem))
+            };
+            let mut closure = Closure::default();
+            let mut valid_roots = roots.to_vec();
+            if roots.len() > 1 {
+                let valid = self.ask_valid(Side::Source, roots, ValidityQuery::default().locking()).await?;
+                valid_roots.retain(|root| valid.contains(root));
+                closure.failed = roots.iter().filter(|root| !valid.contains(*root)).map(not_valid).collect();
+            }
+            if valid_roots.is_empty() {
+                return Ok(closure);
+            }
             let action = "compute the closure";
-            let closure =
+            let request = encode(store_dir, &[Request::QueryClosure { outputs, paths: valid_roots.clone() }]);
+            let paths =
                 self.ask(Side::Source, action, Patience::Limited, &request, read_closure(store_dir)).await?;
-            let asked = Arc::new(closure);
+            let asked = Arc::new(paths);
             let paths = asked.as_slice();
             let request = encode(
                 store_dir,
                 &[
-                    // Locking first: whatever is described afterwards stays until this connection ends.
+                    // Locking first: whatever is described afterwards stays until this session ends.
                     Request::QueryValidPaths {
                         query: ValidityQuery::default().locking(),
                         paths: paths.to_vec(),
@@ -64,16 +82,15 @@ impl Source for RemoteStore {
                 ],
             );
             let read = read_infos(store_dir, &asked, Before::ValidPaths);
-            let infos =
+            closure.infos =
                 self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
-            let described = |path: &StorePath| infos.binary_search_by(|info| info.path.cmp(path)).is_ok();
-            match paths.iter().chain(roots).find(|path| !described(path)) {
-                Some(missing) => {
-                    let problem = Problem::NotValid { path: store_dir.full(missing) };
-                    Err(StoreError::new(Side::Source, self.shared().name.as_str(), problem))
-                }
-                None => Ok(infos.into()),
-            }
+            let described =
+                |path: &&StorePath| closure.infos.binary_search_by(|info| info.path.cmp(path)).is_ok();
+            let lacking: BTreeSet<&StorePath> =
+                paths.iter().chain(&valid_roots).filter(|path| !described(path)).collect();
+            let lacking: Vec<_> = lacking.into_iter().map(not_valid).collect();
+            closure.failed.extend(lacking);
+            Ok(closure)
         })
     }
 
@@ -155,43 +172,47 @@ async fn send_nars(store: RemoteStore, paths: NarPlan, nars: NarSender) {
     let lease = tokio::select! {
         biased;
         () = nars.closed() => return,
-        lease = store.lease() => lease,
+        lease = shared.pool.lease() => lease,
     };
     let mut lease = match lease {
         Ok(lease) => lease,
         Err(error) => {
-            let _ = nars.send(Err(shared.failed(Side::Source, "send paths", None, Arc::new(error)))).await;
+            let _ = nars.send(Err(shared.failed(Side::Source, "send paths", None, error))).await;
             return;
         }
     };
-    match transfer(&shared, &mut lease.connection, &paths, &nars).await {
-        Ended::Complete => lease.give_back(),
-        Ended::Unwanted => {}
-        Ended::Failed { path, error, blocks } => {
-            fail(&shared, lease, &path, error, blocks, &nars).await;
+    match transfer(&shared, &mut lease, &paths, &nars).await {
+        Transferred::All => lease.give_back(),
+        Transferred::Unwanted => {}
+        Transferred::Failed { path, error, blocks } => {
+            let error = lease.explain(error).await;
+            let failed = shared.failed(Side::Source, "send", Some(&path), Arc::clone(&error));
+            // In the body of the NAR that was cut; and in the place of the next one, that the session has ended.
+            let _ = blocks.send(Err(failed)).await;
+            let _ = nars.send(Err(shared.session_ended(Side::Source, "send paths", error))).await;
         }
     }
 }
 
-enum Ended {
+enum Transferred {
     /// Every NAR was handed over, or passed over at the wish of whoever took it.
-    Complete,
+    All,
     /// Nobody takes NARs any more.
     Unwanted,
     /// The stream broke while `path` was awaited.
-    Failed { path: StorePath, error: ProtocolError, blocks: Option<BlockSender> },
+    Failed { path: StorePath, error: ProtocolError, blocks: BlockSender },
 }
 
 async fn transfer(
     shared: &Shared,
-    connection: &mut Connection,
+    lease: &mut Lease,
     paths: &[Arc<PathInfo>],
     nars: &NarSender,
-) -> Ended {
-    let Connection { requests, answers, .. } = connection;
+) -> Transferred {
+    let Lease { requests, answers, .. } = lease;
     let ask = async {
         let mut bytes = Vec::new();
-        for info in paths.iter().filter(|info| has_size(info)) {
+        for info in paths {
             Request::DumpStorePath { path: info.path.clone() }.encode(shared.store_dir(), &mut bytes);
             if bytes.len() > REQUESTS_AT_ONCE {
                 // If the server is gone, reading will tell.
@@ -204,106 +225,59 @@ async fn transfer(
         let _ = requests.write(&bytes).await;
     };
     let take = async {
-        let greeted = tokio::select! {
-            biased;
-            () = nars.closed() => return Ended::Unwanted,
-            greeted = answers.greeted() => greeted,
-        };
-        let reader = match (greeted, paths.first()) {
-            (Ok(reader), _) => reader,
-            (Err(error), Some(first)) => {
-                return Ended::Failed { path: first.path.clone(), error, blocks: None };
-            }
-            (Err(_), None) => return Ended::Unwanted,
-        };
         for info in paths {
             let (blocks, mut receiver) = mpsc::channel(BLOCKS_AHEAD);
             let body = NarBody::new(stream::poll_fn(move |context| receiver.poll_recv(context)));
             if nars.send(Ok(Nar { info: Arc::clone(info), body })).await.is_err() {
-                return Ended::Unwanted;
+                return Transferred::Unwanted;
             }
-            if !has_size(info) {
-                let error = Arc::new(RemoteError::NoSize);
-                let error = shared.failed(Side::Source, "send", Some(&info.path), error);
-                let _ = blocks.send(Err(error)).await;
-                continue;
-            }
-            match take_one(reader, info.nar_size, &blocks, nars).await {
-                Taken::All => {}
-                Taken::Unwanted => return Ended::Unwanted,
-                Taken::Failed(error) => {
-                    return Ended::Failed { path: info.path.clone(), error, blocks: Some(blocks) };
-                }
+            match take_one(&mut answers.reader, info.nar_size, &blocks, nars).await {
+                Ok(true) => {}
+                Ok(false) => return Transferred::Unwanted,
+                Err(error) => return Transferred::Failed { path: info.path.clone(), error, blocks },
             }
         }
-        Ended::Complete
+        Transferred::All
     };
-    // `take` ends first unless the server answers requests that it has not read.
+    // `take` ends first unless the server answers requests that it has not read: all that is left to say is not heard then.
     let (ask, take) = (std::pin::pin!(ask), std::pin::pin!(take));
-    match futures_util::future::select(ask, take).await {
-        futures_util::future::Either::Left(((), take)) => take.await,
-        futures_util::future::Either::Right((ended, ask)) => {
-            if matches!(ended, Ended::Complete) {
-                ask.await;
-            }
-            ended
-        }
+    match select(ask, take).await {
+        Either::Left(((), take)) => take.await,
+        Either::Right((Transferred::All, _)) => Transferred::Unwanted,
+        Either::Right((transferred, _)) => transferred,
     }
 }
 
-/// Whether it is known where the NAR of a path ends. Nix has recorded no size for what it registered long ago.
-fn has_size(info: &PathInfo) -> bool {
-    info.nar_size > 0
-}
-
-/// What became of one NAR.
-enum Taken {
-    All,
-    Unwanted,
-    Failed(ProtocolError),
-}
-
+/// Hands on one NAR; `false` if nobody wants this one and those behind it. A size of 0 is not known, which Nix has not
+/// recorded of what it registered long ago: then the archive itself says where it ends.
 async fn take_one(
     reader: &mut WireReader<Reader>,
     size: u64,
     blocks: &BlockSender,
     nars: &NarSender,
-) -> Taken {
+) -> Result<bool, ProtocolError> {
     // A body that nobody reads is passed over, for the sake of the next; unless nobody wants the next either.
     let mut unwanted = std::pin::pin!(async {
         blocks.closed().await;
         nars.closed().await;
     });
     let mut left = size;
-    while left > 0 {
+    let mut archive = (size == 0).then(NarReader::new);
+    loop {
+        let block = async {
+            match &mut archive {
+                Some(archive) => archive.next(reader).await,
+                None if left == 0 => Ok(None),
+                None => reader.block("a NAR", left).await.map(Some),
+            }
+        };
         let block = tokio::select! {
             biased;
-            () = &mut unwanted => return Taken::Unwanted,
-            block = reader.block("a NAR", left) => block,
+            () = &mut unwanted => return Ok(false),
+            block = block => block?,
         };
-        match block {
-            Ok(block) => {
-                left = left.saturating_sub(block.len() as u64);
-                let _ = blocks.send(Ok(block)).await;
-            }
-            Err(error) => return Taken::Failed(error),
-        }
+        let Some(block) = block else { return Ok(true) };
+        left = left.saturating_sub(block.len() as u64);
+        let _ = blocks.send(Ok(block)).await;
     }
-    Taken::All
-}
-
-/// Says why: in the body of the NAR that was cut, and in the place of the next one that the connection has ended.
-async fn fail(
-    shared: &Shared,
-    lease: Lease,
-    path: &StorePath,
-    error: ProtocolError,
-    blocks: Option<BlockSender>,
-    nars: &NarSender,
-) {
-    let error = Arc::new(lease.connection.explain(&*shared.transport, error).await);
-    if let Some(blocks) = blocks {
-        let _ = blocks.send(Err(shared.failed(Side::Source, "send", Some(path), Arc::clone(&error)))).await;
-    }
-    let _ = nars.send(Err(shared.connection_ended(Side::Source, "send paths", error))).await;
 }

@@ -1,79 +1,36 @@
-//! The store, and the one connection that it keeps.
+//! The store, and what its errors say.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use ncc_store::{Problem, Retry, Side, StoreDir, StoreError, StorePath};
-use ncc_transport::{RemoteCommand, Transport};
-use tokio::sync::{Mutex, OwnedMutexGuard};
-
-use crate::{
-    RemoteError, ServeOptions,
-    connection::{Connection, ReadAnswer},
-    silence::Patience,
+use futures_util::future::BoxFuture;
+use ncc_protocol::{
+    serve::{Request, read_valid_paths},
+    wire::WireReader,
 };
+use ncc_store::{Problem, Retry, Side, StoreDir, StoreError, StorePath, ValidityQuery};
+use ncc_transport::{Reader, Transport};
 
-/// A Nix store on a host. Clones share one connection, which is made when it is first needed.
+use crate::{RemoteError, ServeOptions, pool::Pool, session::ReadAnswer, silence::Patience};
+
+/// A Nix store on a host. Clones share the sessions with it, which are opened when they are first needed.
 ///
-/// A connection serves one question, one sequence of adds, or one sequence of NARs at a time: a second one waits. One that
-/// has failed is replaced by a new one when it is next needed, which means another login, and that nothing is protected from
-/// the host's garbage collector until it is asked for again.
+/// Questions are put while others wait for their answers. A transfer has a session to itself: one of
+/// [`ServeOptions::data_sessions`], or the one for questions, which wait then. A session that has failed is replaced by a
+/// new one when it is next needed, which may mean another login, and that nothing is protected from the host's garbage
+/// collector until it is asked for again.
 #[derive(Clone)]
 pub struct RemoteStore {
     shared: Arc<Shared>,
-    connection: Arc<Mutex<State>>,
 }
 
 pub(crate) struct Shared {
     pub(crate) name: String,
-    pub(crate) transport: Arc<dyn Transport>,
-    pub(crate) options: ServeOptions,
-}
-
-#[derive(Default)]
-pub(crate) enum State {
-    /// Nothing has been asked yet.
-    #[default]
-    Unopened,
-    Open(Box<Connection>),
-    /// It failed, or is away with a task that did not bring it back: the next use makes a new one.
-    Lost,
-    /// It was closed, for good.
-    Closed,
-}
-
-/// The connection, for as long as one piece of work lasts.
-pub(crate) struct Lease {
-    pub(crate) connection: Connection,
-    place: Place,
-}
-
-/// Where a leased connection belongs. Nobody else gets one until it is given back or this is dropped.
-pub(crate) struct Place(OwnedMutexGuard<State>);
-
-impl Place {
-    /// Gives a connection back that is between requests.
-    pub(crate) fn give_back(mut self, connection: Connection) {
-        *self.0 = State::Open(Box::new(connection));
-    }
-}
-
-impl Lease {
-    pub(crate) fn into_parts(self) -> (Connection, Place) {
-        (self.connection, self.place)
-    }
-
-    /// Gives the connection back, which must be between requests.
-    pub(crate) fn give_back(self) {
-        self.place.give_back(self.connection);
-    }
+    pub(crate) pool: Pool,
 }
 
 impl std::fmt::Debug for RemoteStore {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("RemoteStore")
-            .field("host", &self.shared.transport.describe())
-            .finish_non_exhaustive()
+        formatter.debug_struct("RemoteStore").field("name", &self.shared.name).finish_non_exhaustive()
     }
 }
 
@@ -81,113 +38,56 @@ impl RemoteStore {
     /// A store that `transport` leads to. Nothing is started yet.
     pub fn new(transport: Arc<dyn Transport>, options: ServeOptions) -> Self {
         let name = format!("host '{}'", transport.describe());
-        Self { shared: Arc::new(Shared { name, transport, options }), connection: Arc::default() }
+        Self { shared: Arc::new(Shared { name, pool: Pool::new(transport, options) }) }
     }
 
-    /// Ends the connection, if there is one, and waits for the server to end: it lets go of its temporary roots.
+    /// Ends the sessions, if there are any, and waits for the servers to end: they let go of their temporary roots.
     pub async fn close(&self) {
-        let state = std::mem::replace(&mut *self.connection.lock().await, State::Closed);
-        if let State::Open(connection) = state {
-            connection.close().await;
-        }
+        self.shared.pool.close().await;
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Takes the connection, and makes it first if need be. Unless it is given back, it counts as gone.
-    pub(crate) async fn lease(&self) -> Result<Lease, RemoteError> {
-        let mut place = Arc::clone(&self.connection).lock_owned().await;
-        if matches!(*place, State::Unopened | State::Lost) {
-            // Until this has succeeded the next one may try again.
-            *place = State::Open(Box::new(self.shared.open(self.shared.options.command()).await?));
-        }
-        let State::Open(connection) = std::mem::replace(&mut *place, State::Lost) else {
-            *place = State::Closed;
-            return Err(RemoteError::Closed);
-        };
-        Ok(Lease { connection: *connection, place: Place(place) })
-    }
-
     /// One question with its answer.
-    pub(crate) async fn ask<T>(
+    pub(crate) async fn ask<T: Send>(
         &self,
         side: Side,
         action: &'static str,
         patience: Patience,
         request: &[u8],
-        read: impl ReadAnswer<T> + Clone,
+        read: impl ReadAnswer<T> + Clone + Sync,
     ) -> Result<T, StoreError> {
-        let mut lease =
-            self.lease().await.map_err(|error| self.shared.failed(side, action, None, Arc::new(error)))?;
-        match lease.connection.exchange(request, patience, read.clone()).await {
-            Ok(answer) => {
-                lease.give_back();
-                Ok(answer)
-            }
-            Err(error) => {
-                let greeted = lease.connection.answers.is_greeted();
-                let (connection, place) = lease.into_parts();
-                let error = connection.explain(&*self.shared.transport, error).await;
-                let plain = if greeted { None } else { self.shared.fallback(&error) };
-                let Some(command) = plain else {
-                    return Err(self.shared.failed(side, action, None, Arc::new(error)));
-                };
-                tracing::info!(%error, "the host did not let the command pass, trying the plain one");
-                self.ask_again(side, action, patience, request, read, command, place, error).await
-            }
-        }
+        let answer = self.shared.pool.ask(patience, request, read).await;
+        answer.map_err(|error| self.shared.failed(side, action, None, error))
     }
+}
 
-    /// The question once more, to a server that was started with another command. If that fails too, the first error
-    /// is the one that counts.
-    #[expect(clippy::too_many_arguments, reason = "the question, and what is left of its first try")]
-    async fn ask_again<T>(
+impl RemoteStore {
+    /// Which of `paths` are valid.
+    pub(crate) async fn ask_valid(
         &self,
         side: Side,
-        action: &'static str,
-        patience: Patience,
-        request: &[u8],
-        read: impl ReadAnswer<T>,
-        command: RemoteCommand,
-        place: Place,
-        first: RemoteError,
-    ) -> Result<T, StoreError> {
-        let Ok(mut connection) = self.shared.open(command).await else {
-            return Err(self.shared.failed(side, action, None, Arc::new(first)));
-        };
-        match connection.exchange(request, patience, read).await {
-            Ok(answer) => {
-                place.give_back(connection);
-                Ok(answer)
-            }
-            Err(error) if connection.answers.is_greeted() => {
-                let error = connection.explain(&*self.shared.transport, error).await;
-                Err(self.shared.failed(side, action, None, Arc::new(error)))
-            }
-            Err(_) => Err(self.shared.failed(side, action, None, Arc::new(first))),
-        }
+        paths: &[StorePath],
+        query: ValidityQuery,
+    ) -> Result<BTreeSet<StorePath>, StoreError> {
+        let store_dir = self.shared.store_dir();
+        let mut request = Vec::new();
+        Request::QueryValidPaths { query, paths: paths.to_vec() }.encode(store_dir, &mut request);
+        let (store_dir, asked) = (store_dir.clone(), Arc::new(paths.iter().cloned().collect()));
+        let patience = if query.substitute { Patience::Unlimited } else { Patience::Limited };
+        let action = "say which paths are valid";
+        self.ask(side, action, patience, &request, |reader: &mut WireReader<Reader>| -> BoxFuture<'_, _> {
+            Box::pin(async move { read_valid_paths(reader, &store_dir, &asked).await })
+        })
+        .await
     }
 }
 
 impl Shared {
     pub(crate) fn store_dir(&self) -> &StoreDir {
-        &self.options.store_dir
-    }
-
-    async fn open(&self, command: RemoteCommand) -> Result<Connection, RemoteError> {
-        Connection::open(&*self.transport, &self.options, command).await
-    }
-
-    /// The command to try next, if `error` can mean that the host runs only certain commands.
-    fn fallback(&self, error: &RemoteError) -> Option<RemoteCommand> {
-        match error {
-            RemoteError::Ended { exit, .. } | RemoteError::Lost { exit, .. } if !exit.is_success() => {
-                self.options.plain_command()
-            }
-            _ => None,
-        }
+        &self.pool.options().store_dir
     }
 
     /// What the host did wrong, at this side of the copy; with the path that was under way, if one was.
@@ -204,6 +104,7 @@ impl Shared {
             None => (action, path.cloned()),
         };
         let problem = match path {
+            path if error.is_about_the_store() => Problem::Store { action, path, source: Box::new(error) },
             Some(path) if error.is_about_the_path() => {
                 Problem::Path { action, path, source: Box::new(error) }
             }
@@ -215,9 +116,9 @@ impl Shared {
         StoreError::new(side, self.name.as_str(), problem)
     }
 
-    /// The connection ended with `error`, which is what [`failed`](Self::failed) says of the path that was under way; this is
+    /// The session ended with `error`, which is what [`failed`](Self::failed) says of the path that was under way; this is
     /// for all others.
-    pub(crate) fn connection_ended(
+    pub(crate) fn session_ended(
         &self,
         side: Side,
         action: &'static str,

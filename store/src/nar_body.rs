@@ -33,7 +33,7 @@ impl NarBody {
     }
 
     /// The same body, which ends with an error unless its size and hash are what `info` says. `store` is the name of the
-    /// store that it comes from.
+    /// store that it comes from. A size of 0 is one that nobody has recorded.
     ///
     /// At least 256 KiB are held back until more has come, or all of it has turned out right. So what is wrong never
     /// arrives whole, however large the source's blocks are; and a small NAR that is wrong does not even begin, which
@@ -102,7 +102,7 @@ impl Verified {
         let Some(hasher) = &mut self.hasher else { return Ok(()) };
         hasher.update(&block);
         let size = hasher.size();
-        if size > self.info.nar_size {
+        if self.info.nar_size != 0 && size > self.info.nar_size {
             return Err(self.size_mismatch(size));
         }
         self.held_size += block.len() as u64;
@@ -115,7 +115,7 @@ impl Verified {
 
     fn finish(&mut self) -> Result<(), StoreError> {
         let (actual, size) = self.hasher.take().unwrap_or_default().finish();
-        if size != self.info.nar_size {
+        if self.info.nar_size != 0 && size != self.info.nar_size {
             return Err(self.size_mismatch(size));
         }
         if actual != self.info.nar_hash {

@@ -1,6 +1,6 @@
 //! How the other end ended, from everything that is known.
 
-use crate::{Client, Exit, Failure, FailureKind, Target, Transport};
+use crate::{Client, Connector, Exit, Failure, FailureKind, Target, Transport};
 
 /// All that is known when a command on a host has ended.
 #[derive(Debug, Clone, Copy)]
@@ -86,10 +86,22 @@ impl Ending {
     /// assert!(matches!(ending, Ending::CannotRun { .. }));
     /// ```
     pub fn of(transport: &dyn Transport, end: &End<'_>, program: &str) -> Self {
-        if let Some(failure) = transport.explain(end) {
-            return Self::Transport(failure);
+        match transport.explain(end) {
+            Some(failure) => Self::Transport(failure),
+            None => Self::said(&transport.words_of_the_host(end.relevant()), end, program),
         }
-        let said = transport.words_of_the_host(end.relevant());
+    }
+
+    /// The same of a service that was reached through a [`Connector`].
+    pub fn of_service(connector: &dyn Connector, end: &End<'_>, program: &str) -> Self {
+        match connector.explain(end) {
+            Some(failure) => Self::Transport(failure),
+            None => Self::said(&connector.words_of_the_host(end.relevant()), end, program),
+        }
+    }
+
+    /// By what was said at the other end.
+    fn said(said: &str, end: &End<'_>, program: &str) -> Self {
         let said = said.trim();
         match end.exit {
             Exit::Code(127) if !end.greeted && says_not_found(said, program) => {

@@ -103,12 +103,13 @@ async fn a_closure_without_its_root_is_an_error() {
     bytes.extend(described(&[info("other", 96)]));
     bytes.put_u64(0);
     let store = ScriptedHost::answering(bytes).store();
-    let text = explained(&store.closure(&[path("asked")], Outputs::Exclude).await.unwrap_err());
+    let closure = store.closure(&[path("asked")], Outputs::Exclude).await.unwrap();
+    let text = explained(&closure.complete().unwrap_err());
     assert!(text.contains("-asked' is not valid in host 'liar'"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_path_without_a_size_fails_alone() {
+async fn the_archive_says_where_it_ends_of_which_nobody_recorded_the_size() {
     let there = MemoryStore::new("there");
     let paths: Vec<_> = ["a", "b", "c"].map(|name| there.add(name, name, &[])).into();
     let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
@@ -122,9 +123,7 @@ async fn a_path_without_a_size_fails_alone() {
         let whole: Result<Vec<_>, StoreError> = blocks.into_iter().collect();
         seen.push(whole.map(|blocks| blocks.concat() == there.nar(&info.path).unwrap()));
     }
-    assert!(matches!(&seen[..], [Ok(true), Err(_), Ok(true)]), "{seen:?}");
-    let text = explained(seen[1].as_ref().unwrap_err());
-    assert!(text.contains(&format!("'{}'", paths[1])) && text.contains("how large"), "{text}");
+    assert!(matches!(&seen[..], [Ok(true), Ok(true), Ok(true)]), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ mod hostile;
 mod keep_going;
 mod pipelining;
 mod scripted;
+mod sessions;
 mod silence;
 
 use std::sync::Arc;

@@ -193,3 +193,38 @@ async fn time_that_we_slept_through_does_not_count() {
     let path = MemoryStore::new("here").add("a", "a", &[]);
     assert!(store.valid_paths(&[path], ValidityQuery::default()).await.unwrap().is_empty());
 }
+
+/// 200 MB that were sent and not answered take a slow disk its time; a limit as long as for one question would end every
+/// copy of something large.
+#[tokio::test(start_paused = true)]
+async fn a_host_has_time_to_write_what_it_was_sent() {
+    const SIZE: usize = 200_000_000;
+    let host = ScriptedHost::new(|mut input, mut output| async move {
+        output.write_all(&greeted(&[])).await.unwrap();
+        let mut buffer = vec![0; 64 << 10];
+        let mut seen = 0;
+        while seen < SIZE {
+            seen += input.read(&mut buffer).await.unwrap();
+        }
+        sleep(STALL_TIMEOUT + Duration::from_secs(9)).await;
+        output.write_all(&1_u64.to_le_bytes()).await.unwrap();
+        crate::scripted::swallow(&mut input).await;
+    });
+    let here = MemoryStore::new("here").with_block_size(1 << 20);
+    let path = here.add("big", vec![7; SIZE], &[]);
+    let outcomes: Vec<_> =
+        crate::add(&host.store(), &here, here.infos(std::slice::from_ref(&path))).collect().await;
+    assert!(matches!(outcomes[..], [Ok(Outcome::Added(_))]), "{outcomes:?}");
+}
+
+/// Words alone are no work: a host that says something every minute, and does nothing, is given up in the end.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_only_talks_is_given_up() {
+    let host = ScriptedHost::answering([]).saying("still here\n", 100_000, Duration::from_secs(60));
+    let store = host.store();
+    let path = MemoryStore::new("here").add("x", "y", &[]);
+    let paths = [path];
+    let asking = store.valid_paths(&paths, ValidityQuery::default());
+    let error = timeout(STALL_TIMEOUT * 8, asking).await.expect("an end").unwrap_err();
+    silent(&error);
+}

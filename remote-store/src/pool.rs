@@ -1,0 +1,254 @@
+//! The sessions with one host: one for questions, any number for data, all behind one authentication.
+
+use std::{
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use ncc_protocol::ProtocolError;
+use ncc_transport::{CommandOnHost, Failure, FailureKind, Transport, TransportError};
+use tokio::sync::Mutex;
+
+use crate::{
+    RemoteError, ServeOptions,
+    session::{Lease, ReadAnswer, Session},
+    silence::Patience,
+};
+
+/// How long to wait before a host is tried once more that hung up before any login: it drops new connections at random while it
+/// is busy, and a second or two later that is over.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Sessions, each opened when it is first needed, and anew when it broke.
+pub(crate) struct Pool {
+    transport: Arc<dyn Transport>,
+    options: ServeOptions,
+    questions: Slot,
+    data: Vec<Slot>,
+    next: AtomicUsize,
+    way: StdMutex<Way>,
+}
+
+/// Which command the host is given. Found out once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Way {
+    /// The account lets only the plain command through.
+    plain: bool,
+    /// The host hung up once before any login.
+    waited: bool,
+}
+
+/// Where a session is kept.
+#[derive(Default)]
+struct Slot(Mutex<State>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Empty,
+    Open(Arc<Session>, Way),
+    /// For good.
+    Closed,
+}
+
+/// What is done with a session; may be done again with another one, as long as the host has not greeted.
+type Work<'w, T> = dyn Fn(Arc<Session>) -> BoxFuture<'w, Result<T, ProtocolError>> + Send + Sync + 'w;
+
+impl Pool {
+    pub(crate) fn new(transport: Arc<dyn Transport>, options: ServeOptions) -> Self {
+        let data = (0..options.data_sessions).map(|_| Slot::default()).collect();
+        Self {
+            transport,
+            options,
+            questions: Slot::default(),
+            data,
+            next: AtomicUsize::new(0),
+            way: StdMutex::default(),
+        }
+    }
+
+    pub(crate) fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    pub(crate) fn options(&self) -> &ServeOptions {
+        &self.options
+    }
+
+    /// One question with its answer. Others may be under way.
+    pub(crate) async fn ask<T: Send>(
+        &self,
+        patience: Patience,
+        request: &[u8],
+        read: impl ReadAnswer<T> + Clone + Sync,
+    ) -> Result<T, Arc<RemoteError>> {
+        let read = &read;
+        let work = move |session: Arc<Session>| -> BoxFuture<'_, Result<T, ProtocolError>> {
+            Box::pin(async move { session.exchange(request, patience, read.clone()).await })
+        };
+        self.with_session(&self.questions, &work).await
+    }
+
+    /// A session for one transfer.
+    ///
+    /// Sessions for data are opened only when the one for questions is up: then they need no login of their own. Where the
+    /// host has no room for them, the one for questions does.
+    pub(crate) async fn lease(&self) -> Result<Lease, Arc<RemoteError>> {
+        let work = |session: Arc<Session>| -> BoxFuture<'_, Result<Lease, ProtocolError>> {
+            Box::pin(async move {
+                let mut lease = session.lease().await?;
+                lease.greet().await?;
+                Ok(lease)
+            })
+        };
+        let number = self.next.fetch_add(1, Ordering::Relaxed) % self.data.len().max(1);
+        if let Some(slot) = self.data.get(number) {
+            self.with_session(&self.questions, &work).await?.give_back();
+            match self.with_session(slot, &work).await {
+                Err(error) if is_session_refused(&error) => {
+                    tracing::info!(%error, "the host has no room for another session");
+                }
+                result => return result,
+            }
+        }
+        self.with_session(&self.questions, &work).await
+    }
+
+    /// Ends all sessions and waits for the servers to end: they let go of their temporary roots.
+    pub(crate) async fn close(&self) {
+        for slot in self.data.iter().chain([&self.questions]) {
+            let state = std::mem::replace(&mut *slot.0.lock().await, State::Closed);
+            if let State::Open(session, _) = state {
+                session.close().await;
+            }
+        }
+    }
+
+    /// Does `work` with the slot's session; once more with another one where the host did not let the first be. If that
+    /// fails too, the first error is the one that counts.
+    async fn with_session<T>(&self, slot: &Slot, work: &Work<'_, T>) -> Result<T, Arc<RemoteError>> {
+        let mut first = None;
+        loop {
+            let (session, way) = match self.session(slot).await {
+                Ok(session) => session,
+                Err(error) => return Err(first.unwrap_or(error)),
+            };
+            let error = match work(Arc::clone(&session)).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let (error, has_started) = session.explain(error).await;
+            if session.is_abandoned().await {
+                // Not ours to explain: the next session is as good as this one was.
+                continue;
+            }
+            if session.is_greeted() {
+                return Err(error);
+            }
+            let may_go_on = self.another_way(way, &error, has_started).await;
+            let error = first.get_or_insert(error);
+            if !may_go_on {
+                return Err(Arc::clone(error));
+            }
+        }
+    }
+
+    /// The session of a slot, and which way it was opened.
+    async fn session(&self, slot: &Slot) -> Result<(Arc<Session>, Way), Arc<RemoteError>> {
+        // Whoever comes second waits here, and finds it open.
+        let mut state = slot.0.lock().await;
+        loop {
+            match &*state {
+                State::Closed => return Err(Arc::new(RemoteError::Closed)),
+                State::Open(session, way) if !session.is_broken() => {
+                    return Ok((Arc::clone(session), *way));
+                }
+                State::Open(..) | State::Empty => {}
+            }
+            let way = self.way();
+            let plain = if way.plain { self.options.plain_command() } else { None };
+            let command = plain.unwrap_or_else(|| self.options.command());
+            let connector = Arc::new(CommandOnHost::new(Arc::clone(&self.transport), command));
+            match Session::open(connector, &self.options).await {
+                Ok(session) => *state = State::Open(Arc::new(session), way),
+                Err(error) => {
+                    let error = Arc::new(error);
+                    if !self.another_way(way, &error, false).await {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn way(&self) -> Way {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a session that failed before its greeting, and was opened this `way`, is worth another try: a busy host is
+    /// tried once more, after a pause; and an account that runs only certain commands gets the plain one. At most one login
+    /// more comes of it.
+    async fn another_way(&self, way: Way, error: &RemoteError, has_started: bool) -> bool {
+        let wait = {
+            let mut known = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+            if *known != way {
+                // Somebody else has found out meanwhile.
+                return true;
+            }
+            if error.failure().is_some_and(Failure::happened_before_login) && !known.waited {
+                known.waited = true;
+                true
+            } else if !has_started
+                && error.can_be_a_forced_command()
+                && !known.plain
+                && self.options.plain_command().is_some()
+            {
+                known.plain = true;
+                tracing::info!(%error, "the host did not let the command pass, trying the plain one");
+                false
+            } else {
+                return false;
+            }
+        };
+        if wait {
+            tracing::warn!("{error}; the host may be busy, trying once more in {} s", PAUSE.as_secs());
+            // Not all at once, where many copies were started at once.
+            let jitter = Duration::from_millis(u64::from(std::process::id() % 1000));
+            tokio::time::sleep(PAUSE + jitter).await;
+        }
+        true
+    }
+}
+
+fn is_session_refused(error: &RemoteError) -> bool {
+    error.failure().is_some_and(|failure| failure.kind == FailureKind::SessionRefused)
+}
+
+impl RemoteError {
+    /// What the transport says of it, if it is the transport's.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Unreached { failure, .. } | Self::Transport(TransportError::Connect { failure, .. }) => {
+                Some(failure)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether an account that runs only certain commands may end another one like this: with any status, and with words
+    /// anywhere or none.
+    fn can_be_a_forced_command(&self) -> bool {
+        match self {
+            Self::Ended { .. }
+            | Self::Lost { .. }
+            | Self::ProgramNotFound { .. }
+            | Self::Protocol { source: ProtocolError::NoGreeting { .. }, .. } => true,
+            Self::Unreached { failure, .. } => failure.kind == FailureKind::LoginShellEnded,
+            _ => false,
+        }
+    }
+}

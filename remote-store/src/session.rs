@@ -1,0 +1,440 @@
+//! One conversation with a server: requests out and answers in at the same time, its greeting, its silence, its end.
+
+use std::{
+    ops::Deref,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::{
+    future::{BoxFuture, Either, select},
+    poll,
+};
+use ncc_protocol::{
+    ProtocolError,
+    serve::{client_greeting, read_server_greeting},
+    wire::WireReader,
+};
+use ncc_transport::{
+    ChannelControl, Connector, End, Ending, Exit, LineSink, Reader, StderrTail, Writer, throttled,
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    sync::{Mutex, OwnedMutexGuard},
+};
+
+use crate::{
+    RemoteError, ServeOptions,
+    error::Ended,
+    silence::{Patience, Pulse},
+};
+
+/// How long a server may take to end once its input has ended, before its process is ended for it.
+const TIME_TO_END: Duration = Duration::from_secs(5);
+
+/// How one answer is read; `Send` futures, which async closures cannot promise yet.
+pub(crate) trait ReadAnswer<T>:
+    for<'r> FnOnce(&'r mut WireReader<Reader>) -> BoxFuture<'r, Result<T, ProtocolError>> + Send
+{
+}
+
+impl<T, F> ReadAnswer<T> for F where
+    F: for<'r> FnOnce(&'r mut WireReader<Reader>) -> BoxFuture<'r, Result<T, ProtocolError>> + Send
+{
+}
+
+/// A server and everything known about it.
+///
+/// Questions may be put while others wait for their answers: whoever has written waits for its turn to read. Work that
+/// writes and reads at its own pace [leases](Self::lease) both directions.
+pub(crate) struct Session {
+    connector: Arc<dyn Connector>,
+    requests: Arc<Mutex<Requests>>,
+    answers: Arc<Mutex<Answers>>,
+    pulse: Pulse,
+    greeted: Arc<AtomicBool>,
+    /// Something went wrong, or was given up in the middle: nobody knows what comes next.
+    broken: AtomicBool,
+    process: Mutex<Process>,
+}
+
+/// What became of the process at the other end.
+enum Process {
+    Running(ServerProcess),
+    /// It was ended by us after its last answer.
+    Closed,
+    /// It was ended by us in the middle of something that nobody wanted any more.
+    Abandoned,
+    Ended {
+        error: Arc<RemoteError>,
+        /// Whether something of ours ran there: the account let the command through.
+        has_started: bool,
+    },
+}
+
+/// Where requests go.
+pub(crate) struct Requests {
+    /// `None`: closed, which the server sees as the end of its input.
+    stdin: Option<Writer>,
+    /// Written before the next request: the greeting, so that it shares a packet with the first request.
+    unsent: Vec<u8>,
+    pulse: Pulse,
+}
+
+/// Where answers come from.
+pub(crate) struct Answers {
+    pub(crate) reader: WireReader<Reader>,
+    greeted: Arc<AtomicBool>,
+    on_greeting: Option<Arc<dyn Fn() + Send + Sync>>,
+    pulse: Pulse,
+}
+
+/// Both directions of a session, for one piece of work. Unless it is [given back](Self::give_back), the session is broken.
+pub(crate) struct Lease {
+    pub(crate) session: Arc<Session>,
+    pub(crate) requests: OwnedMutexGuard<Requests>,
+    pub(crate) answers: OwnedMutexGuard<Answers>,
+    unfinished: Unfinished<Arc<Session>>,
+}
+
+impl Lease {
+    /// Lets others go on, between requests.
+    pub(crate) fn give_back(mut self) {
+        self.unfinished.done();
+    }
+
+    /// Ends the session, which failed with `error`, and finds out why.
+    pub(crate) async fn explain(self, error: ProtocolError) -> Arc<RemoteError> {
+        let Self { session, mut requests, mut answers, mut unfinished } = self;
+        requests.close();
+        answers.close();
+        unfinished.failed();
+        drop((requests, answers));
+        session.explain(error).await.0
+    }
+
+    /// Waits for the greeting, if it has not come yet.
+    pub(crate) async fn greet(&mut self) -> Result<(), ProtocolError> {
+        let greeted = async {
+            self.requests.write(&[]).await?;
+            self.answers.greeted().await.map(drop)
+        };
+        let greeted = greeted.await;
+        if greeted.is_err() {
+            self.unfinished.failed();
+        }
+        greeted
+    }
+}
+
+/// The process at the other end.
+pub(crate) struct ServerProcess {
+    stderr: StderrTail,
+    control: Box<dyn ChannelControl>,
+    pulse: Pulse,
+    program: String,
+}
+
+/// Work with a session. Dropped in the middle, it takes the session with it.
+struct Unfinished<S: Deref<Target = Session>>(Option<S>);
+
+impl<S: Deref<Target = Session>> Unfinished<S> {
+    /// The session is between requests.
+    fn done(&mut self) {
+        self.0 = None;
+    }
+
+    /// The session is broken, and will be asked why.
+    fn failed(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.broken.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl<S: Deref<Target = Session>> Drop for Unfinished<S> {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.abandon();
+        }
+    }
+}
+
+impl Session {
+    /// Begins a conversation.
+    pub(crate) async fn open(
+        connector: Arc<dyn Connector>,
+        options: &ServeOptions,
+    ) -> Result<Self, RemoteError> {
+        tracing::debug!(service = ?connector, "starting the server");
+        let channel = connector.connect().await?;
+        let pulse = Pulse::new(options.stall_timeout);
+        let greeted = Arc::new(AtomicBool::new(false));
+        let requests = Requests {
+            stdin: Some(pulse.note_requests(channel.stdin)),
+            unsent: client_greeting(),
+            pulse: pulse.clone(),
+        };
+        let answers = Answers {
+            reader: WireReader::new(pulse.watch_answers(channel.stdout)),
+            greeted: Arc::clone(&greeted),
+            on_greeting: options.greeted.clone(),
+            pulse: pulse.clone(),
+        };
+        let process = ServerProcess::new(
+            channel.stderr,
+            channel.control,
+            pulse.clone(),
+            options,
+            options.stderr.clone().map(throttled),
+        );
+        Ok(Self {
+            connector,
+            requests: Arc::new(Mutex::new(requests)),
+            answers: Arc::new(Mutex::new(answers)),
+            pulse,
+            greeted,
+            broken: AtomicBool::new(false),
+            process: Mutex::new(Process::Running(process)),
+        })
+    }
+
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.greeted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    fn check(&self) -> Result<(), ProtocolError> {
+        if self.is_broken() { Err(ProtocolError::UnexpectedEnd { what: "an answer" }) } else { Ok(()) }
+    }
+
+    /// Writes `request` and reads its answer, both at once, since either side may block on a full pipe.
+    pub(crate) async fn exchange<T>(
+        &self,
+        request: &[u8],
+        patience: Patience,
+        read: impl ReadAnswer<T>,
+    ) -> Result<T, ProtocolError> {
+        let mut requests = self.requests.lock().await;
+        self.check()?;
+        let mut unfinished = Unfinished(Some(self));
+        // Answers come in the order of the questions: this takes its place in the queue before the next may write.
+        let mut turn = pin!(self.answers.lock());
+        let at_once = poll!(&mut turn);
+        let write = pin!(async move {
+            let written = requests.write(request).await;
+            drop(requests);
+            written
+        });
+        let read = pin!(async {
+            let mut answers = match at_once {
+                Poll::Ready(answers) => answers,
+                Poll::Pending => turn.await,
+            };
+            self.pulse.expect(patience);
+            let answer = async { read(answers.greeted().await?).await }.await;
+            self.pulse.expect(Patience::Limited);
+            answer
+        });
+        let answer = match select(write, read).await {
+            // A failed write means that the server is gone: what can still be read says more.
+            Either::Left((_, read)) => read.await,
+            // All of the answer can only have come after all of the request, but for a server that lies.
+            Either::Right((Ok(answer), write)) => write.await.map(|()| answer),
+            Either::Right((Err(error), _)) => Err(error),
+        };
+        match &answer {
+            Ok(_) => unfinished.done(),
+            Err(_) => unfinished.failed(),
+        }
+        answer
+    }
+
+    /// Takes both directions, behind everybody who asks something now.
+    pub(crate) async fn lease(self: &Arc<Self>) -> Result<Lease, ProtocolError> {
+        let requests = Arc::clone(&self.requests).lock_owned().await;
+        let answers = Arc::clone(&self.answers).lock_owned().await;
+        self.check()?;
+        let unfinished = Unfinished(Some(Arc::clone(self)));
+        Ok(Lease { session: Arc::clone(self), requests, answers, unfinished })
+    }
+
+    /// Ends a conversation that has nothing more to do.
+    pub(crate) async fn close(&self) {
+        self.requests.lock().await.close();
+        self.broken.store(true, Ordering::Release);
+        let mut process = self.process.lock().await;
+        if let Process::Running(server) = std::mem::replace(&mut *process, Process::Closed) {
+            server.end().await;
+        }
+    }
+
+    /// Ends a conversation in the middle.
+    fn abandon(&self) {
+        self.broken.store(true, Ordering::Release);
+        if let Ok(mut process) = self.process.try_lock() {
+            // Dropping the process ends it.
+            *process = Process::Abandoned;
+        }
+        self.close_streams();
+    }
+
+    /// Whether somebody has left in the middle, and taken the session with him.
+    pub(crate) async fn is_abandoned(&self) -> bool {
+        matches!(*self.process.lock().await, Process::Abandoned)
+    }
+
+    /// The server sees the end of its input, and nobody reads from it any more. Whoever is in the middle of either holds on to
+    /// it only until it sees that the session is broken.
+    fn close_streams(&self) {
+        if let Ok(mut requests) = self.requests.try_lock() {
+            requests.close();
+        }
+        if let Ok(mut answers) = self.answers.try_lock() {
+            answers.close();
+        }
+    }
+
+    /// Ends a conversation that failed with `error`, and finds out why. Whoever waits for an answer too gets the same.
+    ///
+    /// The second is whether the account let the command through.
+    pub(crate) async fn explain(&self, error: ProtocolError) -> (Arc<RemoteError>, bool) {
+        self.broken.store(true, Ordering::Release);
+        let mut process = self.process.lock().await;
+        let server = match std::mem::replace(&mut *process, Process::Closed) {
+            Process::Running(server) => server,
+            Process::Closed => return (Arc::new(RemoteError::Closed), true),
+            Process::Abandoned => {
+                *process = Process::Abandoned;
+                return (Arc::new(RemoteError::Closed), true);
+            }
+            Process::Ended { error, has_started } => {
+                let known = (Arc::clone(&error), has_started);
+                *process = Process::Ended { error, has_started };
+                return known;
+            }
+        };
+        self.close_streams();
+        let (error, has_started) = server.explain(&*self.connector, self.is_greeted(), error).await;
+        let error = Arc::new(error);
+        *process = Process::Ended { error: Arc::clone(&error), has_started };
+        (error, has_started)
+    }
+}
+
+impl Requests {
+    /// For whoever makes the host wait.
+    pub(crate) const fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        let Some(stdin) = &mut self.stdin else {
+            return Err(ProtocolError::Write(std::io::ErrorKind::BrokenPipe.into()));
+        };
+        if self.unsent.is_empty() {
+            return write_all(stdin, bytes).await;
+        }
+        let mut first = std::mem::take(&mut self.unsent);
+        first.extend_from_slice(bytes);
+        write_all(stdin, &first).await
+    }
+
+    /// Lets the server see the end of its input.
+    pub(crate) fn close(&mut self) {
+        self.stdin = None;
+    }
+}
+
+async fn write_all(stdin: &mut Writer, bytes: &[u8]) -> Result<(), ProtocolError> {
+    stdin.write_all(bytes).await.map_err(ProtocolError::Write)?;
+    stdin.flush().await.map_err(ProtocolError::Write)
+}
+
+impl Answers {
+    /// For whoever knows what the host owes us.
+    pub(crate) const fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// The reader, behind the server's greeting.
+    pub(crate) async fn greeted(&mut self) -> Result<&mut WireReader<Reader>, ProtocolError> {
+        if !self.greeted.load(Ordering::Acquire) {
+            let version = read_server_greeting(&mut self.reader).await?;
+            tracing::debug!(%version, "the server has greeted");
+            self.greeted.store(true, Ordering::Release);
+            if let Some(greeted) = &self.on_greeting {
+                greeted();
+            }
+        }
+        Ok(&mut self.reader)
+    }
+
+    /// Reads nothing more.
+    pub(crate) fn close(&mut self) {
+        self.reader = WireReader::new(Box::new(tokio::io::empty()));
+    }
+}
+
+impl ServerProcess {
+    /// Listens to its stderr; each line goes to `sink`.
+    pub(crate) fn new(
+        stderr: Reader,
+        control: Box<dyn ChannelControl>,
+        pulse: Pulse,
+        options: &ServeOptions,
+        sink: Option<LineSink>,
+    ) -> Self {
+        let stderr = StderrTail::collect(stderr, Some(pulse.note_lines(sink)));
+        Self { stderr, control, pulse, program: options.program.name().to_owned() }
+    }
+
+    /// The silence that ended the connection to it, if that is what ended it.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        self.pulse.ended_after()
+    }
+
+    /// Waits for the end, and brings it about if it does not come by itself.
+    ///
+    /// The second text is what came on stderr since something of ours ran there, if that is known.
+    pub(crate) async fn end(mut self) -> (Exit, String, Option<String>) {
+        // Whoever was silent for so long has had its time.
+        let time = if self.silence().is_some() { Duration::ZERO } else { TIME_TO_END };
+        let exit = match tokio::time::timeout(time, self.control.wait()).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                self.control.kill();
+                self.control.wait().await
+            }
+        };
+        let stderr = self.stderr.finish().await;
+        (exit.unwrap_or(Exit::Unknown), stderr, self.stderr.since_start())
+    }
+
+    async fn explain(
+        self,
+        connector: &dyn Connector,
+        greeted: bool,
+        error: ProtocolError,
+    ) -> (RemoteError, bool) {
+        let (program, silence) = (self.program.clone(), self.silence());
+        // What it says because it is ended explains nothing.
+        let before = silence.map(|_| self.stderr.text());
+        let (exit, stderr, since_start) = self.end().await;
+        let stderr = before.unwrap_or(stderr);
+        tracing::debug!(%exit, %error, "the server has ended");
+        let noise = matches!(&error, ProtocolError::NoGreeting { noise, .. } if !noise.is_empty());
+        let end = End::new(&exit, greeted, &stderr).since_start(since_start.as_deref()).said_on_stdout(noise);
+        let has_started = end.has_started();
+        let ending = Ending::of_service(connector, &end, &program);
+        (Ended { exit, stderr, ending, greeted, program, silence }.into_error(error), has_started)
+    }
+}
