@@ -125,6 +125,9 @@ impl Adder<'_> {
     ) -> Result<(), LocalStoreError> {
         let failed = |source| LocalStoreError::Body { path: info.path.clone(), source };
         let mut body = self.wait(writer, info, self.nars.open(info, 0))?.map_err(failed)?;
+        if body.is_verified() {
+            incoming.trust_hash();
+        }
         while let Some(block) = self.wait(writer, info, body.next())? {
             incoming.push(&block.map_err(failed)?)?;
         }

@@ -9,7 +9,7 @@ use ncc_store::{
     Destination as _, HashAlgorithm, Hasher, Nar, NarBody, NarHash, NarPlan, Outcome, Outputs, PathInfo,
     Problem, Retry, Scope, SecretKey, Side, Source as _, StoreError, StorePath, ValidityQuery,
     sequential_nars,
-    test_util::{MemoryStore, file_nar, script},
+    test_util::{MemoryStore, file_nar, script, script_of_bodies},
 };
 use rstest::rstest;
 
@@ -166,6 +166,29 @@ async fn a_bad_body_fails_its_path_alone(
     assert_eq!(on_disk(&store).len(), 2, "{:?}", on_disk(&store));
     // And the path can still be had.
     assert_eq!(store.add_nar(&bad, &mut &nar[..]).unwrap(), Added::New);
+}
+
+/// Seen from outside only if the check before was against something else than what is registered here.
+#[tokio::test]
+async fn a_body_is_hashed_once_here_or_by_whoever_verified_it_before() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let nar = file_nar(b"good");
+    let right = Arc::new(output("x", &nar));
+    let mut other = (*right).clone();
+    other.nar_hash = NarHash::of(b"other");
+    let other = Arc::new(other);
+    let body = || NarBody::new(stream::iter(whole(&nar)));
+    let add =
+        |body: NarBody| add_script(&store, script_of_bodies([other.clone()], [body])).collect::<Vec<_>>();
+    let unverified = add(body()).await.remove(0);
+    assert!(failure(unverified).contains("NAR hash is"));
+    // One that turns out wrong in the check before ends there.
+    let refused = add(body().verified(&other, "the source")).await.remove(0);
+    assert!(failure(refused).contains("the source does not match its metadata: NAR hash is"));
+    assert_eq!(registered(&store), []);
+    let verified = add(body().verified(&right, "the source")).await.remove(0);
+    assert!(matches!(verified, Ok(Outcome::Added(_))), "{verified:?}");
 }
 
 #[tokio::test]
