@@ -15,7 +15,7 @@ use crate::interop::lab::{Direction, Lab, spawn};
 use crate::sshd::Settings;
 
 /// Our server as a program that the client may name, inside an instance.
-const SERVER: &str = "/usr/local/bin/our-server";
+const SERVER: &str = "/lab/our-server";
 
 /// Upstream's `nix copy` names our program, and the store that it is to serve.
 pub(super) fn server(lab: &Lab<'_>) -> Result<Outcome> {
@@ -69,6 +69,7 @@ pub(super) fn client(lab: &Lab<'_>) -> Result<Outcome> {
 /// Our binary is built for the host: the instance sees the host under /host, and the script goes back there.
 fn install_server(lab: &Lab<'_>, instance: &mut Instance) -> Result<()> {
     instance.bind_host()?;
+    exec::make_folder(&instance.path("lab"))?;
     let file = instance.path(SERVER);
     let binary = lab.candidate.binary.display();
     exec::write_file(
