@@ -11,7 +11,7 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
-use ncc_store::{NarSource, Outcome, Outcomes, PathInfo, PlanQueue, Side, StoreError, StorePath};
+use ncc_store::{NarSource, Outcome, Outcomes, PathInfo, PlanQueue, Problem, Side, StoreError, StorePath};
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
     task::{JoinHandle, spawn_blocking},
@@ -103,7 +103,17 @@ impl Adder<'_> {
     }
 
     fn about(&self, error: LocalStoreError, action: &'static str, path: Option<&StorePath>) -> StoreError {
-        error.about(Side::Destination, self.store.name(), action, path)
+        // What is wrong with the content is so where it came from.
+        let problem = match error {
+            LocalStoreError::HashMismatch { path, expected, actual } => {
+                Problem::HashMismatch { path, expected, actual }
+            }
+            LocalStoreError::SizeMismatch { path, expected, actual } => {
+                Problem::SizeMismatch { path, expected, actual }
+            }
+            error => return error.about(Side::Destination, self.store.name(), action, path),
+        };
+        StoreError::new(Side::Source, self.nars.store(), problem)
     }
 
     /// Whether the object is complete, or was so before.

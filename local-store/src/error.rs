@@ -397,17 +397,6 @@ impl LocalStoreError {
             // The source's own words.
             (Self::Body { source, .. }, _) => return source,
             (Self::NotValid { path }, _) => (side, name.to_owned(), Problem::NotValid { path }),
-            // In these two it is the store that the content came from.
-            (Self::HashMismatch { path, expected, actual }, _) => (
-                Side::Source,
-                format!("what was sent to {name}"),
-                Problem::HashMismatch { path, expected, actual },
-            ),
-            (Self::SizeMismatch { path, expected, actual }, _) => (
-                Side::Source,
-                format!("what was sent to {name}"),
-                Problem::SizeMismatch { path, expected, actual },
-            ),
             (error, Some(path)) if error.concerns_one_object() || side == Side::Source => {
                 (side, name.to_owned(), Problem::Path { action, path: path.clone(), source: Box::new(error) })
             }

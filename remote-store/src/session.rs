@@ -431,6 +431,8 @@ impl ServerProcess {
         let (exit, stderr, since_start) = self.end().await;
         let stderr = before.unwrap_or(stderr);
         tracing::debug!(%exit, %error, "the server has ended");
+        // Whoever says something wrong has greeted, or tried to: it is not the login that failed.
+        let greeted = greeted || matches!(error, ProtocolError::UnsupportedVersion { .. });
         let noise = matches!(&error, ProtocolError::NoGreeting { noise, .. } if !noise.is_empty());
         let end = End::new(&exit, greeted, &stderr).since_start(since_start.as_deref()).said_on_stdout(noise);
         let has_started = end.has_started();

@@ -17,6 +17,9 @@ use crate::{database, wire};
 /// How messages name the remote side.
 const HOST: &str = "127.0.0.1";
 
+/// The exit code of a copy that lost its host on the way.
+pub(super) const LOST: i32 = 6;
+
 /// Runs the candidate, which has to exit 1 and say every word.
 fn refuse(lab: &Lab<'_>, finished: &Finished, words: &[&str]) -> Vec<String> {
     refuse_with(lab, finished, 1, words)
@@ -149,7 +152,7 @@ pub(super) fn truncated_from(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("ours", lab.release.name())?;
     let finished =
         exec::capture(&mut lab.candidate.command(Direction::From, &store, &door.server, &lab.mixed.roots()))?;
-    let mut wrong = refuse(lab, &finished, &[HOST]);
+    let mut wrong = refuse_with(lab, &finished, LOST, &[HOST]);
     wrong.extend(sound(&lab.inspect(&store)?, &store, false)?);
     Ok(Outcome::of(wrong))
 }

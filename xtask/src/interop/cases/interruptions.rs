@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Outcome;
+use super::{Outcome, failures};
 use crate::database;
 use crate::exec;
 use crate::instance::LabStore;
@@ -81,8 +81,9 @@ fn interrupt(lab: &Lab<'_>, direction: Direction, victim: Victim) -> Result<Outc
         }
         let mut wrong = Vec::new();
         if victim == Victim::Server {
-            if finished.status.code() != Some(1) {
-                wrong.push(format!("exit 1 expected: {}", finished.describe()));
+            let code = if lab.candidate.lenient { 1 } else { failures::LOST };
+            if finished.status.code() != Some(code) {
+                wrong.push(format!("exit {code} expected: {}", finished.describe()));
             }
             if !lab.candidate.lenient && !finished.stderr.contains("127.0.0.1") {
                 wrong.push(format!("stderr does not name the host: {}", finished.stderr.trim()));

@@ -270,7 +270,7 @@ fn keep_going(lab: &Lab<'_>, direction: Direction) -> Result<Outcome> {
         Direction::From => (&receiver.store, &source.server),
     };
     let mut command = lab.candidate.command(direction, store, server, &paths);
-    let finished = exec::capture(command.arg("--keep-going"))?;
+    let finished = exec::capture(command.args(["--keep-going", "-v"]))?;
     let mut wrong = Vec::new();
     if finished.status.code() != Some(4) {
         wrong.push(format!("exit 4 expected: {}", finished.describe()));
