@@ -117,7 +117,7 @@ fn check_graph(file: &PathBuf) -> Result<(), Failure> {
 
 /// A store that is to be served.
 pub(crate) struct ServeIntent {
-    pub(crate) config: LocalStoreConfig,
+    pub(crate) local: Local,
     /// Clients may add paths.
     pub(crate) write: bool,
 }
@@ -128,6 +128,6 @@ impl ServeIntent {
         let machine = Machine::read(arguments)?;
         machine.announce(arguments)?;
         let access = if write { Access::ReadWrite } else { Access::ReadOnly };
-        Ok(Self { config: machine.local_store(access)?, write })
+        Ok(Self { local: Local::new(&machine, arguments, access)?, write })
     }
 }

@@ -27,6 +27,7 @@ mod settings;
 mod signals;
 mod ssh;
 mod stores;
+mod streams;
 mod substituting;
 mod wire;
 
@@ -121,7 +122,7 @@ fn run(task: Task, console: &Console) -> End {
 async fn perform(task: Task, console: Console) -> Result<(), Failure> {
     match task {
         Task::Copy(arguments) => copying::copy(&arguments, &console).await,
-        Task::Serve(arguments) => serving::serve(&arguments).await,
+        Task::Serve(arguments) => serving::serve(&arguments, &console).await,
         Task::Print(document) => documents::print(document),
     }
 }

@@ -1,4 +1,4 @@
-//! A local destination that substitutes, as upstream's does with `--from -s`.
+//! Substituting into a local store: `--from -s`, as upstream's program does it, and a client's wish at `--serve`.
 //!
 //! Knowing binary caches is Nix's business. Where the machine has Nix, its own `nix-store --serve --write` on the same
 //! store is asked to substitute; the paths it brings are then valid here too. Where it has none, everything is sent.
@@ -15,22 +15,46 @@ use ncc_transport::{LineSink, LocalProcess};
 
 use crate::intent::Local;
 
-/// A local store with a Nix beside it that substitutes.
-pub(crate) struct Substituting {
-    store: Arc<LocalStore>,
-    nix: RemoteStore,
-}
+/// The Nix of this machine, asked to substitute into one of its stores. It is started when it is asked first.
+pub(crate) struct Nix(RemoteStore);
 
-impl Substituting {
-    pub(crate) fn new(store: Arc<LocalStore>, local: &Local, stderr: LineSink) -> Self {
+impl Nix {
+    /// What it says on stderr goes to `stderr`, line by line.
+    pub(crate) fn new(local: &Local, stderr: LineSink) -> Self {
         let mut options = ServeOptions::default();
         let settings = local.given.iter().flat_map(|(name, value)| ["--option", name, value]);
         options.program =
             ServeProgram::Words(["nix-store"].into_iter().chain(settings).map(str::to_owned).collect());
-        options.store_dir = store.store_dir().clone();
+        options.store_dir = local.config.store_dir.clone();
         options.store.clone_from(&local.uri);
         options.stderr = Some(stderr);
-        Self { store, nix: RemoteStore::new(Arc::new(LocalProcess::new()), options) }
+        Self(RemoteStore::new(Arc::new(LocalProcess::new()), options))
+    }
+
+    /// Tries to make these paths valid, and keeps its garbage collector off them until it is closed. Whether they are valid
+    /// then is what the store itself is asked for.
+    pub(crate) async fn substitute(&self, paths: &[StorePath]) {
+        let query = ValidityQuery::default().locking().substituting(true);
+        if let Err(error) = self.0.valid_paths(paths, query).await {
+            tracing::warn!("nothing is substituted here: {}", ncc_progress::chain(&error));
+        }
+    }
+
+    /// Ends it, if it was started.
+    pub(crate) async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+/// A local store with a Nix beside it that substitutes.
+pub(crate) struct Substituting {
+    store: Arc<LocalStore>,
+    nix: Nix,
+}
+
+impl Substituting {
+    pub(crate) fn new(store: Arc<LocalStore>, local: &Local, stderr: LineSink) -> Self {
+        Self { store, nix: Nix::new(local, stderr) }
     }
 
     /// Ends the Nix that was started, if it was.
@@ -55,10 +79,7 @@ impl Destination for Substituting {
     ) -> BoxFuture<'a, Result<BTreeSet<StorePath>, StoreError>> {
         Box::pin(async move {
             if query.substitute {
-                // What it says is valid was brought into this very store; the store itself is asked all the same.
-                if let Err(error) = self.nix.valid_paths(paths, query).await {
-                    tracing::warn!("nothing is substituted here: {}", ncc_progress::chain(&error));
-                }
+                self.nix.substitute(paths).await;
             }
             self.store.valid_paths(paths, query.substituting(false)).await
         })
@@ -68,7 +89,7 @@ impl Destination for Substituting {
         &'a self,
         paths: &'a [StorePath],
     ) -> BoxFuture<'a, Result<Option<BTreeSet<StorePath>>, StoreError>> {
-        self.nix.substitutable(paths)
+        self.nix.0.substitutable(paths)
     }
 
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {

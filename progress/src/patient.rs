@@ -1,7 +1,7 @@
-//! Writing to a descriptor that somebody else may have made non-blocking.
+//! Reading and writing a descriptor that somebody else may have made non-blocking.
 
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     os::fd::AsFd,
 };
 
@@ -10,11 +10,11 @@ use rustix::{
     io::Errno,
 };
 
-/// Writes everything, however the descriptor is set.
+/// Reads and writes as if the descriptor were blocking, however it is set.
 ///
 /// Whether a descriptor blocks belongs to the open file, which other processes share: a parent written for an event loop (node,
-/// another ssh) leaves `O_NONBLOCK` on the pipes that it hands down. Changing it back would break the parent, so a full pipe is
-/// waited for with poll(2) instead.
+/// another ssh) leaves `O_NONBLOCK` on the pipes that it hands down. Changing it back would break the parent, so a full or
+/// empty pipe is waited for with poll(2) instead.
 ///
 /// ```
 /// use std::io::{Read as _, Write as _};
@@ -31,19 +31,24 @@ use rustix::{
 pub struct Patient<F>(F);
 
 impl<F: AsFd> Patient<F> {
-    /// Writes to this descriptor, without a buffer.
+    /// Reads and writes this descriptor, without a buffer.
     pub const fn new(descriptor: F) -> Self {
         Self(descriptor)
     }
 }
 
-impl<F: AsFd> Write for Patient<F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl<F: AsFd> Patient<F> {
+    /// Does something again and again until the descriptor is ready for it.
+    fn wait(
+        &self,
+        ready: PollFlags,
+        mut attempt: impl FnMut(&F) -> Result<usize, Errno>,
+    ) -> io::Result<usize> {
         loop {
-            match rustix::io::write(&self.0, bytes) {
+            match attempt(&self.0) {
                 // Two names, which are the same number nearly everywhere.
                 Err(error) if error == Errno::AGAIN || error == Errno::WOULDBLOCK => {
-                    match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None) {
+                    match poll(&mut [PollFd::new(&self.0, ready)], None) {
                         Ok(_) | Err(Errno::INTR) => {}
                         Err(error) => return Err(error.into()),
                     }
@@ -53,6 +58,18 @@ impl<F: AsFd> Write for Patient<F> {
             }
         }
     }
+}
+
+impl<F: AsFd> Read for Patient<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait(PollFlags::IN, |descriptor| rustix::io::read(descriptor, &mut *buffer))
+    }
+}
+
+impl<F: AsFd> Write for Patient<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wait(PollFlags::OUT, |descriptor| rustix::io::write(descriptor, bytes))
+    }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -61,8 +78,6 @@ impl<F: AsFd> Write for Patient<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
     use super::*;
@@ -83,5 +98,23 @@ mod tests {
         reader.read_to_end(&mut read).unwrap();
         writing.join().unwrap();
         assert!(read == expected);
+    }
+
+    #[test]
+    fn an_empty_pipe_that_does_not_block_is_waited_for() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        fcntl_setfl(&reader, fcntl_getfl(&reader).unwrap() | OFlags::NONBLOCK).unwrap();
+        let mut plain = reader.try_clone().unwrap();
+        assert_eq!(plain.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            Patient::new(&reader).read_to_string(&mut text).map(|_| text)
+        });
+        for part in ["late ", "but whole"] {
+            std::thread::yield_now();
+            writer.write_all(part.as_bytes()).unwrap();
+        }
+        drop(writer);
+        assert_eq!(reading.join().unwrap().unwrap(), "late but whole");
     }
 }
