@@ -100,6 +100,7 @@ fn code_of(error: &(dyn Error + 'static)) -> Option<u8> {
         return match error {
             RemoteError::Unreached { failure, .. } => Some(exit::of(failure.class())),
             RemoteError::Transport(error) => code_of(error),
+            RemoteError::NotAllowed { .. } => Some(exit::REFUSED),
             RemoteError::Lost { .. } | RemoteError::Silent { greeted: true, .. } => Some(exit::LOST),
             _ => None,
         };
@@ -118,7 +119,14 @@ fn as_remote<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a RemoteError> {
 }
 
 fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
-    let mut hints: Vec<String> = causes(error).filter_map(hint).collect();
+    let mut hints = Vec::new();
+    for cause in causes(error) {
+        hints.extend(hint(cause));
+        if let Some(RemoteError::NotAllowed { .. }) = as_remote(cause) {
+            // How the refusal came about is no further cause that something could be done about.
+            break;
+        }
+    }
     hints.dedup();
     hints
 }
@@ -177,6 +185,11 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
         RemoteError::Lost { .. } => Some(
             "the process that served the store ended, or the one that led to it; what was registered stays, and the same \
              command continues from there"
+                .to_owned(),
+        ),
+        RemoteError::NotAllowed { .. } => Some(
+            "the login worked: an account that runs certain commands only has to allow 'nix-store --serve --write', \
+             perhaps in a 'command=' of its authorized_keys or a ForceCommand of sshd_config"
                 .to_owned(),
         ),
         RemoteError::Silent { greeted: false, .. } => Some(

@@ -25,10 +25,7 @@ pub(crate) async fn serve(arguments: &Arguments, console: &Console) -> Result<()
     serve_store(intent, console).await.map_err(Failure::without_hints)
 }
 
-async fn serve_store(
-    ServeIntent { local, write }: ServeIntent,
-    console: &Console,
-) -> Result<(), Failure> {
+async fn serve_store(ServeIntent { local, write }: ServeIntent, console: &Console) -> Result<(), Failure> {
     let config = local.config.clone();
     // Whoever only looks at a store that is not there yet finds it empty, and does not make it.
     if let Some(nothing) = Nothing::instead_of(&config).filter(|_| !write) {

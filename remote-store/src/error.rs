@@ -1,6 +1,6 @@
 //! Why a host did not do its part, from all that is known: the stream, the exit, and what stands on stderr.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ncc_protocol::ProtocolError;
 use ncc_transport::{Ending, Exit, Failure, FailureKind, TransportError};
@@ -45,6 +45,13 @@ pub enum RemoteError {
         #[source]
         source: ProtocolError,
     },
+    /// Nothing of ours ran there, neither by the usual command nor by the plain one: the account runs certain commands only, or
+    /// none.
+    #[error("it runs neither of the commands that start a server")]
+    NotAllowed {
+        /// How the first one ended.
+        source: Arc<RemoteError>,
+    },
     /// It hangs: the line is alive, and nothing came over it, nor went, for too long.
     #[error("nothing was heard from it for {} s, so the connection was ended{}", limit.as_secs(), quoted(stderr))]
     Silent {
@@ -83,7 +90,9 @@ impl RemoteError {
             Self::Unreached { failure, .. } if failure.kind != FailureKind::ConnectionLost => {
                 Some("be reached")
             }
-            Self::ProgramNotFound { .. } | Self::Silent { greeted: false, .. } => Some("start a server"),
+            Self::ProgramNotFound { .. } | Self::NotAllowed { .. } | Self::Silent { greeted: false, .. } => {
+                Some("start a server")
+            }
             _ => None,
         }
     }
@@ -125,6 +134,7 @@ impl RemoteError {
             | Self::Ended { stderr, .. }
             | Self::Silent { stderr, .. }
             | Self::Protocol { stderr, .. } => stderr,
+            Self::NotAllowed { source } => source.stderr(),
             _ => "",
         }
     }

@@ -150,10 +150,17 @@ impl Pool {
                 return Err(error);
             }
             let may_go_on = self.another_way(way, &error, has_started).await;
-            let error = first.get_or_insert(error);
-            if !may_go_on {
-                return Err(Arc::clone(error));
+            if may_go_on {
+                first.get_or_insert(error);
+                continue;
             }
+            return Err(match first {
+                // Of the plain command alone nobody could tell.
+                Some(source) if way.plain && source.can_be_a_forced_command() => {
+                    Arc::new(RemoteError::NotAllowed { source })
+                }
+                first => first.unwrap_or(error),
+            });
         }
     }
 

@@ -15,7 +15,7 @@ use ncc_transport_ssh::test_util::Sshd;
 use rustix::process::{Signal, kill_process};
 
 use crate::{
-    support::{PROGRAM, Running, World, children, full},
+    support::{AT_ONCE, PROGRAM, Running, World, children, full},
     transports::{Ssh, add_big, prefer, sshd, stuck, with_each_transport},
 };
 
@@ -30,8 +30,6 @@ with_each_transport! {
 }
 
 const SOON: Duration = Duration::from_secs(20);
-/// "At once", on a machine that has other things to do.
-const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// The watchdog waits 20 s before it speaks, so this test takes as long.
 fn a_silent_host_is_told_of_and_ctrl_c_ends_at_once(ssh: Ssh) {

@@ -11,13 +11,12 @@ use std::{
 use ncc_transport_ssh::test_util::Sshd;
 
 use crate::{
-    support::World,
+    support::{AT_ONCE, World},
     transports::{Ssh, add_big, configuration, prefer, sshd, stuck},
     tty::Terminal,
 };
 
 const SOON: Duration = Duration::from_secs(20);
-const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// `ssh -M -N -S SOCKET`, ended by its number.
 struct Master<'a> {

@@ -13,6 +13,7 @@ with_each_transport! {
     both_directions_over_ssh,
     what_the_remote_shell_prints_is_passed_over,
     a_shell_that_only_prints_is_quoted,
+    an_account_that_allows_no_command_is_exit_5_with_a_hint,
     a_server_that_is_not_on_the_path_is_found_in_the_usual_places,
     a_server_that_is_nowhere_is_an_error_that_says_where_it_was_looked_for,
     a_named_program_that_is_nowhere_is_an_error_with_a_hint,
@@ -76,6 +77,22 @@ fn a_shell_that_only_prints_is_quoted(ssh: Ssh) {
     let world = World::new();
     let ran = world.run(ssh.served(&world, &sshd).arg("127.0.0.1").arg(&world.other));
     ran.says(1, &["127.0.0.1", "This account is currently not available.", "hint:"]);
+}
+
+/// Whatever a refusal looks like: words on either stream, or a status alone.
+fn an_account_that_allows_no_command_is_exit_5_with_a_hint(ssh: Ssh) {
+    let refusals = [
+        ("sh -c 'echo This account is closed. >&2; exit 1'", "This account is closed."),
+        ("echo This account is closed.", "This account is closed."),
+        ("false", "exit status 1"),
+    ];
+    for (refusal, words) in refusals {
+        let Some(sshd) = sshd(&[&format!("ForceCommand {refusal}")]) else { return };
+        let world = World::new();
+        let ran = world.run(ssh.reach(&world, &sshd).arg("127.0.0.1").arg(&world.other));
+        ran.says(5, &["127.0.0.1", words, "hint: the login worked", "'nix-store --serve --write'"]);
+        assert_eq!(world.copied(&world.all()), [false; 4]);
+    }
 }
 
 /// A directory with a shell and nothing else, to be the PATH of the remote.

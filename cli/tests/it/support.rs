@@ -24,6 +24,9 @@ use tempfile::TempDir;
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_nix-copy-closure");
 
+/// "At once", on a machine that has other things to do. What would be waited for otherwise, hosts that hang, takes minutes.
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(20);
+
 /// A source store with four paths, and the place of a destination.
 ///
 /// `top` refers to `program`, which refers to `library`; `other` stands alone.

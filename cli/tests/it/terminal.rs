@@ -5,13 +5,12 @@ use std::{fs, os::unix::fs::chown, path::Path, process::Command, time::Duration}
 use ncc_transport_ssh::test_util::Sshd;
 
 use crate::{
-    support::{PROGRAM, World},
+    support::{AT_ONCE, PROGRAM, World},
     transports::{Ssh, add_big, path, prefer, sshd, stuck, stuck_running, with_key},
     tty::{Terminal, User, left_out},
 };
 
 const SOON: Duration = Duration::from_secs(20);
-const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// What a person is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -123,12 +123,31 @@ impl Terminal {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a state") {
-                // What it said last has to come through.
-                std::thread::sleep(Duration::from_millis(100));
+                self.read_to_the_end();
                 return code(status);
             }
             assert!(start.elapsed() < within, "it has not ended:\n{}", self.screen());
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Terminal {
+    /// Waits until what was said last has come through: whatever is written now comes after it.
+    fn read_to_the_end(&mut self) {
+        // A command to no program in particular, which terminals do not show.
+        const END: &[u8] = b"\x1b_the end of this test\x1b\\";
+        self.slave.write_all(END).expect("the terminal is open");
+        let start = Instant::now();
+        loop {
+            let mut raw = self.raw.lock().expect("text");
+            if let Some(end) = raw.windows(END.len()).position(|bytes| bytes == END) {
+                raw.drain(end..end + END.len());
+                return;
+            }
+            drop(raw);
+            assert!(start.elapsed() < SOON, "its last words do not come:\n{}", self.screen());
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -300,6 +300,8 @@ async fn if_the_plain_command_fails_too_the_first_refusal_counts() {
         [Attempt::Ends(1, "this account is closed\n", ""), Attempt::Ends(127, "no such command\n", "")];
     let host = Reluctant::new(&MemoryStore::new("there"), attempts);
     let error = asked(&host).await.unwrap_err();
-    assert!(cause(&error).to_string().contains("this account is closed"), "{:?}", cause(&error));
+    let RemoteError::NotAllowed { source } = cause(&error) else { panic!("{error:?}") };
+    assert!(source.to_string().contains("this account is closed"), "{source:?}");
+    assert!(!error.is_temporary());
     assert_eq!(host.tried(), 2);
 }
