@@ -96,6 +96,8 @@ pub(crate) struct Answers {
 
 /// Both directions of a session, for one piece of work. Unless it is [given back](Self::give_back), the session is broken.
 pub(crate) struct Lease {
+    /// In front of the locks: fields are dropped in this order, and whoever waits for a lock must find the session broken.
+    breaks: Breaks<Arc<Session>>,
     pub(crate) session: Arc<Session>,
     pub(crate) requests: OwnedMutexGuard<Requests>,
     pub(crate) answers: OwnedMutexGuard<Answers>,
@@ -105,12 +107,14 @@ pub(crate) struct Lease {
 impl Lease {
     /// Lets others go on, between requests.
     pub(crate) fn give_back(mut self) {
+        self.breaks.done();
         self.unfinished.done();
     }
 
     /// Ends the session, which failed with `error`, and finds out why.
     pub(crate) async fn explain(self, error: ProtocolError) -> Arc<RemoteError> {
-        let Self { session, mut requests, mut answers, mut unfinished } = self;
+        let Self { breaks, session, mut requests, mut answers, mut unfinished } = self;
+        drop(breaks);
         requests.close();
         answers.close();
         unfinished.failed();
@@ -140,7 +144,25 @@ pub(crate) struct ServerProcess {
     program: String,
 }
 
-/// Work with a session. Dropped in the middle, it takes the session with it.
+/// Marks a session as broken, before anybody else can go on with it: dropped while the locks are still held.
+struct Breaks<S: Deref<Target = Session>>(Option<S>);
+
+impl<S: Deref<Target = Session>> Breaks<S> {
+    /// The session is between requests.
+    fn done(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl<S: Deref<Target = Session>> Drop for Breaks<S> {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.broken.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Work with a session. Dropped in the middle, it takes the session with it, once the locks are free.
 struct Unfinished<S: Deref<Target = Session>>(Option<S>);
 
 impl<S: Deref<Target = Session>> Unfinished<S> {
@@ -239,11 +261,19 @@ impl Session {
                 Poll::Ready(answers) => answers,
                 Poll::Pending => turn.await,
             };
+            // Whoever left before its turn has left its answer behind, and it must not be taken for ours.
+            self.check()?;
+            let mut breaks = Breaks(Some(self));
             self.pulse.expect(patience);
             let answer = async { read(answers.greeted().await?).await }.await;
             self.pulse.expect(Patience::Limited);
+            if answer.is_ok() {
+                breaks.done();
+            }
             answer
         });
+        // Nothing was awaited since it took its place in the queue. Dropped before `turn`, `write` and `read`.
+        let mut breaks = Breaks(Some(self));
         let answer = match select(write, read).await {
             // A failed write means that the server is gone: what can still be read says more.
             Either::Left((_, read)) => read.await,
@@ -252,7 +282,10 @@ impl Session {
             Either::Right((Err(error), _)) => Err(error),
         };
         match &answer {
-            Ok(_) => unfinished.done(),
+            Ok(_) => {
+                breaks.done();
+                unfinished.done();
+            }
             Err(_) => unfinished.failed(),
         }
         answer
@@ -263,8 +296,8 @@ impl Session {
         let requests = Arc::clone(&self.requests).lock_owned().await;
         let answers = Arc::clone(&self.answers).lock_owned().await;
         self.check()?;
-        let unfinished = Unfinished(Some(Arc::clone(self)));
-        Ok(Lease { session: Arc::clone(self), requests, answers, unfinished })
+        let (breaks, unfinished) = (Breaks(Some(Arc::clone(self))), Unfinished(Some(Arc::clone(self))));
+        Ok(Lease { breaks, session: Arc::clone(self), requests, answers, unfinished })
     }
 
     /// Ends a conversation that has nothing more to do.
@@ -309,13 +342,14 @@ impl Session {
     pub(crate) async fn explain(&self, error: ProtocolError) -> (Arc<RemoteError>, bool) {
         self.broken.store(true, Ordering::Release);
         let mut process = self.process.lock().await;
-        let server = match std::mem::replace(&mut *process, Process::Closed) {
+        // If this is given up before it knows why, nobody knows.
+        let server = match std::mem::replace(&mut *process, Process::Abandoned) {
             Process::Running(server) => server,
-            Process::Closed => return (Arc::new(RemoteError::Closed), true),
-            Process::Abandoned => {
-                *process = Process::Abandoned;
+            Process::Closed => {
+                *process = Process::Closed;
                 return (Arc::new(RemoteError::Closed), true);
             }
+            Process::Abandoned => return (Arc::new(RemoteError::Closed), true),
             Process::Ended { error, has_started } => {
                 let known = (Arc::clone(&error), has_started);
                 *process = Process::Ended { error, has_started };

@@ -253,3 +253,70 @@ async fn a_host_that_neither_reads_nor_answers_can_be_left() {
     assert!(timeout(Duration::from_secs(10), copying).await.is_err(), "it cannot be done");
     timeout(STANDSTILL, host.left.notified()).await.expect("the connection is ended");
 }
+
+/// Takes two questions about valid paths from its first visitor and answers both at once, so that the answer to the first is
+/// there whoever reads it; tells `answered`. Whoever comes later gets the second answer.
+fn answering_both(first: &[StorePath], second: &[StorePath], answered: &Arc<tokio::sync::Notify>) -> ScriptedHost {
+    let answers = [first, second].map(|paths| {
+        let mut bytes = Vec::new();
+        bytes.put_paths(&StoreDir::default(), paths);
+        bytes
+    });
+    let (answered, visitors) = (Arc::clone(answered), Arc::new(AtomicUsize::new(0)));
+    ScriptedHost::new(move |mut input, mut output| {
+        let bytes = match visitors.fetch_add(1, Ordering::SeqCst) {
+            0 => answers.concat(),
+            _ => answers[1].clone(),
+        };
+        let answered = Arc::clone(&answered);
+        async move {
+            let _ = output.write_all(&greeted(&bytes)).await;
+            answered.notify_one();
+            swallow(&mut input).await;
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_question_that_was_given_up_is_nobody_elses() {
+    let paths = ["one", "two"].map(path);
+    let answered = Arc::default();
+    let host = answering_both(&paths[..1], &paths, &answered);
+    let store = host.store();
+    let mut given_up = store.valid_paths(&paths[..1], ValidityQuery::default());
+    assert!(futures_util::poll!(&mut given_up).is_pending());
+    let mut other = store.valid_paths(&paths, ValidityQuery::default());
+    assert!(futures_util::poll!(&mut other).is_pending());
+    answered.notified().await;
+    drop(given_up);
+    assert_eq!(other.await.unwrap(), paths.into());
+}
+
+/// The host hangs up in front of two questions, and takes its time to end.
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_while_it_is_found_out_what_went_wrong_leaves_that_to_the_others() {
+    let paths = ["one", "two"].map(path);
+    let visitors = Arc::new(AtomicUsize::new(0));
+    let mut bytes = Vec::new();
+    bytes.put_paths(&StoreDir::default(), &paths);
+    let host = ScriptedHost::new(move |mut input, mut output| {
+        let (first, bytes) = (visitors.fetch_add(1, Ordering::SeqCst) == 0, bytes.clone());
+        async move {
+            if first {
+                let _ = output.write_all(&greeted(&[])).await;
+                drop(output);
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            } else {
+                let _ = output.write_all(&greeted(&bytes)).await;
+                swallow(&mut input).await;
+            }
+        }
+    });
+    let store = host.store();
+    let mut given_up = store.valid_paths(&paths, ValidityQuery::default());
+    assert!(timeout(Duration::from_secs(1), &mut given_up).await.is_err());
+    let mut other = store.valid_paths(&paths, ValidityQuery::default());
+    let _ = futures_util::poll!(&mut other);
+    drop(given_up);
+    assert_eq!(other.await.unwrap(), paths.into());
+}
