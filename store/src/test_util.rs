@@ -19,6 +19,7 @@
 // What panics here is a test that was set up wrongly.
 #![allow(clippy::expect_used, clippy::panic, reason = "fixtures fail loudly")]
 
+pub mod conformance;
 mod destination;
 mod fixtures;
 mod nar;

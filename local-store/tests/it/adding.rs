@@ -7,8 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use ncc_local_store::{Added, LocalStoreConfig};
 use ncc_store::{
     Destination as _, HashAlgorithm, Hasher, Nar, NarBody, NarHash, NarPlan, Outcome, Outputs, PathInfo,
-    Problem, Retry, Scope, SecretKey, Side, Source as _, StoreError, StorePath, ValidityQuery,
-    sequential_nars,
+    Problem, Scope, SecretKey, Side, Source as _, StoreError, StorePath, ValidityQuery, sequential_nars,
     test_util::{MemoryStore, file_nar, script, script_of_bodies},
 };
 use rstest::rstest;
@@ -255,30 +254,6 @@ async fn references_must_be_valid_or_come_before() {
     assert_eq!(text[2..], ["added d", "added last"]);
     assert_eq!(assert_sound(&store), 2);
     assert_eq!(on_disk(&store).len(), 2);
-}
-
-#[tokio::test]
-async fn a_connection_that_breaks_ends_it_after_what_is_complete() {
-    let scratch = Scratch::new();
-    let store = scratch.store();
-    let nar = file_nar(b"x");
-    let problem =
-        Problem::Connection { action: "answer", path: None, retry: Retry::Worthwhile, source: "gone".into() };
-    let error = StoreError::new(Side::Source, "the source", problem);
-    let nars = script([
-        (output("a", &nar), whole(&nar)),
-        (output("b", &nar), whole(&nar)),
-        (output("c", &nar), vec![Ok(nar[..50].to_vec().into()), Err(error)]),
-        (output("d", &nar), whole(&nar)),
-    ]);
-    let outcomes: Vec<_> = add_script(&store, nars).collect().await;
-    assert_eq!(outcomes.len(), 3);
-    assert!(matches!(outcomes[0], Ok(Outcome::Added(_))) && matches!(outcomes[1], Ok(Outcome::Added(_))));
-    // It costs no path: it was the connection that failed.
-    let error = outcomes[2].as_ref().unwrap_err();
-    assert_eq!(chain(error), "the source could not answer: gone");
-    assert!(error.is_temporary() && error.side() == Side::Source);
-    assert_eq!((assert_sound(&store), on_disk(&store).len()), (2, 2));
 }
 
 #[tokio::test]

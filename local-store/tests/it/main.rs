@@ -4,6 +4,7 @@
 #![allow(clippy::cloned_ref_to_slice_refs, reason = "a list of one path reads better as a list")]
 
 mod adding;
+mod conformance;
 mod databases;
 mod derivations;
 mod foreign;

@@ -100,20 +100,6 @@ async fn a_large_corrupt_path_is_cut_and_what_came_before_it_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn content_longer_than_its_metadata_never_becomes_a_request() {
-    for fault in [Fault::ExtendContent, Fault::TruncateContent] {
-        let here = MemoryStore::new("here");
-        let bad = here.add("bad", vec![7; 1 << 20], &[]);
-        here.inject(fault(bad.clone(), 1000));
-        let there = MemoryStore::new("there");
-        let result = send(&here, &there, &[bad], OnFailure::Stop).await;
-        let text = explained(&result.unwrap_err());
-        assert!(text.contains("in here does not match its metadata"), "{text}");
-        assert!(there.paths().is_empty());
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_refusal_names_the_path_and_quotes_the_host() {
     let (here, paths) = store();
     let there = MemoryStore::new("there");

@@ -202,19 +202,6 @@ async fn a_transfer_that_nobody_wants_lets_go_of_the_host() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_outlives_the_stream_that_it_came_from() {
-    let there = MemoryStore::new("there");
-    let path = there.add("x", vec![1; 1 << 20], &[]);
-    let store = remote(&ncc_remote_store::test_util::MemoryHost::new(&there));
-    let plan = there.infos(std::slice::from_ref(&path));
-    let body = store.nars(plan.clone()).open(&plan[0], 0).await.unwrap();
-    let blocks: Vec<_> = body.map(Result::unwrap).collect().await;
-    assert_eq!(blocks.concat(), there.nar(&path).unwrap());
-    // And the connection is between requests.
-    assert_eq!(store.path_infos(&[path]).await.unwrap().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn nothing_to_transfer_needs_no_host() {
     let host = ncc_remote_store::test_util::MemoryHost::new(&MemoryStore::new("there"));
     let store = remote(&host);

@@ -1,5 +1,6 @@
 //! Copies to and from a host in memory, with a clock that counts round trips.
 
+mod conformance;
 mod failures;
 mod hostile;
 mod keep_going;
