@@ -36,7 +36,7 @@ pub(crate) fn nars(store: LocalStore, infos: NarPlan) -> NarStream {
     let (sender, receiver) = channel();
     let shared = Arc::new(Shared {
         state: Mutex::new(State { receiver, parts: VecDeque::new(), body_is_out: false, waiting: None }),
-        wanted: AtomicUsize::new(0),
+        wanted: Arc::default(),
     });
     Box::pin(Sequence { shared, infos, begun: 0, packer: Some((store, sender)) })
 }
@@ -50,7 +50,7 @@ enum Part {
 struct Shared {
     state: Mutex<State>,
     /// NARs before this one need not be packed any further.
-    wanted: AtomicUsize,
+    wanted: Arc<AtomicUsize>,
 }
 
 struct State {
@@ -104,7 +104,7 @@ impl Stream for Sequence {
             let packer = Packer {
                 store,
                 sender,
-                shared: this.shared.clone(),
+                wanted: this.shared.wanted.clone(),
                 runtime: Handle::current(),
                 parts: Vec::new(),
                 size: 0,
@@ -180,7 +180,8 @@ fn panicked() -> StoreError {
 struct Packer {
     store: LocalStore,
     sender: Sender<Vec<Part>>,
-    shared: Arc<Shared>,
+    /// Not all that is shared: the receiver must go with the last who takes from it, or the packer waits for room for ever.
+    wanted: Arc<AtomicUsize>,
     runtime: Handle,
     /// What is to be sent next: waking the other side costs more than to pack a small object.
     parts: Vec<Part>,
@@ -248,7 +249,7 @@ struct Blocks<'a> {
 
 impl Write for Blocks<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.packer.shared.wanted.load(Ordering::Relaxed) > self.index {
+        if self.packer.wanted.load(Ordering::Relaxed) > self.index {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let room = self.size.saturating_sub(self.block.len()).min(bytes.len());

@@ -1,6 +1,12 @@
 //! Hosts that say too much, too little, or something else.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use ncc_protocol::{
@@ -243,7 +249,11 @@ async fn a_host_that_neither_reads_nor_answers_can_be_left() {
 
 /// Takes two questions about valid paths from its first visitor and answers both at once, so that the answer to the first is
 /// there whoever reads it; tells `answered`. Whoever comes later gets the second answer.
-fn answering_both(first: &[StorePath], second: &[StorePath], answered: &Arc<tokio::sync::Notify>) -> ScriptedHost {
+fn answering_both(
+    first: &[StorePath],
+    second: &[StorePath],
+    answered: &Arc<tokio::sync::Notify>,
+) -> ScriptedHost {
     let answers = [first, second].map(|paths| {
         let mut bytes = Vec::new();
         bytes.put_paths(&StoreDir::default(), paths);
