@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         End::Code(code) => code.into(),
         End::Signal(signal) => {
             console.flush(Some(TIDYING));
+            ssh::release_terminal();
             signal.die()
         }
     }

@@ -62,3 +62,10 @@ fn libssh2(_: Target, _: Connection) -> Result<Arc<dyn Transport>, Failure> {
     Err(Failure::text("this program was built without libssh2 as a transport")
         .hint("build it with 'cargo install --path cli --features ssh2'"))
 }
+
+/// Gives the terminal back, if somebody is being asked for a secret on it, before this process dies of a signal. OpenSSH's
+/// program does that itself.
+pub(crate) fn release_terminal() {
+    #[cfg(feature = "ssh2")]
+    ncc_transport_ssh2::TerminalPrompter::release_terminal();
+}

@@ -210,5 +210,5 @@ fn an_agent_that_is_silent_is_given_up_with_a_warning() {
     prefer(&mut command, "-o IdentityAgent=SSH_AUTH_SOCK");
     command.env("SSH_AUTH_SOCK", &socket);
     let ran = to(&world, &mut command, "127.0.0.1");
-    ran.says(0, &["127.0.0.1: the agent at $DIR/agent does not answer", "copying 1 paths..."]);
+    ran.says(0, &["warning: the agent at $DIR/agent does not answer", "copying 1 paths..."]);
 }
