@@ -104,11 +104,12 @@ impl Ends<'_> {
             return Ok(Some((closure, valid)));
         }
         let roots = &request.roots;
-        if source.is_at_hand() {
-            // What was mistyped is said before anybody is asked for a password.
+        // What was mistyped is said before anybody is asked for a password. Where the others are wanted all the same, the
+        // closure says it, and one root that cannot be described stops nobody.
+        if source.is_at_hand() && request.on_failure == OnFailure::Stop {
             let known: BTreeSet<StorePath> =
                 source.path_infos(roots).await?.into_iter().map(|info| info.path).collect();
-            if request.on_failure == OnFailure::Stop && !roots.iter().all(|root| known.contains(root)) {
+            if !roots.iter().all(|root| known.contains(root)) {
                 self.closure().await?;
             }
         }

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
 use ncc_copy::{CopyError, Event, Observer, OnFailure, Request, copy, plan};
 use ncc_store::{
-    NarAccess,
+    Closure, NarAccess, NarPlan, NarSource, Outputs, PathInfo, Problem, Side, Source, StoreDir, StoreError,
+    StorePath,
     test_util::{Call, Fault, MemoryStore},
 };
 
@@ -159,6 +161,80 @@ async fn roots_that_are_not_valid_leave_the_others() {
     let CopyError::Failed { report } = error else { panic!("{error}") };
     let by_themselves = report.failed.iter().filter(|failed| failed.error.is_some()).count();
     assert_eq!((report.sent.count(), by_themselves, report.failed.len()), (2, 3, 5));
+    assert!(good.iter().all(|path| there.paths().contains(path)));
+}
+
+/// A store on this machine with a row that cannot be read: whoever asks for that path alone gets an error, and a closure
+/// lists it among what failed.
+struct OddRow {
+    store: MemoryStore,
+    odd: StorePath,
+}
+
+impl OddRow {
+    fn error(&self) -> StoreError {
+        StoreError::new(Side::Source, "here", Problem::NotValid { path: self.store_dir().full(&self.odd) })
+    }
+}
+
+impl Source for OddRow {
+    fn name(&self) -> &str {
+        Source::name(&self.store)
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        Source::store_dir(&self.store)
+    }
+
+    fn is_at_hand(&self) -> bool {
+        true
+    }
+
+    fn closure<'a>(
+        &'a self,
+        roots: &'a [StorePath],
+        outputs: Outputs,
+    ) -> BoxFuture<'a, Result<Closure, StoreError>> {
+        Box::pin(async move {
+            let good: Vec<_> = roots.iter().filter(|root| **root != self.odd).cloned().collect();
+            let mut closure = self.store.closure(&good, outputs).await?;
+            if good.len() < roots.len() {
+                closure.failed.push((self.odd.clone(), self.error()));
+            }
+            Ok(closure)
+        })
+    }
+
+    fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
+        if paths.contains(&self.odd) {
+            return Box::pin(std::future::ready(Err(self.error())));
+        }
+        self.store.path_infos(paths)
+    }
+
+    fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
+        self.store.nars(plan)
+    }
+}
+
+/// <https://github.com/NixOS/nix/issues/6843>
+#[tokio::test]
+async fn r6843_a_root_whose_row_cannot_be_read_leaves_the_others() {
+    let store = MemoryStore::new("here");
+    let good = store.add_chain(2);
+    let odd = store.add("odd", "x", &[]);
+    let here = OddRow { store, odd: odd.clone() };
+    let there = MemoryStore::new("there");
+    let mut request = Request::new([odd.clone(), good[1].clone()]);
+    let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
+    assert!(matches!(error, CopyError::Store(_)), "{error}");
+    assert!(there.paths().is_empty());
+
+    request.on_failure = OnFailure::Continue;
+    let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
+    let CopyError::Failed { report } = error else { panic!("{error}") };
+    assert_eq!((report.sent.count(), report.failed.len()), (2, 1));
+    assert_eq!(report.failed[0].path, odd);
     assert!(good.iter().all(|path| there.paths().contains(path)));
 }
 
