@@ -97,6 +97,8 @@ fn who_is_not_root_links_too() {
         .arg(&program)
         .args(["--exact", "optimising::equal_files_of_new_objects_are_linked_as_nix_does_it", "--nocapture"])
         .env("TMPDIR", scratch.path().join("home"))
+        // Nix does not run as a user without a name: what it compares was compared as root.
+        .env_remove("NCC_REQUIRE_REAL")
         .output();
     let Ok(output) = output else { return left_out("no setpriv: linking as another user was not tried") };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
