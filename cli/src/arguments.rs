@@ -247,6 +247,9 @@ fn log_formats() -> impl TypedValueParser<Value = LogFormat> {
 #[command(next_help_heading = "Serving")]
 pub(crate) struct Serving {
     /// Serve the store over standard input and output, as 'nix-store --serve' does
+    ///
+    /// With --write, a client that asks to substitute gets what the 'nix-store' on PATH can substitute; where there is
+    /// none, a warning says so.
     #[arg(long, conflicts_with_all = ["to", "from"])]
     serve: bool,
 

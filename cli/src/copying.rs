@@ -39,6 +39,18 @@ pub(crate) async fn copy(arguments: &Arguments, console: &Console) -> Result<(),
     result
 }
 
+/// Nix up to 2.33 takes any text for a signature; newer ones fail over such a text for good.
+fn say_malformed_signatures(plan: &Plan, source: &str) {
+    let count: u64 = plan.to_send.iter().map(|info| u64::from(info.malformed_signatures)).sum();
+    if count > 0 {
+        let texts = if count == 1 { "text" } else { "texts" };
+        let are = if count == 1 { "is" } else { "are" };
+        tracing::warn!(
+            "{count} {texts} in the place of signatures {are} left out: {source} has them, and newer Nixes cannot read them"
+        );
+    }
+}
+
 /// What came of it, as far as it came.
 #[derive(Default)]
 struct Outcome {
@@ -151,6 +163,7 @@ impl Copying<'_> {
             outcome.plan = Some(plan);
             return failed.map_or(Ok(()), |failure| Err(failure.with_code(exit::PARTIAL)));
         }
+        say_malformed_signatures(&plan, source.name());
         let report = ncc_copy::run(&**source, &**destination, plan, request, &observer).await;
         progress.finish(report.as_ref().ok());
         match report {

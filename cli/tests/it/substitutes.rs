@@ -79,3 +79,52 @@ fn without_nix_it_says_so_and_everything_is_sent() {
     let ran = world.run(world.fetch().args(["-s", "localhost"]).arg(&world.top));
     ran.says(0, &["could substitute: everything is sent", "copying 3 paths..."]);
 }
+
+/// `--to -s` with this very program as the server.
+fn send_with(world: &World, path: std::ffi::OsString, cache: &str) -> Ran {
+    let mut command = world.copy();
+    command.env("PATH", path).env("NIX_CONFIG", format!("substituters = {cache}\nrequire-sigs = false"));
+    world.run(command.args(["-s", "--json", "localhost"]).arg(&world.top))
+}
+
+#[test]
+fn our_server_substitutes_for_clients_that_ask_with_the_nix_beside_it() {
+    let world = World::new();
+    let Some(cache) = cache(&world) else { return };
+    let ran = send_with(&world, path(), &cache);
+    ran.says(0, &[]);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&report["substituted"]["count"], &report["sent"]["count"]), (&1.into(), &2.into()));
+    assert_eq!(world.copied(&[&world.library, &world.top]), [true, true]);
+}
+
+#[test]
+fn our_server_says_that_it_cannot_substitute_where_there_is_no_nix() {
+    let world = World::new();
+    let ran = send_with(&world, "/nonexistent".into(), "");
+    ran.says(0, &["there is no 'nix-store' beside this server that could substitute"]);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&report["substituted"]["count"], &report["sent"]["count"]), (&0.into(), &3.into()));
+}
+
+/// Nix up to 2.33 takes any text for a signature. Such texts are not passed on, and that is said.
+#[test]
+fn texts_that_are_no_signatures_are_left_out_with_a_word() {
+    let world = World::new();
+    let database = world.from().join("nix/var/nix/db/db.sqlite");
+    let changed = Command::new("sqlite3")
+        .arg(&database)
+        .arg("update ValidPaths set sigs = 'no-signature also:none' where path like '%-library'")
+        .env("PATH", path())
+        .status();
+    let Ok(changed) = changed else {
+        assert!(!ncc_transport_ssh::test_util::required(), "sqlite3 is needed and is not here");
+        let _ = writeln!(std::io::stderr(), "LEFT OUT: no sqlite3 here to put texts into a database");
+        return;
+    };
+    assert!(changed.success());
+    let ran = world.run(world.copy().arg("localhost").arg(&world.top));
+    ran.says(0, &["warning: 2 texts in the place of signatures are left out"]);
+    let again = world.run(world.copy().arg("localhost").arg(&world.top));
+    assert!(!again.stderr.contains("signatures"), "{}", again.transcript());
+}
