@@ -193,7 +193,9 @@ impl Ends<'_> {
     /// What the destination has.
     async fn valid(&self, closure: &Closure) -> Result<BTreeSet<StorePath>, StoreError> {
         self.observer.event(Event::Asking { paths: closure.infos.len() });
-        let paths: Vec<_> = closure.infos.iter().map(|info| info.path.clone()).collect();
+        // What the source cannot give may be there all the same.
+        let infos = closure.infos.iter().map(|info| &info.path);
+        let paths: Vec<_> = infos.chain(closure.failed.iter().map(|(path, _)| path)).cloned().collect();
         let valid = self.destination.valid_paths(&paths, self.query()).await?;
         // The closure's own texts in the place of the answer's: those of 100,000 paths take 10 MB.
         Ok(paths.into_iter().filter(|path| valid.contains(path)).collect())
@@ -225,6 +227,7 @@ impl Ends<'_> {
         let missing = infos.iter().map(|info| &info.path).filter(|path| !valid.contains(*path));
         let substituted = self.substituted(&missing.cloned().collect::<Vec<_>>()).await?;
 
+        let is_complete = failed.is_empty();
         let mut failed: Vec<_> = failed
             .into_iter()
             .filter(|(path, _)| !valid.contains(path))
@@ -232,7 +235,7 @@ impl Ends<'_> {
             .collect();
         // In topological order; and a closure that lacks something it refers to, though nobody said so, ends here.
         let infos = shared(infos);
-        let graph = if failed.is_empty() { Graph::new(infos) } else { Graph::partial(infos) };
+        let graph = if is_complete { Graph::new(infos) } else { Graph::partial(infos) };
         let graph =
             graph.map_err(|error| CopyError::Graph { store: source.name().to_owned(), source: error })?;
         let unforeseen = substituted.is_none();

@@ -60,7 +60,7 @@ pub async fn run(
         // The destination has said so a moment ago.
         return Ok(report);
     }
-    let missing = to_send.iter().map(|info| (info.path.clone(), Arc::clone(info))).collect();
+    let missing: BTreeMap<_, _> = to_send.iter().map(|info| (info.path.clone(), Arc::clone(info))).collect();
     let mut copying = Copying { source, destination, request, observer, report: &mut report, missing };
     let interrupted = copying.send_all(to_send.into()).await.err();
     let missing = copying.missing;
@@ -69,7 +69,7 @@ pub async fn run(
     if let Some(source) = interrupted {
         return Err(CopyError::Interrupted { report: Box::new(report), source });
     }
-    check_roots(destination, &roots, report, observer).await
+    check_roots(destination, &roots, report, request.on_failure, observer).await
 }
 
 /// A copy under way.
@@ -84,14 +84,17 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    /// Sends everything, in as many rounds as that takes. Each further round has at least one path less, or is one of the
-    /// reconnects without progress that the request allows, so there is an end.
+    /// Sends everything, in as many rounds as that takes. Each further round has fewer paths missing than there ever were,
+    /// or one more that failed, or is one of the reconnects without progress that the request allows, so there is an end.
     async fn send_all(&mut self, mut plan: NarPlan) -> Result<(), StoreError> {
         let mut in_vain = 0;
+        let mut fewest = self.missing.len();
         while !plan.is_empty() {
-            let (missing_before, failed_before) = (self.missing.len(), self.report.failed.len());
+            let failed_before = self.report.failed.len();
             let Err(error) = self.send(plan).await else { break };
-            if self.missing.len() < missing_before {
+            // What is registered and then gone again is no progress.
+            if self.missing.len() < fewest {
+                fewest = self.missing.len();
                 in_vain = 0;
             }
             // A path that failed may have taken the connection with it.
@@ -99,14 +102,15 @@ impl Copying<'_> {
             match (error.scope(), error.path().cloned()) {
                 // It cannot be copied, and the connection went with it.
                 (Scope::Path, Some(path))
-                    if self.request.on_failure == OnFailure::Continue && self.missing.contains_key(&path) =>
+                    if self.request.on_failure == OnFailure::Continue
+                        && self.missing.contains_key(&path)
+                        && !self.has_failed(&path) =>
                 {
                     self.fail(path, error);
                 }
-                (Scope::Connection, _) if has_failed && self.request.on_failure == OnFailure::Continue => {}
-                (Scope::Connection, _)
-                    if error.is_temporary() && !has_failed && in_vain < self.request.reconnects =>
-                {
+                _ if !error.is_temporary() => return Err(error),
+                _ if has_failed && self.request.on_failure == OnFailure::Continue => {}
+                _ if !has_failed && in_vain < self.request.reconnects => {
                     in_vain += 1;
                     self.report.reconnects += 1;
                     self.observer.event(Event::Reconnecting(&error));
@@ -120,7 +124,15 @@ impl Copying<'_> {
         Ok(())
     }
 
+    fn has_failed(&self, path: &StorePath) -> bool {
+        self.report.failed.iter().any(|failed| failed.path == *path)
+    }
+
+    /// Notes a failure, once for each path.
     fn fail(&mut self, path: StorePath, error: StoreError) {
+        if self.has_failed(&path) {
+            return;
+        }
         self.observer.event(Event::Failed(&path, &error));
         self.report.failed.push(Failed { path, error: Some(error) });
     }
@@ -181,15 +193,32 @@ impl Copying<'_> {
         for list in [present, substituted, sent] {
             *list = list.iter().filter(|info| valid.contains(&info.path)).cloned().collect();
         }
+        // What could not be sent, and has come from somebody else.
+        self.report.failed.retain(|failed| !valid.contains(&failed.path));
+        let rest = self.rest();
+        if rest.is_empty() {
+            return Ok(rest.into());
+        }
+        // The source's protection has to be had anew as well, and it may have lost some of them meanwhile.
+        let roots: Vec<_> = rest.iter().map(|info| info.path.clone()).collect();
+        let wanted: HashSet<&StorePath> = roots.iter().collect();
+        let closure = self.source.closure(&roots, Outputs::Exclude).await?;
+        for (path, error) in closure.failed.into_iter().filter(|(path, _)| wanted.contains(path)) {
+            if self.request.on_failure == OnFailure::Stop {
+                return Err(error);
+            }
+            self.fail(path, error);
+        }
+        Ok(self.rest().into())
+    }
+
+    /// What is missing and can still be sent, references before their referrers.
+    fn rest(&self) -> Vec<Arc<PathInfo>> {
         let failed: HashSet<&StorePath> = self.report.failed.iter().map(|failed| &failed.path).collect();
         let mut rest = in_order(self.missing.values());
         let hopeless: HashSet<_> = dependants(&rest, failed.iter().copied()).into_iter().collect();
         rest.retain(|info| !failed.contains(&info.path) && !hopeless.contains(&info.path));
-        let roots: Vec<_> = rest.iter().map(|info| info.path.clone()).collect();
-        if !roots.is_empty() {
-            self.source.closure(&roots, Outputs::Exclude).await?.complete()?;
-        }
-        Ok(rest.into())
+        rest
     }
 
     /// Notes what failed because of others.
@@ -215,12 +244,13 @@ async fn check_roots(
     destination: &dyn Destination,
     roots: &[StorePath],
     report: Report,
+    on_failure: OnFailure,
     observer: &Arc<dyn Observer>,
 ) -> Result<Report, CopyError> {
     let failed: HashSet<&StorePath> = report.failed.iter().map(|failed| &failed.path).collect();
     let unsent: HashSet<&StorePath> = report.unsent.iter().map(|info| &info.path).collect();
     // With `OnFailure::Stop`, what was not tried is not expected either.
-    let stopped = !failed.is_empty();
+    let stopped = on_failure == OnFailure::Stop && !failed.is_empty();
     let mut expected: Vec<StorePath> = roots
         .iter()
         .filter(|root| !(failed.contains(root) || stopped && unsent.contains(root)))

@@ -1,12 +1,15 @@
 //! What a copy does when something takes a connection with it.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use ncc_copy::{CopyError, Event, Observer, OnFailure, Request, copy, plan};
 use ncc_store::{
-    Closure, NarAccess, NarPlan, NarSource, Outputs, PathInfo, Problem, Side, Source, StoreDir, StoreError,
-    StorePath,
+    Closure, Destination, NarAccess, NarPlan, NarSource, Outcome, Outcomes, Outputs, PathInfo, Problem,
+    Retry, Side, Source, StoreDir, StoreError, StorePath,
     test_util::{Call, Fault, MemoryStore},
 };
 
@@ -271,4 +274,83 @@ async fn a_source_of_many_open_nars_gives_the_same() {
     let report = copy(&here, &there, &Request::new([chain[19].clone()]), &observer()).await.unwrap();
     assert_eq!(report.sent.count(), 20);
     assert_eq!(there.paths(), here.paths());
+}
+
+/// Says that the first path of each plan was added, loses its connection, and then does not have the path.
+struct Liar(ncc_store::StoreDir, Mutex<u32>);
+
+impl Destination for Liar {
+    fn name(&self) -> &'static str {
+        "liar"
+    }
+
+    fn store_dir(&self) -> &ncc_store::StoreDir {
+        &self.0
+    }
+
+    fn valid_paths<'a>(
+        &'a self,
+        _: &'a [StorePath],
+        _: ncc_store::ValidityQuery,
+    ) -> BoxFuture<'a, Result<BTreeSet<StorePath>, StoreError>> {
+        Box::pin(std::future::ready(Ok(BTreeSet::new())))
+    }
+
+    fn add_all(&self, plan: NarPlan, _: Arc<dyn NarSource>, _: OnFailure) -> Outcomes {
+        *self.1.lock().unwrap() += 1;
+        let problem = Problem::Connection {
+            action: "answer",
+            path: None,
+            retry: Retry::Worthwhile,
+            source: "gone".into(),
+        };
+        let lost = StoreError::new(Side::Destination, "liar", problem);
+        stream::iter([Ok(Outcome::Added(plan[0].path.clone())), Err(lost)]).boxed()
+    }
+}
+
+#[tokio::test]
+async fn what_is_registered_and_then_gone_again_is_no_progress() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(3);
+    let liar = Liar(ncc_store::StoreDir::default(), Mutex::default());
+    let mut request = Request::new([chain[2].clone()]);
+    request.reconnects = 2;
+    let error = copy(&here, &liar, &request, &observer()).await.unwrap_err();
+    assert!(matches!(error, CopyError::Interrupted { .. }), "{error}");
+    assert_eq!(*liar.1.lock().unwrap(), 3, "the first, and the two reconnects that were allowed");
+}
+
+/// Deletes a path at the source when a connection breaks.
+#[tokio::test]
+async fn what_the_source_lost_meanwhile_costs_only_what_needs_it() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(2);
+    let [prey, other] = ["prey", "other"].map(|name| here.add(name, name, &[]));
+    let needs_prey = here.add("needs-prey", "x", std::slice::from_ref(&prey));
+    let there = MemoryStore::new("there");
+    here.inject(Fault::LoseConnection(chain[0].clone(), 10));
+    here.inject(Fault::LoseConnection(prey.clone(), 10));
+    here.inject(Fault::LoseConnection(other.clone(), 10));
+    let collector = Arc::new(Collector { there: here.clone(), prey: prey.clone(), seen: Mutex::default() });
+    let mut request = Request::new([chain[1].clone(), needs_prey.clone(), other.clone()]);
+    request.on_failure = OnFailure::Continue;
+    request.reconnects = 5;
+    let error = copy(&here, &there, &request, &(Arc::clone(&collector) as _)).await.unwrap_err();
+    let CopyError::Failed { report } = error else { panic!("{error}") };
+    let failed: Vec<_> = report.failed.iter().map(|failed| &failed.path).collect();
+    assert_eq!(failed, [&prey, &needs_prey]);
+    assert_eq!((report.sent.count(), report.unsent.count()), (3, 2));
+}
+
+#[tokio::test]
+async fn a_root_that_only_the_destination_has_is_there() {
+    let here = MemoryStore::new("here");
+    let there = MemoryStore::new("there");
+    let good = here.add("good", "x", &[]);
+    let only_there = there.add("only-there", "x", &[]);
+    let mut request = Request::new([good, only_there]);
+    request.on_failure = OnFailure::Continue;
+    let report = copy(&here, &there, &request, &observer()).await.unwrap();
+    assert_eq!((report.sent.count(), report.failed.len()), (1, 0));
 }

@@ -243,10 +243,17 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
         // What the store says of a stream that broke is only a consequence.
         fed?;
         match outcome {
-            Some(Ok(Outcome::Failed { error, .. }) | Err(error)) => Err(ServeError::Store(error)),
-            _ => {
+            Some(Ok(Outcome::Added(_) | Outcome::AlreadyValid(_))) => {
                 self.reply.put_u64(1);
                 Ok(())
+            }
+            Some(Ok(Outcome::Failed { error, .. }) | Err(error)) => Err(ServeError::Store(error)),
+            // Nothing was said about the path, so nothing is promised.
+            Some(Ok(_)) | None => {
+                let (action, path) = ("add", info.path.clone());
+                let problem =
+                    Problem::Path { action, path, source: "it did not say what became of it".into() };
+                Err(ServeError::Store(StoreError::new(Side::Destination, self.destination.name(), problem)))
             }
         }
     }
