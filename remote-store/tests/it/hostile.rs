@@ -296,10 +296,14 @@ async fn whoever_gives_up_while_it_is_found_out_what_went_wrong_leaves_that_to_t
     let visitors = Arc::new(AtomicUsize::new(0));
     let mut bytes = Vec::new();
     bytes.put_paths(&StoreDir::default(), &paths);
+    let both_wait = Arc::new(tokio::sync::Notify::new());
+    let hang_up = Arc::clone(&both_wait);
     let host = ScriptedHost::new(move |mut input, mut output| {
         let (first, bytes) = (visitors.fetch_add(1, Ordering::SeqCst) == 0, bytes.clone());
+        let hang_up = Arc::clone(&hang_up);
         async move {
             if first {
+                hang_up.notified().await;
                 let _ = output.write_all(&greeted(&[])).await;
                 drop(output);
                 tokio::time::sleep(Duration::from_secs(3)).await;
@@ -311,9 +315,12 @@ async fn whoever_gives_up_while_it_is_found_out_what_went_wrong_leaves_that_to_t
     });
     let store = host.store();
     let mut given_up = store.valid_paths(&paths, ValidityQuery::default());
-    assert!(timeout(Duration::from_secs(1), &mut given_up).await.is_err());
     let mut other = store.valid_paths(&paths, ValidityQuery::default());
-    let _ = futures_util::poll!(&mut other);
+    assert!(futures_util::poll!(&mut given_up).is_pending());
+    assert!(futures_util::poll!(&mut other).is_pending());
+    both_wait.notify_one();
+    // It is being found out why the host hung up.
+    assert!(timeout(Duration::from_secs(1), &mut given_up).await.is_err());
     drop(given_up);
     assert_eq!(other.await.unwrap(), paths.into());
 }
