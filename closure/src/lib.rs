@@ -14,7 +14,7 @@
 //! let program = store.add("program", "...", &[library.clone()]);
 //! let unrelated = store.add("unrelated", "...", &[]);
 //!
-//! let graph = Graph::new(store.infos(&store.paths()))?;
+//! let graph = Graph::new(store.infos(&store.paths()).iter().cloned())?;
 //! let closure = graph.closure_of(&[program.clone()])?;
 //! assert_eq!(closure.len(), 3);
 //! assert!(!closure.contains(&unrelated));
