@@ -28,7 +28,9 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn check_message(error: &(dyn Error + 'static)) {
-    for error in std::iter::successors(Some(error), |error| error.source()) {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        next = error.source();
         let text = error.to_string();
         assert!(!text.contains(char::is_control), "{text:?}");
     }
