@@ -22,7 +22,7 @@ mod sshd;
 mod test;
 mod wire;
 
-use std::process::ExitCode;
+use std::{os::unix::process::CommandExt as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -78,7 +78,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// Starts this very command anew with SIGINT as a terminal has it. Whoever starts a job in the background of a script ignores it,
+/// all below inherit that, and a program that is to be interrupted then rightly goes on.
+fn heed_interrupts() -> anyhow::Result<()> {
+    const AGAIN: &str = "NCC_XTASK_HEEDS_INTERRUPTS";
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    let is_ignored = ignored & (1 << (rustix::process::Signal::INT.as_raw() - 1)) != 0;
+    if !is_ignored || std::env::var_os(AGAIN).is_some() {
+        return Ok(());
+    }
+    let error = std::process::Command::new("env")
+        .arg("--default-signal=INT")
+        .arg(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(AGAIN, "1")
+        .exec();
+    Err(anyhow::Error::new(error).context("cannot start 'env'"))
+}
+
 fn interop(options: &interop::Options) -> anyhow::Result<()> {
+    heed_interrupts()?;
     // The candidate is built outside: cargo and its lock have no business in a namespace.
     if !interop::prepare(options)? {
         return Ok(());
