@@ -240,7 +240,6 @@ impl DaemonError {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum AnswerError {
     /// The daemon said no.
     #[error(transparent)]
