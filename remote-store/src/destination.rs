@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Small NARs are gathered up to this before they are written.
-const WRITE_AT: usize = 64 << 10;
+pub(crate) const WRITE_AT: usize = 64 << 10;
 
 impl Destination for RemoteStore {
     fn name(&self) -> &str {
@@ -67,7 +67,7 @@ impl Destination for RemoteStore {
     }
 }
 
-type OutcomeSender = mpsc::Sender<Result<Outcome, StoreError>>;
+pub(crate) type OutcomeSender = mpsc::Sender<Result<Outcome, StoreError>>;
 
 /// What an answer, or the place of one, is about. Kept in the order of the requests.
 enum Expected {
@@ -173,23 +173,24 @@ enum NotWritten {
     All(Written),
 }
 
-impl From<Written> for NotWritten {
-    fn from(written: Written) -> Self {
-        Self::All(written)
+/// It is the writing that failed.
+impl From<ProtocolError> for NotWritten {
+    fn from(_: ProtocolError) -> Self {
+        Self::All(Written::Refused)
     }
 }
 
 /// What the source has next. If that is not there yet, what has been gathered goes out before waiting: it may be
 /// complete paths, and whoever is slow must not hold them back.
-async fn next<F: Future + Unpin>(
+pub(crate) async fn next<F: Future + Unpin>(
     mut next: F,
     requests: &mut Requests,
     buffer: &mut Vec<u8>,
-) -> Result<F::Output, Written> {
+) -> Result<F::Output, ProtocolError> {
     if let Some(ready) = (&mut next).now_or_never() {
         return Ok(ready);
     }
-    requests.write(buffer).await.map_err(|_| Written::Refused)?;
+    requests.write(buffer).await?;
     buffer.clear();
     Ok(requests.pulse().on_our_turn(next).await)
 }
@@ -228,9 +229,9 @@ async fn write_nar(
         if buffer.len() + block.len() < WRITE_AT {
             buffer.extend_from_slice(&block);
         } else {
-            requests.write(buffer).await.map_err(|_| Written::Refused)?;
+            requests.write(buffer).await?;
             buffer.clear();
-            requests.write(&block).await.map_err(|_| Written::Refused)?;
+            requests.write(&block).await?;
         }
         block = match requests.pulse().on_our_turn(body.next()).await {
             Some(block) => block.map_err(cut)?,

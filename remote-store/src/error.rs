@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ncc_protocol::ProtocolError;
+use ncc_protocol::{
+    ProtocolError,
+    worker::{DaemonError, Refusal},
+};
 use ncc_transport::{Ending, Exit, Failure, FailureKind, TransportError};
 
 /// What went wrong with a host.
@@ -65,8 +68,11 @@ pub enum RemoteError {
         #[source]
         source: ProtocolError,
     },
+    /// A daemon refused what it was asked.
+    #[error(transparent)]
+    Refused(DaemonError),
     /// It does not speak the protocol as it should.
-    #[error("it does not speak the serve protocol as it should{}", quoted(stderr))]
+    #[error("it does not speak the protocol of a Nix store as it should{}", quoted(stderr))]
     Protocol {
         /// All that came on stderr.
         stderr: String,
@@ -104,6 +110,7 @@ impl RemoteError {
             Self::Ended { stderr, .. } => {
                 !says_that_the_line_broke(stderr) && !says_that_the_disk_is_full(stderr)
             }
+            Self::Refused(_) => !self.is_about_the_store(),
             Self::NoSize => true,
             _ => false,
         }
@@ -111,7 +118,13 @@ impl RemoteError {
 
     /// Whether no other path will fare better.
     pub(crate) fn is_about_the_store(&self) -> bool {
-        matches!(self, Self::Ended { stderr, .. } if says_that_the_disk_is_full(stderr))
+        match self {
+            Self::Ended { stderr, .. } => says_that_the_disk_is_full(stderr),
+            Self::Refused(error) => {
+                error.refusal() == Refusal::NotPrivileged || says_that_the_disk_is_full(&error.message)
+            }
+            _ => false,
+        }
     }
 
     /// Whether a new connection may fare better: a line was lost, or ended without a reason.

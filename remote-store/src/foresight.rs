@@ -19,7 +19,7 @@ const MUCH: u64 = 64 << 10;
 
 /// Those of `paths` that the host's substituters have; `None` if it cannot tell.
 pub(crate) async fn substitutable(shared: &Shared, paths: &[StorePath]) -> Option<BTreeSet<StorePath>> {
-    let command = shared.pool.options().foresight_command()?;
+    let command = shared.options.foresight_command()?;
     match ask(shared, &command, paths).await {
         Ok(Ok(found)) => return Some(found),
         Ok(Err(why)) => tracing::warn!("{} could not say what it would substitute: {why}", shared.name),
@@ -35,15 +35,20 @@ async fn ask(
     paths: &[StorePath],
 ) -> Result<Result<BTreeSet<StorePath>, String>, TransportError> {
     let store_dir = shared.store_dir();
-    tracing::debug!(host = shared.pool.transport().describe(), %command, "asking what would be substituted");
-    let channel = shared.pool.transport().open(command).await?;
+    tracing::debug!(host = shared.transport.describe(), %command, "asking what would be substituted");
+    let channel = shared.transport.open(command).await?;
     let listing = Arc::new(Mutex::new(Listing::new(store_dir.clone(), paths)));
-    let pulse = Pulse::new(shared.pool.options().stall_timeout);
+    let pulse = Pulse::new(shared.options.stall_timeout);
     let mut stdin = pulse.note_requests(channel.stdin);
     let mut stdout = pulse.watch_answers(channel.stdout).take(MUCH);
-    let sink = listen(&listing, shared.pool.options().stderr.clone().map(throttled));
-    let server =
-        ServerProcess::new(channel.stderr, channel.control, pulse, shared.pool.options(), Some(sink));
+    let sink = listen(&listing, shared.options.stderr.clone().map(throttled));
+    let server = ServerProcess::new(
+        channel.stderr,
+        channel.control,
+        pulse,
+        shared.options.program.name().to_owned(),
+        Some(sink),
+    );
     let question: String = paths.iter().map(|path| store_dir.full(path) + "\n").collect();
     let write = async {
         // Whoever does not listen says why, or nothing; either way there is no answer.

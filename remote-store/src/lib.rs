@@ -26,9 +26,11 @@
 //! # }
 //! ```
 
+mod daemon;
 mod destination;
 mod error;
 mod foresight;
+mod handing;
 mod options;
 mod pool;
 mod session;
@@ -38,6 +40,7 @@ mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 
+pub use daemon::{DaemonOptions, DaemonProgram, DaemonStore};
 pub use error::RemoteError;
 pub use options::{Elevation, RemoteAccess, STALL_TIMEOUT, ServeOptions, ServeProgram};
 pub use store::RemoteStore;

@@ -47,9 +47,10 @@ impl ServeProgram {
         }
     }
 
-    /// Starts it; the places are for [`Search`](Self::Search).
-    fn command(
+    /// Starts it; the name and the places are for [`Search`](Self::Search).
+    pub(crate) fn command(
         &self,
+        name: &str,
         places: &[&str],
         arguments: Vec<&str>,
         elevation: Elevation,
@@ -62,8 +63,8 @@ impl ServeProgram {
                     Elevation::Sudo => Account::Sudo,
                 };
                 return RemoteScript::new()
-                    .find(Program::new("nix-store").places(places).must_run())
-                    .run("nix-store", arguments)
+                    .find(Program::new(name).places(places).must_run())
+                    .run(name, arguments)
                     .account(account)
                     .input(input)
                     .command();
@@ -165,7 +166,7 @@ impl std::fmt::Debug for ServeOptions {
 impl ServeOptions {
     /// The command that is tried first.
     pub(crate) fn command(&self) -> RemoteCommand {
-        self.program.command(&PLACES, self.arguments(), self.elevation, Input::Stdin)
+        self.program.command("nix-store", &PLACES, self.arguments(), self.elevation, Input::Stdin)
     }
 
     /// Says what the host would substitute of the paths that it is given on stdin, one per line. `None` for this very
@@ -177,14 +178,14 @@ impl ServeOptions {
         }
         let nix: Vec<&str> = PLACES.into_iter().filter(|place| *place != OURS).collect();
         // Thousands of paths do not fit into one command line.
-        Some(self.program.command(&nix, arguments, self.elevation, Input::Arguments))
+        Some(self.program.command("nix-store", &nix, arguments, self.elevation, Input::Arguments))
     }
 
     /// What is tried where the host did not let the first one pass; `None` where it would be the same.
     pub(crate) fn plain_command(&self) -> Option<RemoteCommand> {
         let plain = ServeProgram::Named("nix-store".to_owned());
         (self.program == ServeProgram::Search)
-            .then(|| plain.command(&[], self.arguments(), self.elevation, Input::Stdin))
+            .then(|| plain.command("nix-store", &[], self.arguments(), self.elevation, Input::Stdin))
     }
 
     fn arguments(&self) -> Vec<&str> {

@@ -10,12 +10,12 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use ncc_protocol::ProtocolError;
-use ncc_transport::{CommandOnHost, Failure, FailureKind, Transport, TransportError};
+use ncc_transport::{Connector, Failure, FailureKind, TransportError};
 use tokio::sync::Mutex;
 
 use crate::{
-    RemoteError, ServeOptions,
-    session::{Lease, ReadAnswer, Session},
+    RemoteError,
+    session::{Lease, Opening, ReadAnswer, Session},
     silence::Patience,
 };
 
@@ -25,12 +25,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Sessions, each opened when it is first needed, and anew when it broke.
 pub(crate) struct Pool {
-    transport: Arc<dyn Transport>,
-    options: ServeOptions,
+    connectors: Connectors,
+    opening: Opening,
     questions: Slot,
     data: Vec<Slot>,
     next: AtomicUsize,
     way: StdMutex<Way>,
+}
+
+/// What leads to the service.
+pub(crate) struct Connectors {
+    pub(crate) first: Arc<dyn Connector>,
+    /// For where that is not let through.
+    pub(crate) plain: Option<Arc<dyn Connector>>,
 }
 
 /// Which command the host is given. Found out once.
@@ -59,24 +66,16 @@ enum State {
 type Work<'w, T> = dyn Fn(Arc<Session>) -> BoxFuture<'w, Result<T, ProtocolError>> + Send + Sync + 'w;
 
 impl Pool {
-    pub(crate) fn new(transport: Arc<dyn Transport>, options: ServeOptions) -> Self {
-        let data = (0..options.data_sessions).map(|_| Slot::default()).collect();
+    pub(crate) fn new(connectors: Connectors, opening: Opening, data_sessions: usize) -> Self {
+        let data = (0..data_sessions).map(|_| Slot::default()).collect();
         Self {
-            transport,
-            options,
+            connectors,
+            opening,
             questions: Slot::default(),
             data,
             next: AtomicUsize::new(0),
             way: StdMutex::default(),
         }
-    }
-
-    pub(crate) fn transport(&self) -> &dyn Transport {
-        &*self.transport
-    }
-
-    pub(crate) fn options(&self) -> &ServeOptions {
-        &self.options
     }
 
     /// One question with its answer. Others may be under way.
@@ -177,10 +176,9 @@ impl Pool {
                 State::Open(..) | State::Empty => {}
             }
             let way = self.way();
-            let plain = if way.plain { self.options.plain_command() } else { None };
-            let command = plain.unwrap_or_else(|| self.options.command());
-            let connector = Arc::new(CommandOnHost::new(Arc::clone(&self.transport), command));
-            match Session::open(connector, &self.options).await {
+            let plain = self.connectors.plain.as_ref().filter(|_| way.plain);
+            let connector = Arc::clone(plain.unwrap_or(&self.connectors.first));
+            match Session::open(connector, &self.opening).await {
                 Ok(session) => *state = State::Open(Arc::new(session), way),
                 Err(error) => {
                     let error = Arc::new(error);
@@ -212,7 +210,7 @@ impl Pool {
             } else if !has_started
                 && error.can_be_a_forced_command()
                 && !known.plain
-                && self.options.plain_command().is_some()
+                && self.connectors.plain.is_some()
             {
                 known.plain = true;
                 tracing::info!(%error, "the host did not let the command pass, trying the plain one");

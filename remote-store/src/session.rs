@@ -4,7 +4,7 @@ use std::{
     ops::Deref,
     pin::pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
@@ -19,7 +19,9 @@ use ncc_protocol::{
     ProtocolError,
     serve::{client_greeting, read_server_greeting},
     wire::WireReader,
+    worker::{self, AnswerError, ClientOptions, Daemon, DaemonError, Version},
 };
+use ncc_store::StoreDir;
 use ncc_transport::{
     ChannelControl, Connector, End, Ending, Exit, LineSink, Reader, StderrTail, Writer, throttled,
 };
@@ -29,13 +31,35 @@ use tokio::{
 };
 
 use crate::{
-    RemoteError, ServeOptions,
+    RemoteError,
+    daemon::log_to,
     error::Ended,
     silence::{Patience, Pulse},
 };
 
 /// How long a server may take to end once its input has ended, before its process is ended for it.
 const TIME_TO_END: Duration = Duration::from_secs(5);
+
+/// The protocol of a conversation, and what it begins with.
+#[derive(Clone)]
+pub(crate) enum Protocol {
+    Serve,
+    /// With the options of the client.
+    Daemon(Box<ClientOptions>),
+}
+
+/// How a conversation is begun, whatever its connector leads to.
+#[derive(Clone)]
+pub(crate) struct Opening {
+    pub(crate) protocol: Protocol,
+    /// How messages call the program at the other end.
+    pub(crate) program: String,
+    pub(crate) stall_timeout: Option<Duration>,
+    /// Is handed what the other end says for people.
+    pub(crate) stderr: Option<LineSink>,
+    /// Is called when the other end has greeted.
+    pub(crate) greeted: Option<Arc<dyn Fn() + Send + Sync>>,
+}
 
 /// How one answer is read; `Send` futures, which async closures cannot promise yet.
 pub(crate) trait ReadAnswer<T>:
@@ -61,6 +85,11 @@ pub(crate) struct Session {
     /// Something went wrong, or was given up in the middle: nobody knows what comes next.
     broken: AtomicBool,
     process: Mutex<Process>,
+    opening: Opening,
+    /// Known behind the handshake of a daemon.
+    daemon: OnceLock<Daemon>,
+    /// Why a daemon does not want this user.
+    turned_away: OnceLock<DaemonError>,
 }
 
 /// What became of the process at the other end.
@@ -124,15 +153,67 @@ impl Lease {
 
     /// Waits for the greeting, if it has not come yet.
     pub(crate) async fn greet(&mut self) -> Result<(), ProtocolError> {
-        let greeted = async {
-            self.requests.write(&[]).await?;
-            self.answers.greeted().await.map(drop)
+        let session = Arc::clone(&self.session);
+        let greeted = match &session.opening.protocol {
+            Protocol::Serve => {
+                let greeted = async {
+                    self.requests.write(&[]).await?;
+                    self.answers.greeted().await.map(drop)
+                };
+                greeted.await
+            }
+            Protocol::Daemon(options) => self.greet_daemon(options).await,
         };
-        let greeted = greeted.await;
         if greeted.is_err() {
             self.unfinished.failed();
         }
         greeted
+    }
+}
+
+impl Lease {
+    /// What the handshake told of the daemon. There is none where the server is no daemon.
+    pub(crate) fn daemon(&self) -> Option<&Daemon> {
+        self.session.daemon.get()
+    }
+
+    /// The handshake with a daemon, in two round trips: what comes behind the greetings depends on the version in common.
+    async fn greet_daemon(&mut self, options: &ClientOptions) -> Result<(), ProtocolError> {
+        if self.daemon().is_some() {
+            return Ok(());
+        }
+        self.requests.write(&[]).await?;
+        let reader = &mut self.answers.reader;
+        let version = worker::read_server_greeting(reader, Version::NEWEST).await?;
+        let mut settings = Vec::new();
+        worker::put_client_settings(version, &mut settings);
+        // The request looks the same in all versions, so it need not wait for the rest of the handshake.
+        let request = worker::Request::SetOptions(Box::new(options.clone()));
+        request.encode(&StoreDir::default(), &Daemon::of_version(version), &mut settings)?;
+        self.requests.write(&settings).await?;
+        let sink = self.session.opening.stderr.clone().map(throttled);
+        let greeted = async {
+            let daemon = worker::read_daemon(reader, version, log_to(sink.as_ref())).await?;
+            let store_dir = StoreDir::default();
+            let mut answers = worker::Answers::new(reader, &store_dir, &daemon, log_to(sink.as_ref()));
+            answers.read(&request).await?;
+            Ok(daemon)
+        };
+        match greeted.await {
+            Ok(daemon) => {
+                tracing::debug!(
+                    version = %daemon.version, release = daemon.release, trust = ?daemon.trust, "the daemon has greeted"
+                );
+                let _ = self.session.daemon.set(daemon);
+                self.answers.note_greeted();
+                Ok(())
+            }
+            Err(AnswerError::Broken(error)) => Err(error),
+            Err(AnswerError::Refused(error)) => {
+                let _ = self.session.turned_away.set(error);
+                Err(ProtocolError::UnexpectedEnd { what: "the daemon's greeting" })
+            }
+        }
     }
 }
 
@@ -189,31 +270,31 @@ impl<S: Deref<Target = Session>> Drop for Unfinished<S> {
 
 impl Session {
     /// Begins a conversation.
-    pub(crate) async fn open(
-        connector: Arc<dyn Connector>,
-        options: &ServeOptions,
-    ) -> Result<Self, RemoteError> {
+    pub(crate) async fn open(connector: Arc<dyn Connector>, opening: &Opening) -> Result<Self, RemoteError> {
         tracing::debug!(service = ?connector, "starting the server");
         let channel = connector.connect().await?;
-        let pulse = Pulse::new(options.stall_timeout);
+        let pulse = Pulse::new(opening.stall_timeout);
         let greeted = Arc::new(AtomicBool::new(false));
         let requests = Requests {
             stdin: Some(pulse.note_requests(channel.stdin)),
-            unsent: client_greeting(),
+            unsent: match opening.protocol {
+                Protocol::Serve => client_greeting(),
+                Protocol::Daemon(_) => worker::client_greeting(Version::NEWEST),
+            },
             pulse: pulse.clone(),
         };
         let answers = Answers {
             reader: WireReader::new(pulse.watch_answers(channel.stdout)),
             greeted: Arc::clone(&greeted),
-            on_greeting: options.greeted.clone(),
+            on_greeting: opening.greeted.clone(),
             pulse: pulse.clone(),
         };
         let process = ServerProcess::new(
             channel.stderr,
             channel.control,
             pulse.clone(),
-            options,
-            options.stderr.clone().map(throttled),
+            opening.program.clone(),
+            opening.stderr.clone().map(throttled),
         );
         Ok(Self {
             connector,
@@ -223,6 +304,9 @@ impl Session {
             greeted,
             broken: AtomicBool::new(false),
             process: Mutex::new(Process::Running(process)),
+            opening: opening.clone(),
+            daemon: OnceLock::new(),
+            turned_away: OnceLock::new(),
         })
     }
 
@@ -357,7 +441,10 @@ impl Session {
             }
         };
         self.close_streams();
-        let (error, has_started) = server.explain(&*self.connector, self.is_greeted(), error).await;
+        let (mut error, mut has_started) = server.explain(&*self.connector, self.is_greeted(), error).await;
+        if let Some(why) = self.turned_away.get() {
+            (error, has_started) = (RemoteError::Refused(why.clone()), true);
+        }
         let error = Arc::new(error);
         *process = Process::Ended { error: Arc::clone(&error), has_started };
         (error, has_started)
@@ -404,12 +491,16 @@ impl Answers {
         if !self.greeted.load(Ordering::Acquire) {
             let version = read_server_greeting(&mut self.reader).await?;
             tracing::debug!(%version, "the server has greeted");
-            self.greeted.store(true, Ordering::Release);
-            if let Some(greeted) = &self.on_greeting {
-                greeted();
-            }
+            self.note_greeted();
         }
         Ok(&mut self.reader)
+    }
+
+    fn note_greeted(&self) {
+        self.greeted.store(true, Ordering::Release);
+        if let Some(greeted) = &self.on_greeting {
+            greeted();
+        }
     }
 
     /// Reads nothing more.
@@ -424,11 +515,11 @@ impl ServerProcess {
         stderr: Reader,
         control: Box<dyn ChannelControl>,
         pulse: Pulse,
-        options: &ServeOptions,
+        program: String,
         sink: Option<LineSink>,
     ) -> Self {
         let stderr = StderrTail::collect(stderr, Some(pulse.note_lines(sink)));
-        Self { stderr, control, pulse, program: options.program.name().to_owned() }
+        Self { stderr, control, pulse, program }
     }
 
     /// The silence that ended the connection to it, if that is what ended it.

@@ -2,35 +2,29 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bytes::Bytes;
-use futures_util::{
-    future::{BoxFuture, Either, select},
-    stream,
-};
+use futures_util::future::{BoxFuture, Either, select};
 use ncc_protocol::{
     ProtocolError,
     serve::{self, Request, read_path_infos, read_valid_paths},
-    wire::{NarReader, WireReader},
+    wire::WireReader,
+    worker::AnswerError,
 };
 use ncc_store::{
-    Closure, Nar, NarBody, NarPlan, NarSource, NarStream, Outputs, PathInfo, Problem, Side, Source, StoreDir,
-    StoreError, StorePath, StorePathSet, ValidityQuery, sequential_nars,
+    Closure, NarPlan, NarSource, Outputs, PathInfo, Problem, Side, Source, StoreDir, StoreError, StorePath,
+    StorePathSet, ValidityQuery,
 };
 use ncc_transport::Reader;
-use tokio::sync::mpsc;
 
 use crate::{
     RemoteStore,
+    handing::{BlockSender, Blocks, NarSender, announce, hand_over, handed_over},
     session::{Lease, ReadAnswer},
     silence::Patience,
-    store::Shared,
+    store::{Shared, session_ended},
 };
 
-/// Blocks of one NAR under way between the connection and whoever takes it, at most 128 KiB each.
-const BLOCKS_AHEAD: usize = 8;
-
 /// How much of the requests for NARs is written at once. They are answered in order, so this is only about memory.
-const REQUESTS_AT_ONCE: usize = 64 << 10;
+pub(crate) const REQUESTS_AT_ONCE: usize = 64 << 10;
 
 impl Source for RemoteStore {
     fn name(&self) -> &str {
@@ -113,15 +107,8 @@ impl Source for RemoteStore {
     /// # Panics
     /// Outside of a tokio runtime.
     fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
-        let nars: NarStream = if plan.is_empty() {
-            Box::pin(stream::empty())
-        } else {
-            let (nars, mut receiver) = mpsc::channel(1);
-            // Ends by itself once neither the stream nor the last body is wanted any more.
-            tokio::spawn(send_nars(self.clone(), plan, nars));
-            Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)))
-        };
-        sequential_nars(self.name(), nars)
+        let store = self.clone();
+        handed_over(self.name(), plan, |plan, nars| send_nars(store, plan, nars))
     }
 }
 
@@ -163,9 +150,6 @@ fn read_infos(
     }
 }
 
-type NarSender = mpsc::Sender<Result<Nar, StoreError>>;
-type BlockSender = mpsc::Sender<Result<Bytes, StoreError>>;
-
 /// Asks for all NARs ahead and hands each on as it comes.
 async fn send_nars(store: RemoteStore, paths: NarPlan, nars: NarSender) {
     let shared = Arc::clone(store.shared());
@@ -189,7 +173,7 @@ async fn send_nars(store: RemoteStore, paths: NarPlan, nars: NarSender) {
             let failed = shared.failed(Side::Source, "send", Some(&path), Arc::clone(&error));
             // In the body of the NAR that was cut; and in the place of the next one, that the session has ended.
             let _ = blocks.send(Err(failed)).await;
-            let _ = nars.send(Err(shared.session_ended(Side::Source, "send paths", error))).await;
+            let _ = nars.send(Err(session_ended(&shared.name, Side::Source, "send paths", error))).await;
         }
     }
 }
@@ -226,15 +210,14 @@ async fn transfer(
     };
     let take = async {
         for info in paths {
-            let (blocks, mut receiver) = mpsc::channel(BLOCKS_AHEAD);
-            let body = NarBody::new(stream::poll_fn(move |context| receiver.poll_recv(context)));
-            if nars.send(Ok(Nar { info: Arc::clone(info), body })).await.is_err() {
-                return Transferred::Unwanted;
-            }
-            match take_one(&mut answers.reader, info.nar_size, &blocks, nars).await {
+            let Some(blocks) = announce(info, nars).await else { return Transferred::Unwanted };
+            match hand_over(&mut answers.reader, Blocks::of_size(info.nar_size), &blocks, nars).await {
                 Ok(true) => {}
-                Ok(false) => return Transferred::Unwanted,
-                Err(error) => return Transferred::Failed { path: info.path.clone(), error, blocks },
+                Err(AnswerError::Broken(error)) => {
+                    return Transferred::Failed { path: info.path.clone(), error, blocks };
+                }
+                // The serve protocol knows no refusals.
+                Ok(false) | Err(AnswerError::Refused(_)) => return Transferred::Unwanted,
             }
         }
         Transferred::All
@@ -245,39 +228,5 @@ async fn transfer(
         Either::Left(((), take)) => take.await,
         Either::Right((Transferred::All, _)) => Transferred::Unwanted,
         Either::Right((transferred, _)) => transferred,
-    }
-}
-
-/// Hands on one NAR; `false` if nobody wants this one and those behind it. A size of 0 is not known, which Nix has not
-/// recorded of what it registered long ago: then the archive itself says where it ends.
-async fn take_one(
-    reader: &mut WireReader<Reader>,
-    size: u64,
-    blocks: &BlockSender,
-    nars: &NarSender,
-) -> Result<bool, ProtocolError> {
-    // A body that nobody reads is passed over, for the sake of the next; unless nobody wants the next either.
-    let mut unwanted = std::pin::pin!(async {
-        blocks.closed().await;
-        nars.closed().await;
-    });
-    let mut left = size;
-    let mut archive = (size == 0).then(NarReader::new);
-    loop {
-        let block = async {
-            match &mut archive {
-                Some(archive) => archive.next(reader).await,
-                None if left == 0 => Ok(None),
-                None => reader.block("a NAR", left).await.map(Some),
-            }
-        };
-        let block = tokio::select! {
-            biased;
-            () = &mut unwanted => return Ok(false),
-            block = block => block?,
-        };
-        let Some(block) = block else { return Ok(true) };
-        left = left.saturating_sub(block.len() as u64);
-        let _ = blocks.send(Ok(block)).await;
     }
 }

@@ -8,9 +8,14 @@ use ncc_protocol::{
     wire::WireReader,
 };
 use ncc_store::{Problem, Retry, Side, StoreDir, StoreError, StorePath, ValidityQuery};
-use ncc_transport::{Reader, Transport};
+use ncc_transport::{CommandOnHost, Connector, Reader, Transport};
 
-use crate::{RemoteError, ServeOptions, pool::Pool, session::ReadAnswer, silence::Patience};
+use crate::{
+    RemoteError, ServeOptions,
+    pool::{Connectors, Pool},
+    session::{Opening, Protocol, ReadAnswer},
+    silence::Patience,
+};
 
 /// A Nix store on a host. Clones share the sessions with it, which are opened when they are first needed.
 ///
@@ -26,6 +31,8 @@ pub struct RemoteStore {
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) pool: Pool,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) options: ServeOptions,
 }
 
 impl std::fmt::Debug for RemoteStore {
@@ -38,7 +45,19 @@ impl RemoteStore {
     /// A store that `transport` leads to. Nothing is started yet.
     pub fn new(transport: Arc<dyn Transport>, options: ServeOptions) -> Self {
         let name = format!("host '{}'", transport.describe());
-        Self { shared: Arc::new(Shared { name, pool: Pool::new(transport, options) }) }
+        let on_host =
+            |command| -> Arc<dyn Connector> { Arc::new(CommandOnHost::new(Arc::clone(&transport), command)) };
+        let connectors =
+            Connectors { first: on_host(options.command()), plain: options.plain_command().map(on_host) };
+        let opening = Opening {
+            protocol: Protocol::Serve,
+            program: options.program.name().to_owned(),
+            stall_timeout: options.stall_timeout,
+            stderr: options.stderr.clone(),
+            greeted: options.greeted.clone(),
+        };
+        let pool = Pool::new(connectors, opening, options.data_sessions);
+        Self { shared: Arc::new(Shared { name, pool, transport, options }) }
     }
 
     /// Ends the sessions, if there are any, and waits for the servers to end: they let go of their temporary roots.
@@ -87,10 +106,10 @@ impl RemoteStore {
 
 impl Shared {
     pub(crate) fn store_dir(&self) -> &StoreDir {
-        &self.pool.options().store_dir
+        &self.options.store_dir
     }
 
-    /// What the host did wrong, at this side of the copy; with the path that was under way, if one was.
+    /// As [`store_error`].
     pub(crate) fn failed(
         &self,
         side: Side,
@@ -98,35 +117,48 @@ impl Shared {
         path: Option<&StorePath>,
         error: Arc<RemoteError>,
     ) -> StoreError {
-        // What was to be asked matters little where nobody was there to be asked.
-        let (action, path) = match error.failed_before_any_question() {
-            Some(instead) => (instead, None),
-            None => (action, path.cloned()),
-        };
-        let problem = match path {
-            path if error.is_about_the_store() => Problem::Store { action, path, source: Box::new(error) },
-            Some(path) if error.is_about_the_path() => {
-                Problem::Path { action, path, source: Box::new(error) }
-            }
-            path => {
-                let retry = if error.is_temporary() { Retry::Worthwhile } else { Retry::Useless };
-                Problem::Connection { action, path, retry, source: Box::new(error) }
-            }
-        };
-        StoreError::new(side, self.name.as_str(), problem)
+        store_error(&self.name, side, action, path, error)
     }
+}
 
-    /// The session ended with `error`, which is what [`failed`](Self::failed) says of the path that was under way; this is
-    /// for all others.
-    pub(crate) fn session_ended(
-        &self,
-        side: Side,
-        action: &'static str,
-        error: Arc<RemoteError>,
-    ) -> StoreError {
-        let worthwhile = error.is_temporary() || error.is_about_the_path();
-        let retry = if worthwhile { Retry::Worthwhile } else { Retry::Useless };
-        let problem = Problem::Connection { action, path: None, retry, source: Box::new(error) };
-        StoreError::new(side, self.name.as_str(), problem)
-    }
+/// What the other end did wrong, at this side of the copy; with the path that was under way, if one was.
+pub(crate) fn store_error(
+    store: &str,
+    side: Side,
+    action: &'static str,
+    path: Option<&StorePath>,
+    error: Arc<RemoteError>,
+) -> StoreError {
+    // What was to be asked matters little where nobody was there to be asked.
+    let (action, path) = match error.failed_before_any_question() {
+        Some(instead) => (instead, None),
+        None => (action, path.cloned()),
+    };
+    let problem = match path {
+        path if error.is_about_the_store() => Problem::Store { action, path, source: Box::new(error) },
+        Some(path) if error.is_about_the_path() => Problem::Path { action, path, source: Box::new(error) },
+        // It answered, and will not answer otherwise over another connection.
+        None if matches!(*error, RemoteError::Refused(_)) => {
+            Problem::Store { action, path: None, source: Box::new(error) }
+        }
+        path => {
+            let retry = if error.is_temporary() { Retry::Worthwhile } else { Retry::Useless };
+            Problem::Connection { action, path, retry, source: Box::new(error) }
+        }
+    };
+    StoreError::new(side, store, problem)
+}
+
+/// The session ended with `error`, which is what [`store_error`] says of the path that was under way; this is for all
+/// others.
+pub(crate) fn session_ended(
+    store: &str,
+    side: Side,
+    action: &'static str,
+    error: Arc<RemoteError>,
+) -> StoreError {
+    let worthwhile = error.is_temporary() || error.is_about_the_path();
+    let retry = if worthwhile { Retry::Worthwhile } else { Retry::Useless };
+    let problem = Problem::Connection { action, path: None, retry, source: Box::new(error) };
+    StoreError::new(side, store, problem)
 }

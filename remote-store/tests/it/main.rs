@@ -1,6 +1,7 @@
 //! Copies to and from a host in memory, with a clock that counts round trips.
 
 mod conformance;
+mod daemon;
 mod failures;
 mod hostile;
 mod keep_going;

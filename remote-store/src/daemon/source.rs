@@ -1,0 +1,294 @@
+//! Copying from a daemon's store.
+
+use std::{
+    collections::{BTreeSet, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use futures_util::future::{BoxFuture, Either, select};
+use ncc_protocol::{
+    ProtocolError,
+    wire::COUNT_LIMIT,
+    worker::{AnswerError, DaemonError, Request},
+};
+use ncc_store::{
+    Closure, NarPlan, NarSource, Outputs, PathInfo, Problem, Side, Source, StoreDir, StoreError, StorePath,
+};
+
+use super::{
+    DaemonStore, Shared, Work,
+    ahead::{Asking, queue},
+    both,
+};
+use crate::{
+    RemoteError,
+    handing::{BlockSender, Blocks, NarSender, announce, hand_over, handed_over},
+    store::session_ended,
+};
+
+impl Source for DaemonStore {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        self.shared.store_dir()
+    }
+
+    /// As many round trips as the graph is deep: each path is asked for as soon as something refers to it. The roots are
+    /// protected from the garbage collector first, and with them all that they refer to.
+    fn closure<'a>(
+        &'a self,
+        roots: &'a [StorePath],
+        outputs: Outputs,
+    ) -> BoxFuture<'a, Result<Closure, StoreError>> {
+        Box::pin(async move {
+            let action = "compute the closure";
+            let mut work = self.shared.begin(Side::Source, action).await?;
+            let result = closure(&self.shared, &mut work, roots, outputs).await;
+            self.shared.end(work, Side::Source, action, result).await
+        })
+    }
+
+    fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
+        Box::pin(async move {
+            let action = "describe paths";
+            let mut work = self.shared.begin(Side::Source, action).await?;
+            let result = path_infos(&self.shared, &mut work, paths).await;
+            self.shared.end(work, Side::Source, action, result).await
+        })
+    }
+
+    /// # Panics
+    /// Outside of a tokio runtime.
+    fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
+        let shared = Arc::clone(&self.shared);
+        handed_over(&self.shared.name, plan, |plan, nars| send_nars(shared, plan, nars))
+    }
+}
+
+async fn path_infos(
+    shared: &Shared,
+    work: &mut Work,
+    paths: &[StorePath],
+) -> Result<Vec<PathInfo>, AnswerError> {
+    let Work { lease, daemon, window } = work;
+    let paths: BTreeSet<&StorePath> = paths.iter().collect();
+    let (asking, asked) = queue(shared.store_dir(), daemon);
+    for path in &paths {
+        asking.ask(&Request::QueryPathInfo { path: (*path).clone() })?;
+    }
+    drop(asking);
+    let (requests, answers) = (&mut lease.requests, &mut lease.answers);
+    let read = async {
+        let mut infos = Vec::new();
+        for path in &paths {
+            infos.extend(shared.answers(answers, daemon).path_info(path).await?);
+            window.leave();
+        }
+        Ok(infos)
+    };
+    both(asked.write(requests, window), read).await
+}
+
+/// What was asked while a closure is walked.
+enum Step {
+    Kept,
+    Described(StorePath),
+    Outputs(StorePath),
+}
+
+/// A walk over the references of a store, and what is still to be answered.
+struct Walk<'a> {
+    asking: Asking<'a>,
+    steps: VecDeque<Step>,
+    seen: HashSet<StorePath>,
+}
+
+impl Walk<'_> {
+    /// Keeps what nothing else in the closure keeps.
+    fn keep(&mut self, path: &StorePath) -> Result<(), ProtocolError> {
+        self.asking.ask(&Request::AddTempRoot { path: path.clone() })?;
+        self.steps.push_back(Step::Kept);
+        Ok(())
+    }
+
+    fn describe(&mut self, path: &StorePath) -> Result<(), ProtocolError> {
+        if !self.seen.insert(path.clone()) {
+            return Ok(());
+        }
+        if self.seen.len() as u64 > COUNT_LIMIT {
+            let (announced, limit) = (self.seen.len() as u64, COUNT_LIMIT);
+            return Err(ProtocolError::TooLarge { what: "a closure", announced, limit });
+        }
+        self.asking.ask(&Request::QueryPathInfo { path: path.clone() })?;
+        self.steps.push_back(Step::Described(path.clone()));
+        Ok(())
+    }
+}
+
+async fn closure(
+    shared: &Shared,
+    work: &mut Work,
+    roots: &[StorePath],
+    outputs: Outputs,
+) -> Result<Closure, AnswerError> {
+    let Work { lease, daemon, window } = work;
+    let (asking, asked) = queue(shared.store_dir(), daemon);
+    let mut walk = Walk { asking, steps: VecDeque::new(), seen: HashSet::new() };
+    for root in roots {
+        walk.keep(root)?;
+        walk.describe(root)?;
+    }
+    let (requests, answers) = (&mut lease.requests, &mut lease.answers);
+    let (daemon, window) = (&*daemon, &*window);
+    let read = async move {
+        let mut closure = Closure::default();
+        // Everything that has to be valid, and what is not.
+        let mut needed: HashSet<StorePath> = roots.iter().cloned().collect();
+        let mut lacking = BTreeSet::new();
+        while let Some(step) = walk.steps.pop_front() {
+            let mut next = shared.answers(answers, daemon);
+            match step {
+                Step::Kept => next.done().await?,
+                Step::Described(path) => match next.path_info(&path).await {
+                    Ok(Some(info)) => {
+                        for reference in info.other_references() {
+                            needed.insert(reference.clone());
+                            walk.describe(reference)?;
+                        }
+                        if outputs == Outputs::Include && path.is_derivation() {
+                            walk.asking.ask(&Request::QueryDerivationOutputMap { path: path.clone() })?;
+                            walk.steps.push_back(Step::Outputs(path));
+                        }
+                        closure.infos.push(info);
+                    }
+                    Ok(None) => {
+                        lacking.insert(path);
+                    }
+                    Err(AnswerError::Refused(error)) => {
+                        let error = shared.refused(Side::Source, "describe", &path, error);
+                        closure.failed.push((path, error));
+                    }
+                    Err(broken) => return Err(broken),
+                },
+                Step::Outputs(path) => match next.outputs().await {
+                    Ok(outputs) => {
+                        for output in outputs.into_values().flatten() {
+                            walk.keep(&output)?;
+                            walk.describe(&output)?;
+                        }
+                    }
+                    Err(AnswerError::Refused(error)) => {
+                        let error = shared.refused(Side::Source, "say the outputs of", &path, error);
+                        closure.failed.push((path, error));
+                    }
+                    Err(broken) => return Err(broken),
+                },
+            }
+            window.leave();
+        }
+        closure.infos.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        for path in lacking.into_iter().filter(|path| needed.contains(path)) {
+            let problem = Problem::NotValid { path: shared.store_dir().full(&path) };
+            closure.failed.push((path, StoreError::new(Side::Source, shared.name.as_str(), problem)));
+        }
+        Ok(closure)
+    };
+    both(asked.write(requests, window), read).await
+}
+
+impl Shared {
+    /// What the daemon refused about one path.
+    pub(super) fn refused(
+        &self,
+        side: Side,
+        action: &'static str,
+        path: &StorePath,
+        error: DaemonError,
+    ) -> StoreError {
+        self.failed(side, action, Some(path), RemoteError::Refused(error))
+    }
+}
+
+/// Asks for all NARs ahead and hands each on as it comes.
+async fn send_nars(shared: Arc<Shared>, paths: NarPlan, nars: NarSender) {
+    let work = tokio::select! {
+        biased;
+        () = nars.closed() => return,
+        work = shared.begin(Side::Source, "send paths") => work,
+    };
+    let mut work = match work {
+        Ok(work) => work,
+        Err(error) => {
+            let _ = nars.send(Err(error)).await;
+            return;
+        }
+    };
+    let (path, error, blocks) = match transfer(&shared, &mut work, &paths, &nars).await {
+        Transferred::All => return work.lease.give_back(),
+        Transferred::Unwanted => return,
+        Transferred::Failed { path, error, blocks } => (path, error, blocks),
+    };
+    let error = match error {
+        // The connection ends with this, and with it all that was asked behind.
+        AnswerError::Refused(error) => {
+            drop(work);
+            Arc::new(RemoteError::Refused(error))
+        }
+        AnswerError::Broken(error) => work.lease.explain(error).await,
+    };
+    let failed = shared.failed(Side::Source, "send", Some(&path), Arc::clone(&error));
+    // In the body of the NAR that was cut; and in the place of the next one, that the connection has ended.
+    let _ = blocks.send(Err(failed)).await;
+    let _ = nars.send(Err(session_ended(&shared.name, Side::Source, "send paths", error))).await;
+}
+
+enum Transferred {
+    /// Every NAR was handed over, or passed over at the wish of whoever took it.
+    All,
+    /// Nobody takes NARs any more.
+    Unwanted,
+    /// There is no more to be had, since `path` was awaited.
+    Failed { path: StorePath, error: AnswerError, blocks: BlockSender },
+}
+
+async fn transfer(
+    shared: &Shared,
+    work: &mut Work,
+    paths: &[Arc<PathInfo>],
+    nars: &NarSender,
+) -> Transferred {
+    let Work { lease, daemon, window } = work;
+    let (daemon, window) = (&*daemon, &*window);
+    let (asking, asked) = queue(shared.store_dir(), daemon);
+    for info in paths {
+        // Every daemon knows this request.
+        let _ = asking.ask(&Request::NarFromPath { path: info.path.clone() });
+    }
+    drop(asking);
+    let (requests, answers) = (&mut lease.requests, &mut lease.answers);
+    let take = async {
+        for info in paths {
+            let Some(blocks) = announce(info, nars).await else { return Transferred::Unwanted };
+            let taken = async {
+                let archive = shared.answers(answers, daemon).nar().await?;
+                hand_over(&mut answers.reader, Blocks::Daemon(archive), &blocks, nars).await
+            };
+            match taken.await {
+                Ok(true) => window.leave(),
+                Ok(false) => return Transferred::Unwanted,
+                Err(error) => return Transferred::Failed { path: info.path.clone(), error, blocks },
+            }
+        }
+        Transferred::All
+    };
+    let (ask, take) = (std::pin::pin!(asked.write(requests, window)), std::pin::pin!(take));
+    match select(ask, take).await {
+        // If the daemon is gone, reading tells why.
+        Either::Left((_, take)) => take.await,
+        // Answers to requests that it has not read: all that is left to say is not heard then.
+        Either::Right((Transferred::All, _)) => Transferred::Unwanted,
+        Either::Right((transferred, _)) => transferred,
+    }
+}

@@ -1,0 +1,341 @@
+//! A daemon that plays its part over a store in memory, one round trip away. (Real ones are in the tests of the program.)
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use ncc_copy::{NoObserver, Request as Copy, copy};
+use ncc_protocol::{
+    wire::{WireReader, WireWrite as _},
+    worker::{CLIENT_MAGIC, Daemon, Request, SAFE_WINDOW, SERVER_MAGIC, Version, put_path_info},
+};
+use ncc_remote_store::{DaemonOptions, DaemonProgram, DaemonStore};
+use ncc_store::{
+    Destination as _, OnFailure, Outcome, Scope, Source as _, StoreDir, StorePath, ValidityQuery,
+    test_util::MemoryStore,
+};
+use ncc_transport::Transport;
+use tokio::{
+    io::{AsyncWriteExt as _, DuplexStream},
+    sync::mpsc,
+    time::Instant,
+};
+
+use crate::scripted::{ScriptedHost, swallow};
+
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+const LAST: u64 = 0x616c_7473;
+const ERROR: u64 = 0x6378_7470;
+
+/// What one daemon has and does. Its store does not change by what is added, which is only noted.
+#[derive(Clone)]
+struct Part {
+    store: MemoryStore,
+    minor: u8,
+    refused: Arc<HashSet<StorePath>>,
+    added: Arc<Mutex<Vec<StorePath>>>,
+    unanswered: Arc<AtomicUsize>,
+    most_unanswered: Arc<AtomicUsize>,
+}
+
+impl Part {
+    fn new(store: &MemoryStore, minor: u8) -> Self {
+        Self {
+            store: store.clone(),
+            minor,
+            refused: Arc::default(),
+            added: Arc::default(),
+            unanswered: Arc::default(),
+            most_unanswered: Arc::default(),
+        }
+    }
+
+    fn host(&self) -> Arc<dyn Transport> {
+        let part = self.clone();
+        Arc::new(ScriptedHost::new(move |input, output| part.clone().play(input, output)))
+    }
+
+    fn store(&self, login_is_root: bool) -> DaemonStore {
+        let mut program = DaemonProgram::default();
+        program.login_is_root = login_is_root;
+        DaemonStore::on_host(&self.host(), &program, DaemonOptions::default())
+    }
+
+    async fn play(self, input: DuplexStream, output: DuplexStream) {
+        let (answers, answered) = mpsc::unbounded_channel();
+        let unanswered = Arc::clone(&self.unanswered);
+        tokio::join!(self.take(input, answers), deliver(answered, output, unanswered));
+    }
+
+    async fn take(self, input: DuplexStream, answers: mpsc::UnboundedSender<(Instant, Vec<u8>)>) {
+        let say = |bytes: Vec<u8>| {
+            let _ = answers.send((Instant::now() + ROUND_TRIP, bytes));
+        };
+        let mut reader = WireReader::new(input);
+        assert_eq!(reader.u64("the magic").await.unwrap(), CLIENT_MAGIC);
+        reader.u64("the version").await.unwrap();
+        say(words(&[SERVER_MAGIC, 0x100 | u64::from(self.minor)]));
+        // Without features: those are left to the tests of the protocol.
+        assert!(self.minor < 38);
+        for what in ["the CPU", "the reserve"] {
+            assert_eq!(reader.u64(what).await.unwrap(), 0);
+        }
+        let mut hello = Vec::new();
+        if self.minor >= 33 {
+            hello.put_bytes(b"2.x");
+        }
+        if self.minor >= 35 {
+            hello.put_u64(1);
+        }
+        hello.put_u64(LAST);
+        say(hello);
+        let (store_dir, daemon) =
+            (StoreDir::default(), Daemon::of_version(Version::from_minor(self.minor).unwrap()));
+        while let Ok(Some(request)) = Request::read(&mut reader, &store_dir, &daemon).await {
+            let now = self.unanswered.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_unanswered.fetch_max(now, Ordering::SeqCst);
+            let mut answer = words(&[LAST]);
+            match request {
+                Request::SetOptions(_) => {}
+                Request::AddTempRoot { .. } => answer.put_u64(1),
+                Request::QueryValidPaths { paths, .. } => {
+                    let added: HashSet<_> = self.added.lock().unwrap().iter().cloned().collect();
+                    let valid = |path: &&StorePath| self.store.info(path).is_some() || added.contains(*path);
+                    let valid: Vec<_> = paths.iter().filter(valid).cloned().collect();
+                    answer.put_paths(&store_dir, &valid);
+                }
+                Request::QueryPathInfo { path } => match self.store.info(&path) {
+                    None => answer.put_u64(0),
+                    Some(info) => {
+                        let (mut whole, mut front) = (Vec::new(), Vec::new());
+                        put_path_info(&info, &store_dir, &mut whole);
+                        front.put_path(&store_dir, &path);
+                        answer.put_u64(1);
+                        answer.extend_from_slice(&whole[front.len()..]);
+                    }
+                },
+                Request::NarFromPath { path } => match self.store.nar(&path) {
+                    Some(nar) => answer.extend_from_slice(&nar),
+                    None => {
+                        say(refusal("path is not valid"));
+                        break;
+                    }
+                },
+                Request::AddToStoreNar { info, .. } => {
+                    loop {
+                        let size = reader.u64("the size of a frame").await.unwrap();
+                        if size == 0 {
+                            break;
+                        }
+                        let mut left = size;
+                        while left > 0 {
+                            left -= reader.block("a frame", left).await.unwrap().len() as u64;
+                        }
+                    }
+                    let known = self.added.lock().unwrap().clone();
+                    if self.refused.contains(&info.path) {
+                        answer = refusal("cannot add path because it lacks a signature by a trusted key");
+                    } else if let Some(lacking) = info.other_references().find(|path| !known.contains(path)) {
+                        answer = refusal(&format!("path '{}' is not valid", store_dir.full(lacking)));
+                    } else {
+                        self.added.lock().unwrap().push(info.path.clone());
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+            say(answer);
+        }
+        swallow_rest(reader).await;
+    }
+}
+
+/// Answers arrive a round trip after their requests were sent.
+async fn deliver(
+    mut answered: mpsc::UnboundedReceiver<(Instant, Vec<u8>)>,
+    mut output: DuplexStream,
+    unanswered: Arc<AtomicUsize>,
+) {
+    let mut of_the_handshake = 2;
+    while let Some((when, bytes)) = answered.recv().await {
+        tokio::time::sleep_until(when).await;
+        if of_the_handshake > 0 {
+            of_the_handshake -= 1;
+        } else {
+            unanswered.fetch_sub(1, Ordering::SeqCst);
+        }
+        if output.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn swallow_rest(mut reader: WireReader<DuplexStream>) {
+    while reader.block("the rest", 1 << 20).await.is_ok() {}
+}
+
+fn words(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// As from 1.26 on.
+fn refusal(message: &str) -> Vec<u8> {
+    let mut bytes = words(&[ERROR]);
+    bytes.put_bytes(b"Error");
+    bytes.put_u64(0);
+    bytes.put_bytes(b"Error");
+    bytes.put_bytes(message.as_bytes());
+    bytes.put_u64(0);
+    bytes.put_u64(0);
+    bytes
+}
+
+/// A path that refers to so many others.
+fn star(store: &MemoryStore, rays: usize) -> StorePath {
+    let rays: Vec<_> = (0..rays).map(|ray| store.add(&format!("ray-{ray}"), "x", &[])).collect();
+    store.add("centre", "y", &rays)
+}
+
+fn round_trips(start: Instant) -> u128 {
+    start.elapsed().as_millis().div_ceil(ROUND_TRIP.as_millis())
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_thousand_paths_from_a_daemon_take_as_many_round_trips_as_the_graph_is_deep() {
+    let there = MemoryStore::new("there");
+    let centre = star(&there, 2000);
+    let here = MemoryStore::new("here");
+    let part = Part::new(&there, 37);
+    let start = Instant::now();
+    let report = copy(&part.store(false), &here, &Copy::new([centre]), &NoObserver.shared()).await.unwrap();
+    assert_eq!(report.sent.count(), 2001);
+    assert_eq!(here.paths(), there.paths());
+    // Two for the handshake, two for the closure, one for the NARs.
+    assert!(round_trips(start) <= 5, "{:?}, {} round trips", start.elapsed(), round_trips(start));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_thousand_paths_to_a_daemon_take_six_round_trips() {
+    let here = MemoryStore::new("here");
+    let chain = here.add_chain(2000);
+    let part = Part::new(&MemoryStore::new("there"), 37);
+    let start = Instant::now();
+    let request = Copy::new([chain.last().unwrap().clone()]);
+    let report = copy(&here, &part.store(false), &request, &NoObserver.shared()).await.unwrap();
+    assert_eq!(report.sent.count(), 2000);
+    assert_eq!(part.added.lock().unwrap().len(), 2000);
+    // Two for the handshake, one for the root, one for all paths, one for the NARs, one for the last check.
+    assert!(round_trips(start) <= 6, "{:?}, {} round trips", start.elapsed(), round_trips(start));
+}
+
+/// Nix up to 2.19 stops for good over more, where it copies bytes for somebody who is not root.
+#[tokio::test(start_paused = true)]
+async fn only_few_requests_are_unanswered_where_too_many_stop_a_daemon() {
+    for (minor, is_root, limited) in
+        [(34, false, true), (35, false, true), (34, true, false), (37, false, false)]
+    {
+        let store = MemoryStore::new("there");
+        let centre = star(&store, 500);
+        let part = Part::new(&store, minor);
+        let there = part.store(is_root);
+        let here = MemoryStore::new("here");
+        copy(&there, &here, &Copy::new([centre.clone()]), &NoObserver.shared()).await.unwrap();
+        there.valid_paths(&store.paths(), ValidityQuery::default().locking()).await.unwrap();
+
+        let empty = Part::new(&MemoryStore::new("empty"), minor);
+        let report = copy(&store, &empty.store(is_root), &Copy::new([centre]), &NoObserver.shared()).await;
+        assert_eq!(report.unwrap().sent.count(), 501);
+        for most in [&part.most_unanswered, &empty.most_unanswered] {
+            let most = most.load(Ordering::SeqCst);
+            assert_eq!(most <= SAFE_WINDOW, limited, "1.{minor}: {most} unanswered requests");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_path_costs_only_what_refers_to_it() {
+    let here = MemoryStore::new("here");
+    let [bad, good] = ["bad", "good"].map(|name| here.add(name, name, &[]));
+    let above_bad = here.add("above-bad", "x", std::slice::from_ref(&bad));
+    let above_good = here.add("above-good", "y", std::slice::from_ref(&good));
+    let mut part = Part::new(&MemoryStore::new("there"), 34);
+    part.refused = Arc::new([bad.clone()].into());
+    let store = part.store(true);
+    let plan = here.infos(&[bad.clone(), above_bad, good.clone(), above_good.clone()]);
+    let nars = here.nars(plan.clone());
+    let outcomes: Vec<_> = store.add_all(plan, nars, OnFailure::Continue).collect().await;
+    let mut added = Vec::new();
+    let mut failed = Vec::new();
+    for outcome in outcomes {
+        match outcome.unwrap() {
+            Outcome::Added(path) => added.push(path),
+            Outcome::Failed { path, error } => {
+                assert_eq!(error.scope(), Scope::Path);
+                failed.push(path);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(failed, [bad]);
+    assert_eq!(added, [good, above_good]);
+    // The connection goes on.
+    assert_eq!(store.valid_paths(&added, ValidityQuery::default()).await.unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_closure_lacks_is_named_and_the_rest_is_there() {
+    let there = MemoryStore::new("there");
+    let library = there.add("library", "x", &[]);
+    let top = there.add("top", "y", std::slice::from_ref(&library));
+    let elsewhere = MemoryStore::new("elsewhere").add("none", "z", &[]);
+    let store = Part::new(&there, 34).store(false);
+    let closure =
+        store.closure(&[top.clone(), elsewhere.clone()], ncc_store::Outputs::Exclude).await.unwrap();
+    let mut paths: Vec<_> = closure.infos.iter().map(|info| info.path.clone()).collect();
+    paths.sort();
+    assert_eq!(paths, there.paths());
+    assert_eq!(closure.failed.len(), 1);
+    assert_eq!(closure.failed[0].0, elsewhere);
+    assert!(closure.failed[0].1.to_string().contains("is not valid in host"));
+}
+
+/// Both ways of a path that is gone by now: as one of many, and with nothing behind it.
+#[tokio::test(start_paused = true)]
+async fn a_path_that_vanished_is_named_and_the_next_connection_serves_the_rest() {
+    let there = MemoryStore::new("there");
+    let [gone, stays] = ["gone", "stays"].map(|name| there.add(name, name, &[]));
+    let plan = there.infos(&[gone.clone(), stays.clone()]);
+    there.delete(&gone);
+    let store = Part::new(&there, 34).store(false);
+    let nars = store.nars(plan.clone());
+    let mut body = nars.open(&plan[0], 0).await.unwrap();
+    let error = body.next().await.unwrap().unwrap_err();
+    assert_eq!((error.scope(), error.path()), (Scope::Path, Some(&gone)));
+    drop(body);
+    let error = nars.open(&plan[1], 0).await.unwrap_err();
+    assert!(error.scope() == Scope::Connection && error.is_temporary(), "{error:?}");
+    let plan = there.infos(&[stays]);
+    assert!(store.nars(plan.clone()).open(&plan[0], 0).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_is_turned_away_is_told_why() {
+    let host: Arc<dyn Transport> = Arc::new(ScriptedHost::new(|mut input, mut output| async move {
+        let mut bytes = words(&[SERVER_MAGIC, 0x122]);
+        bytes.put_bytes(b"2.8.0");
+        bytes.extend(refusal("user 'nobody' is not allowed to connect to the Nix daemon"));
+        let _ = output.write_all(&bytes).await;
+        swallow(&mut input).await;
+    }));
+    let store = DaemonStore::on_host(&host, &DaemonProgram::default(), DaemonOptions::default());
+    let paths = [MemoryStore::new("any").add("any", "x", &[])];
+    let error = store.valid_paths(&paths, ValidityQuery::default()).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, "user 'nobody' is not allowed to connect to the Nix daemon");
+    assert_eq!(error.scope(), Scope::Store);
+}
