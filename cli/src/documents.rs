@@ -114,7 +114,7 @@ unknown ones cause a warning.
 is reached without ssh, unless \\-\\-transport, ssh\\-key, base64\\-ssh\\-public\\-host\\-key or NIX_SSHOPTS is given.
 The scheme
 .I ssh\\-ng
-is refused: it means the protocol of nix\\-daemon, which this program does not speak.
+means the protocol of nix\\-daemon, which then runs on the host with \\-\\-stdio in place of nix\\-store.
 .SH OPTIONS OF NIX
 As in all old commands of Nix, every setting in
 .BR nix.conf (5)

@@ -18,6 +18,7 @@ use crate::{
 pub(crate) struct Host {
     pub(crate) target: Target,
     pub(crate) way: Way,
+    pub(crate) protocol: Protocol,
     pub(crate) program: ServeProgram,
     pub(crate) elevation: Elevation,
     pub(crate) access: RemoteAccess,
@@ -26,6 +27,15 @@ pub(crate) struct Host {
     /// Its logical store directory, if that is not the one of the local store.
     pub(crate) store_dir: Option<StoreDir>,
     pub(crate) stall_timeout: Option<std::time::Duration>,
+}
+
+/// What is spoken with a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// With `nix-store --serve`.
+    Serve,
+    /// With `nix-daemon --stdio`.
+    Daemon,
 }
 
 /// How a host is reached.
@@ -62,10 +72,13 @@ impl Host {
     pub(crate) fn new(arguments: &Arguments) -> Result<Self, Failure> {
         let word = arguments.host.as_deref().unwrap_or_default();
         let (authority, query) = word.split_once('?').unwrap_or((word, ""));
-        let target = target(word, authority)?;
+        let (target, protocol) = target(word, authority)?;
         let refused = |error| Failure::new(format_args!("the parameters of the host '{word}'"), error);
         let parameters = &Parameters::parse(query).map_err(refused)?;
         say_of_parameters(parameters, &StoreKind::Ssh)?;
+        if protocol == Protocol::Daemon {
+            tracing::info!("'{target}' is asked through 'nix-daemon --stdio': its scheme is 'ssh-ng'");
+        }
         let target = target.or_port(parameters.value("port").and_then(|port| port.parse().ok()));
 
         let value = |name: &str| parameters.value(name).map(str::to_owned);
@@ -79,7 +92,8 @@ impl Host {
                 Way::Ssh(connection)
             }
             None if target.is_localhost() => {
-                if program == ServeProgram::Search && !is_on_path("nix-store") {
+                let searched = protocol == Protocol::Serve && program == ServeProgram::Search;
+                if searched && !is_on_path("nix-store") {
                     program = ServeProgram::Named(own_program()?);
                 }
                 Way::Here
@@ -90,6 +104,7 @@ impl Host {
         let look = arguments.what.dry_run;
         Ok(Self {
             way,
+            protocol,
             program,
             elevation: if arguments.stores.remote_sudo { Elevation::Sudo } else { Elevation::None },
             access: if look { RemoteAccess::ReadOnly } else { RemoteAccess::ReadWrite },
@@ -104,6 +119,14 @@ impl Host {
 }
 
 impl Host {
+    /// Whether what is started there is known to run as root without any elevation.
+    pub(crate) fn logs_in_as_root(&self) -> bool {
+        match self.way {
+            Way::Here => rustix::process::geteuid().is_root(),
+            Way::Ssh(_) => self.target.user() == Some("root"),
+        }
+    }
+
     /// Whether somebody may be asked something on the way there.
     pub(crate) fn asks(&self) -> bool {
         matches!(self.way, Way::Ssh(_))
@@ -149,7 +172,7 @@ impl Connection {
 }
 
 /// The host without its parameters.
-fn target(word: &str, authority: &str) -> Result<Target, Failure> {
+fn target(word: &str, authority: &str) -> Result<(Target, Protocol), Failure> {
     let argument: HostArgument = authority.parse().map_err(|error| {
         let failure = Failure::new(format_args!("'{word}' cannot be used as HOST"), error);
         if word.contains("/nix/store/") || word.starts_with(['/', '.', '@']) {
@@ -158,18 +181,8 @@ fn target(word: &str, authority: &str) -> Result<Target, Failure> {
             failure
         }
     })?;
-    if argument.scheme == Some(Scheme::SshNg) {
-        // The other protocol would be worse than none: it lets a trusted user add paths without signatures, which
-        // whoever writes 'ssh-ng' expects to be checked.
-        return Err(Failure::text(format!(
-            "'{word}' asks for the protocol of the Nix daemon, which this program does not speak"
-        ))
-        .hint(format!(
-            "'ssh://{}' copies through 'nix-store --serve', which does not ask for signatures",
-            argument.target
-        )));
-    }
-    Ok(argument.target)
+    let protocol = if argument.scheme == Some(Scheme::SshNg) { Protocol::Daemon } else { Protocol::Serve };
+    Ok((argument.target, protocol))
 }
 
 /// A program, perhaps with arguments: upstream hands the text to a shell.

@@ -1,7 +1,10 @@
 //! What is meant by what was typed. Everything that a command line leaves open, the direction, which stores, which of two
 //! options wins, is decided here and in what this calls, once; behind this nobody looks at arguments.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use ncc_copy::{OnFailure, Purpose, Request};
 use ncc_local_store::{Access, LocalStoreConfig};
@@ -17,6 +20,8 @@ const RECONNECTS: u32 = 2;
 /// The store on this machine.
 pub(crate) struct Local {
     pub(crate) config: LocalStoreConfig,
+    /// The socket of the daemon that adds paths to it, if that is not this process.
+    pub(crate) daemon: Option<PathBuf>,
     /// Its URI, for other programs; `None` is the default.
     pub(crate) uri: Option<String>,
     /// Settings of the command line, which a Nix that substitutes for us is told too.
@@ -28,6 +33,7 @@ impl Local {
         let given = arguments.settings.iter().filter(|(name, _)| name != "store");
         Ok(Self {
             config: machine.local_store(access)?,
+            daemon: machine.daemon().filter(|_| access == Access::ReadWrite).map(Path::to_owned),
             uri: machine.store_uri(),
             given: given.cloned().collect(),
         })
@@ -128,6 +134,9 @@ impl ServeIntent {
         let machine = Machine::read(arguments)?;
         machine.announce(arguments)?;
         let access = if write { Access::ReadWrite } else { Access::ReadOnly };
+        if let Some(socket) = machine.daemon().filter(|_| write) {
+            tracing::info!("the daemon at '{}' is not asked: the store is opened directly", socket.display());
+        }
         Ok(Self { local: Local::new(&machine, arguments, access)?, write })
     }
 }

@@ -100,13 +100,14 @@ impl Machine {
                     .refuse(why)
                     .hint("'--store local' opens the store without a daemon, which needs its owner's rights"))
             }
-            // Everybody may read the files of such a store, and whoever may write them takes part in the daemon's
-            // locks.
             StorePlace::Daemon { socket, layout } => {
-                tracing::info!(
-                    "the daemon at '{}' is not asked: the store is opened directly",
-                    socket.display()
-                );
+                if !writes {
+                    // Everybody may read the files of such a store, which is faster.
+                    tracing::info!(
+                        "the daemon at '{}' is not asked: the store is only read, and directly",
+                        socket.display()
+                    );
+                }
                 Ok(self.config(layout))
             }
             _ => Err(match &self.store.reference.kind {
@@ -115,6 +116,14 @@ impl Machine {
                 }
                 _ => self.refuse("it is on another machine, and one end of a copy has to be this one"),
             }),
+        }
+    }
+
+    /// The socket of the daemon that writes to the local store.
+    pub(crate) fn daemon(&self) -> Option<&Path> {
+        match &self.store.place {
+            StorePlace::Daemon { socket, .. } => Some(socket),
+            _ => None,
         }
     }
 

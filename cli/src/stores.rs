@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use ncc_local_store::{Access, LocalStore};
 use ncc_progress::{Direction, Progress, Wire};
-use ncc_remote_store::{RemoteStore, ServeOptions};
+use ncc_remote_store::{DaemonOptions, DaemonProgram, DaemonStore, RemoteStore, ServeOptions};
 use ncc_store::{Destination, Source};
+use ncc_transport::Transport;
 
 use crate::{
     environment::is_on_path,
     failure::Failure,
-    host::Host,
+    host::{Host, Protocol},
     intent::{CopyIntent, Local},
     nothing::Nothing,
     ssh,
@@ -25,29 +26,69 @@ pub(crate) struct Stores {
     /// The one on this machine, as what it can always be: a source.
     pub(crate) here: Arc<dyn Source>,
     counter: Counter,
-    remote: Arc<RemoteStore>,
+    remote: Remote,
+    daemon: Option<DaemonStore>,
     substituting: Option<Arc<Substituting>>,
+}
+
+/// The store at the other end, by what is spoken with it.
+enum Remote {
+    Serve(RemoteStore),
+    Daemon(DaemonStore),
+}
+
+impl Remote {
+    fn ends(&self) -> (Arc<dyn Source>, Arc<dyn Destination>) {
+        match self {
+            Self::Serve(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
+            Self::Daemon(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
+        }
+    }
+
+    async fn close(&self) {
+        match self {
+            Self::Serve(store) => store.close().await,
+            Self::Daemon(store) => store.close().await,
+        }
+    }
 }
 
 impl Stores {
     pub(crate) fn open(intent: &CopyIntent, progress: &Progress) -> Result<Self, Failure> {
         let counter = Counter::default();
-        let remote = Arc::new(remote(&intent.host, &intent.local, progress, &counter)?);
+        let remote = remote(&intent.host, &intent.local, progress, &counter)?;
+        let (source, destination) = remote.ends();
         let mut stores = Self {
-            source: Arc::clone(&remote) as Arc<dyn Source>,
-            destination: Arc::clone(&remote) as Arc<dyn Destination>,
-            here: Arc::clone(&remote) as Arc<dyn Source>,
+            here: Arc::clone(&source),
+            source,
+            destination,
             counter,
             remote,
+            daemon: None,
             substituting: None,
         };
         let looks = intent.looks();
-        match intent.direction {
-            Direction::To(_) => {
+        match (&intent.direction, &intent.local.daemon) {
+            (Direction::To(_), _) => {
                 stores.source = local(&intent.local, Access::ReadOnly)?;
                 stores.here = Arc::clone(&stores.source);
             }
-            Direction::From(_) => match Nothing::instead_of(&intent.local.config).filter(|_| looks) {
+            (Direction::From(_), Some(socket)) => {
+                tracing::info!("the daemon at '{}' adds the paths to the store", socket.display());
+                let mut options = DaemonOptions::default();
+                options.store_dir = intent.local.config.store_dir.clone();
+                options.stall_timeout = intent.host.stall_timeout;
+                options.stderr = Some(progress.own_line());
+                let daemon = DaemonStore::at_socket(socket, options);
+                // Reading is faster without it, once there is something to read.
+                stores.here = match local(&intent.local, Access::ReadOnly) {
+                    Ok(store) => store,
+                    Err(_) => Arc::new(daemon.clone()),
+                };
+                stores.destination = Arc::new(daemon.clone());
+                stores.daemon = Some(daemon);
+            }
+            (Direction::From(_), None) => match Nothing::instead_of(&intent.local.config).filter(|_| looks) {
                 Some(nothing) => {
                     let nothing = Arc::new(nothing);
                     stores.here = Arc::clone(&nothing) as Arc<dyn Source>;
@@ -89,6 +130,9 @@ impl Stores {
     /// Ends what was started.
     pub(crate) async fn close(&self) {
         self.remote.close().await;
+        if let Some(daemon) = &self.daemon {
+            daemon.close().await;
+        }
         if let Some(substituting) = &self.substituting {
             substituting.close().await;
         }
@@ -99,21 +143,31 @@ fn local(local: &Local, access: Access) -> Result<Arc<LocalStore>, Failure> {
     LocalStore::open(local.config.clone(), access).map(Arc::new).map_err(|error| Failure::plain(&error))
 }
 
-fn remote(
-    host: &Host,
-    local: &Local,
-    progress: &Progress,
-    counter: &Counter,
-) -> Result<RemoteStore, Failure> {
+fn remote(host: &Host, local: &Local, progress: &Progress, counter: &Counter) -> Result<Remote, Failure> {
+    let transport = ssh::transport(host.target.clone(), host.way.clone())?;
+    let transport: Arc<dyn Transport> = Arc::new(Counted::new(transport, counter.clone()));
+    let store_dir = host.store_dir.clone().unwrap_or_else(|| local.config.store_dir.clone());
+    if host.protocol == Protocol::Daemon {
+        let mut program = DaemonProgram::default();
+        program.program = host.program.clone();
+        program.elevation = host.elevation;
+        program.store.clone_from(&host.store);
+        program.login_is_root = host.logs_in_as_root();
+        let mut options = DaemonOptions::default();
+        options.store_dir = store_dir;
+        options.stall_timeout = host.stall_timeout;
+        options.stderr = Some(progress.host_line());
+        options.greeted = Some(progress.greeted());
+        return Ok(Remote::Daemon(DaemonStore::on_host(&transport, &program, options)));
+    }
     let mut options = ServeOptions::default();
     options.program = host.program.clone();
     options.elevation = host.elevation;
     options.access = host.access;
     options.store.clone_from(&host.store);
-    options.store_dir = host.store_dir.clone().unwrap_or_else(|| local.config.store_dir.clone());
+    options.store_dir = store_dir;
     options.stall_timeout = host.stall_timeout;
     options.stderr = Some(progress.host_line());
     options.greeted = Some(progress.greeted());
-    let transport = ssh::transport(host.target.clone(), host.way.clone())?;
-    Ok(RemoteStore::new(Arc::new(Counted::new(transport, counter.clone())), options))
+    Ok(Remote::Serve(RemoteStore::new(transport, options)))
 }

@@ -57,14 +57,6 @@ fn settings_without_effect_are_named_to_those_who_ask() {
     ran.says(0, &["warning: setting 'no-such-setting'"]);
 }
 
-#[test]
-fn the_scheme_of_the_daemon_is_refused_with_the_reason() {
-    let world = World::new();
-    let ran = world.run(world.copy().arg("ssh-ng://localhost").arg(&world.other));
-    ran.says(1, &["asks for the protocol of the Nix daemon", "hint: 'ssh://localhost' copies"]);
-    assert!(!world.to().exists());
-}
-
 /// Names on a command line, in a list, or in an archive may hold anything.
 #[test]
 fn what_a_terminal_would_obey_is_written_out() {
@@ -91,7 +83,7 @@ fn quiet_prints_errors_alone() {
 #[test]
 fn errors_before_the_copy_are_lines_of_nix_too() {
     let world = World::new();
-    for words in [&["localhost", "/etc/passwd"][..], &["a b", &world.other], &["ssh-ng://h", &world.other]] {
+    for words in [&["localhost", "/etc/passwd"][..], &["a b", &world.other]] {
         let ran = world.run(world.copy().args(["--log-format", "internal-json"]).args(words));
         assert!(ran.code == 1 && !ran.stderr.is_empty(), "{}", ran.transcript());
         assert!(ran.stderr.lines().all(|line| line.starts_with("@nix {")), "{}", ran.transcript());

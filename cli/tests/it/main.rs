@@ -7,6 +7,7 @@
 
 mod arguments;
 mod copies;
+mod daemons;
 mod documents;
 mod dry_run;
 mod endings;
