@@ -44,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
         _ => panic!("the verdict depends on how the bytes were cut: {whole:?}, {pieces:?}"),
     }
     match whole {
-        Ok(Reply::Infos(infos)) => {
+        Ok(Reply::Infos(mut infos)) => {
             assert!(infos.is_sorted_by(|left, right| left.path < right.path));
             assert!(infos.iter().all(|info| asked.contains(&info.path)));
             let mut written = Vec::new();
@@ -55,6 +55,8 @@ fuzz_target!(|data: &[u8]| {
             let mut reader = WireReader::new(&written[..]);
             let again = now(read_path_infos(&mut reader, &StoreDir::default(), &asked))
                 .expect("it was written by us");
+            // Texts that are no signatures are counted where they come from, and not written.
+            infos.iter_mut().for_each(|info| info.malformed_signatures = 0);
             assert_eq!(again, infos);
             assert!(now(reader.at_end()).unwrap());
         }

@@ -104,13 +104,13 @@ pub enum ProtocolError {
         minor: u64,
     },
     /// An answer about a path that was not in the question.
-    #[error("the answer is about '{path}', which nobody had asked for")]
+    #[error("the answer is about '{}', which nobody had asked for", Escaped::new(path))]
     Unasked {
-        /// The full path.
+        /// The full path; or what the peer put in the place of one, as it came.
         path: String,
     },
     /// Two answers about one path.
-    #[error("the answer describes '{path}' twice")]
+    #[error("the answer describes '{}' twice", Escaped::new(path))]
     Twice {
         /// The full path.
         path: String,
@@ -158,5 +158,20 @@ fn no_greeting(protocol: &str, noise: &str) -> String {
         format!("it ended without the greeting of the {protocol} protocol")
     } else {
         format!("the greeting of the {protocol} protocol did not come, instead: {noise}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing the answers of daemons.
+    #[test]
+    fn a_message_holds_no_control_characters_whatever_it_is_about() {
+        let path = "\0\u{1b}[31m".to_owned();
+        for error in [ProtocolError::Unasked { path: path.clone() }, ProtocolError::Twice { path }] {
+            let text = error.to_string();
+            assert!(!text.contains(char::is_control), "{text:?}");
+        }
     }
 }
