@@ -249,16 +249,24 @@ impl Driver {
         Ok(busy)
     }
 
+    /// Has the commands started, one after the other: while libssh2 waits for the answer to one, it takes the answer to another, which
+    /// says the same about another channel, for a failure (`ssh2_packet_requirev`, the same in every release so far).
     fn start_commands(&mut self) -> Result<bool, ConnectionError> {
         let mut busy = false;
+        let mut unanswered = false;
         for (request, mut channel, since) in std::mem::take(&mut self.starting) {
             let result = match &request.what {
+                Wanted::Command(_) if unanswered => {
+                    self.starting.push((request, channel, since));
+                    continue;
+                }
                 Wanted::Command(command) => channel.exec(command),
                 Wanted::Forward { .. } => Ok(()),
             };
             self.link.relay.drain().map_err(ConnectionError::lost)?;
             match result {
                 Err(error) if number(&error) == code::AGAIN => {
+                    unanswered = true;
                     self.starting.push((request, channel, since));
                     continue;
                 }
