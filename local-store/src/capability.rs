@@ -43,7 +43,15 @@ impl Source for LocalStore {
 
     fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
         let paths = paths.to_vec();
-        self.on_a_thread(Side::Source, "read path metadata", move |store, _| store.query_path_infos(&paths))
+        Box::pin(async move {
+            let action = "read path metadata";
+            let examine = move |store: &Self, _: &dyn Fn() -> bool| store.examine_paths(&paths);
+            let found = self.on_a_thread(Side::Source, action, examine).await?;
+            match found.bad.into_iter().next() {
+                None => Ok(found.infos),
+                Some((path, error)) => Err(error.about(Side::Source, self.name(), "describe", Some(&path))),
+            }
+        })
     }
 
     fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
