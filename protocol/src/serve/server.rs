@@ -1,6 +1,6 @@
 //! The server's side, over any store.
 
-use std::{pin::pin, sync::Arc};
+use std::{collections::BTreeSet, error::Error, iter, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
@@ -9,8 +9,8 @@ use futures_util::{
     stream,
 };
 use ncc_store::{
-    Destination, Nar, NarBody, OnFailure, Outcome, PathInfo, Problem, Side, Source, StoreDir, StoreError,
-    StorePath, sequential_nars,
+    Closure, Destination, Nar, NarBody, OnFailure, Outcome, PathInfo, Problem, Scope, Side, Source, StoreDir,
+    StoreError, StorePath, sequential_nars,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
@@ -77,6 +77,11 @@ pub enum ServeError {
 }
 
 /// Answers one client until it ends.
+///
+/// The protocol knows no answer that says "this one not": whatever fails ends the conversation. One path that its store cannot
+/// describe, for its row in the database is damaged, is no reason to end it for all others. Its metadata is left out, as that of a
+/// path that is not valid would be, and a closure holds its name and not what it refers to. A warning is logged, once for each
+/// such path; the program around the server has to show it on stderr, where the client gets to see it.
 pub struct Server<'a, R, W> {
     reader: WireReader<R>,
     writer: W,
@@ -86,6 +91,8 @@ pub struct Server<'a, R, W> {
     substituter: Option<&'a dyn Substituter>,
     writing: Writing,
     version: Version,
+    /// What could not be described, and was warned of.
+    warned_of: BTreeSet<StorePath>,
 }
 
 impl<R, W> std::fmt::Debug for Server<'_, R, W> {
@@ -106,6 +113,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
             substituter: None,
             writing,
             version: Version::OURS,
+            warned_of: BTreeSet::new(),
         }
     }
 
@@ -174,7 +182,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
                 self.reply.put_paths(store_dir, &valid);
             }
             Request::QueryPathInfos { paths } => {
-                for info in self.source.path_infos(&paths).await? {
+                for info in self.describe(&paths).await? {
                     put_path_info(&info, store_dir, self.version, &mut self.reply);
                     if self.reply.len() > FLUSH_AT {
                         self.flush().await?;
@@ -184,7 +192,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
             }
             Request::QueryClosure { outputs, paths } => {
                 let closure = self.source.closure(&paths, outputs).await?;
-                let paths: Vec<StorePath> = closure.complete()?.into_iter().map(|info| info.path).collect();
+                let paths = self.members(closure)?;
                 self.reply.put_paths(store_dir, &paths);
             }
             Request::DumpStorePath { path } => self.dump(path, store_dir).await?,
@@ -192,6 +200,53 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Server<'a, R, W> {
             Request::Other { command } => return Err(ServeError::Unsupported { command }),
         }
         if self.reply.len() > FLUSH_AT { self.flush().await } else { Ok(()) }
+    }
+
+    /// The metadata of those of `paths` that are valid and can be described.
+    ///
+    /// A source answers for all paths or for none. If one of them stands in the way, halves are asked for, and so on: of many
+    /// paths with few bad ones most are still described together.
+    async fn describe(&mut self, paths: &[StorePath]) -> Result<Vec<PathInfo>, ServeError> {
+        let mut infos = Vec::new();
+        let mut left = vec![paths];
+        while let Some(paths) = left.pop() {
+            match self.source.path_infos(paths).await {
+                Ok(more) => infos.extend(more),
+                Err(error) if error.scope() != Scope::Path => return Err(error.into()),
+                Err(error) => match paths {
+                    [] => return Err(error.into()),
+                    [path] => self.warn_of(path, &error),
+                    _ => {
+                        let (front, back) = paths.split_at(paths.len() / 2);
+                        left.extend([back, front]);
+                    }
+                },
+            }
+        }
+        Ok(infos)
+    }
+
+    /// The paths of a closure, with those that cannot be described.
+    fn members(&mut self, closure: Closure) -> Result<Vec<StorePath>, StoreError> {
+        let mut paths: Vec<StorePath> = closure.infos.into_iter().map(|info| info.path).collect();
+        for (path, error) in closure.failed {
+            // A client that asks for the closure of a path that is not valid must not take the answer for a closure.
+            if matches!(error.problem(), Problem::NotValid { .. }) {
+                return Err(error);
+            }
+            self.warn_of(&path, &error);
+            paths.push(path);
+        }
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    fn warn_of(&mut self, path: &StorePath, error: &StoreError) {
+        if self.warned_of.insert(path.clone()) {
+            let causes = iter::successors(error.source(), |&cause| cause.source());
+            let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+            tracing::warn!("{text}");
+        }
     }
 
     async fn dump(&mut self, path: StorePath, store_dir: &StoreDir) -> Result<(), ServeError> {

@@ -3,6 +3,7 @@
 mod golden;
 mod hostile;
 mod memory;
+mod odd_rows;
 mod real_nix;
 mod substituting;
 mod worker;
