@@ -75,14 +75,18 @@ impl Source for RemoteStore {
                     Request::QueryPathInfos { paths: paths.to_vec() },
                 ],
             );
-            let read = read_infos(store_dir, &asked, Before::ValidPaths);
-            closure.infos =
+            let read = read_description(store_dir, &asked);
+            let (infos, undescribed) =
                 self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
+            closure.infos = infos;
             let described =
                 |path: &&StorePath| closure.infos.binary_search_by(|info| info.path.cmp(path)).is_ok();
             let lacking: BTreeSet<&StorePath> =
                 paths.iter().chain(&valid_roots).filter(|path| !described(path)).collect();
-            let lacking: Vec<_> = lacking.into_iter().map(not_valid).collect();
+            let lacking = lacking.into_iter().map(|path| {
+                if undescribed.contains(path) { self.undescribed(path) } else { not_valid(path) }
+            });
+            let lacking: Vec<_> = lacking.collect();
             closure.failed.extend(lacking);
             Ok(closure)
         })
@@ -98,7 +102,7 @@ impl Source for RemoteStore {
                 "describe paths",
                 Patience::Limited,
                 &request,
-                read_infos(store_dir, &asked, Before::Nothing),
+                read_infos(store_dir, &asked),
             )
             .await
         })
@@ -109,6 +113,15 @@ impl Source for RemoteStore {
     fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
         let store = self.clone();
         handed_over(self.name(), plan, |plan, nars| send_nars(store, plan, nars))
+    }
+}
+
+impl RemoteStore {
+    /// The failure of a path that the host calls valid and does not describe. Why it does not, it may have said on stderr.
+    fn undescribed(&self, path: &StorePath) -> (StorePath, StoreError) {
+        let source = "the host has it, but gives no metadata of it: perhaps its database is damaged".into();
+        let problem = Problem::Path { action: "describe", path: path.clone(), source };
+        (path.clone(), StoreError::new(Side::Source, self.shared().name.as_str(), problem))
     }
 }
 
@@ -127,25 +140,27 @@ fn read_closure(store_dir: &StoreDir) -> impl ReadAnswer<StorePathSet> + Clone {
     }
 }
 
-/// What is answered in front of path infos.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Before {
-    Nothing,
-    ValidPaths,
-}
-
-fn read_infos(
-    store_dir: &StoreDir,
-    asked: &Arc<StorePathSet>,
-    before: Before,
-) -> impl ReadAnswer<Vec<PathInfo>> + Clone {
+fn read_infos(store_dir: &StoreDir, asked: &Arc<StorePathSet>) -> impl ReadAnswer<Vec<PathInfo>> + Clone {
     let (store_dir, asked) = (store_dir.clone(), Arc::clone(asked));
     move |reader: &mut WireReader<Reader>| -> BoxFuture<'_, Result<Vec<PathInfo>, ProtocolError>> {
+        Box::pin(async move { read_path_infos(reader, &store_dir, &asked).await })
+    }
+}
+
+/// Path infos, and the paths that are valid and were left out all the same.
+type Description = (Vec<PathInfo>, BTreeSet<StorePath>);
+
+/// Reads which of the paths asked for are valid, and their metadata behind that.
+fn read_description(store_dir: &StoreDir, asked: &Arc<StorePathSet>) -> impl ReadAnswer<Description> + Clone {
+    let (store_dir, asked) = (store_dir.clone(), Arc::clone(asked));
+    move |reader: &mut WireReader<Reader>| -> BoxFuture<'_, Result<Description, ProtocolError>> {
         Box::pin(async move {
-            if before == Before::ValidPaths {
-                read_valid_paths(reader, &store_dir, &asked).await?;
+            let mut undescribed = read_valid_paths(reader, &store_dir, &asked).await?;
+            let infos = read_path_infos(reader, &store_dir, &asked).await?;
+            for info in &infos {
+                undescribed.remove(&info.path);
             }
-            read_path_infos(reader, &store_dir, &asked).await
+            Ok((infos, undescribed))
         })
     }
 }
