@@ -16,6 +16,7 @@ mod foresight;
 mod master;
 mod pictures;
 mod roots;
+mod rows;
 mod settings;
 mod signals;
 mod silence;

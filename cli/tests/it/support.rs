@@ -97,6 +97,13 @@ impl World {
         fs::write(&file, content).expect("damage");
     }
 
+    /// Changes the database of the source store behind everybody's back.
+    pub(crate) fn change_database(&self, sql: &str) {
+        let database = self.from().join("nix/var/nix/db/db.sqlite");
+        let changed = rusqlite::Connection::open(database).expect("a database").execute_batch(sql);
+        changed.expect("it changes");
+    }
+
     /// The program in an environment without Nix, ssh, or anything of the user's.
     pub(crate) fn bare(&self) -> Command {
         let mut command = Command::new(PROGRAM);
