@@ -1,6 +1,8 @@
 complete -c nix-copy-closure -l transport -d 'SSH implementation to use [default: openssh]' -r -f -a "openssh\t'The ssh program, with all of its configuration'
 libssh2\t'The libssh2 library, for machines without an ssh program'"
 complete -c nix-copy-closure -l stall-timeout -d 'Give up when nothing has been transferred for this long; 0 waits forever' -r
+complete -c nix-copy-closure -l add-root -d 'Then make LINK, on the receiving side, a symlink to the path that keeps it from the garbage collector' -r
+complete -c nix-copy-closure -l profile -d 'Then make the path, on the receiving side, the current generation of PROFILE' -r
 complete -c nix-copy-closure -l store -d 'The local store: a directory DIR (with its files in DIR/nix/store), \'local?root=DIR\', \'local\', or \'daemon\'' -r
 complete -c nix-copy-closure -l remote-store -d 'The store on HOST, as \'nix-store --store\' takes it there' -r
 complete -c nix-copy-closure -l remote-program -d 'The program to run on HOST instead of \'nix-store\', which otherwise is found automatically' -r

@@ -89,6 +89,9 @@ pub(crate) struct Arguments {
     pub(crate) how: How,
 
     #[command(flatten)]
+    pub(crate) keep: Keep,
+
+    #[command(flatten)]
     pub(crate) stores: Stores,
 
     #[command(flatten)]
@@ -138,6 +141,30 @@ impl What {
     /// Whether to go on after a failure, if the command line says so or denies it.
     pub(crate) fn keep_going(&self) -> Option<bool> {
         (self.keep_going || self.no_keep_going).then_some(self.keep_going)
+    }
+}
+
+/// What is done with them there.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Keeping what was copied")]
+pub(crate) struct Keep {
+    /// Then make LINK, on the receiving side, a symlink to the path that keeps it from the garbage collector
+    ///
+    /// Nix makes it, as with 'nix-store --add-root'. For several paths there are LINK, LINK-2, LINK-3, in the order of the
+    /// paths. On HOST, LINK is relative to the home directory.
+    #[arg(long, value_name = "LINK", conflicts_with_all = ["serve", "profile"])]
+    pub(crate) add_root: Option<String>,
+
+    /// Then make the path, on the receiving side, the current generation of PROFILE
+    ///
+    /// Nix does it, as with 'nix-env --set'.
+    #[arg(long, value_name = "PROFILE", conflicts_with = "serve")]
+    pub(crate) profile: Option<String>,
+}
+
+impl Keep {
+    pub(crate) fn is_given(&self) -> bool {
+        self.add_root.is_some() || self.profile.is_some()
     }
 }
 

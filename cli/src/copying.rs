@@ -1,9 +1,12 @@
 //! Copying: the roots, the plan, the run, and what is said about the result.
 
+use std::collections::BTreeSet;
+
 use ncc_copy::{CopyError, OnFailure, Plan, Report};
 use ncc_progress::{
     Console, Direction, Importance, Progress, ProgressOptions, Subject, Wire, chain, copy_json, plan_json,
 };
+use ncc_remote_store::{NewRoot, RootMaker};
 use ncc_store::{StoreDir, StorePath};
 
 use crate::{
@@ -95,8 +98,11 @@ impl Copying<'_> {
             options.may_ask = self.intent.host.asks();
             let progress = Progress::start(self.console, options);
             let stores = Stores::open(&self.intent, &progress)?;
-            let result = self.plan_and_run(&stores, &progress, outcome).await;
+            let mut result = self.plan_and_run(&stores, &progress, outcome).await;
             outcome.wire = Some(stores.wire());
+            if let Some(root) = &self.intent.keep {
+                result = self.keep(root, &stores, outcome, result).await;
+            }
             stores.close().await;
             result?;
         }
@@ -105,6 +111,33 @@ impl Copying<'_> {
             count => Err(Failure::text(format!("{count} of the given words stand for no store path"))
                 .with_code(exit::PARTIAL)),
         }
+    }
+
+    /// Keeps at the destination what has come there.
+    async fn keep(
+        &self,
+        root: &NewRoot,
+        stores: &Stores,
+        outcome: &Outcome,
+        result: Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Some(report) = outcome.report.as_deref() else {
+            return match result {
+                Ok(()) if !self.intent.show.json => output::print(&format!("would make {root}\n")),
+                result => result,
+            };
+        };
+        if result.as_ref().is_err_and(|failure| !failure.is_partial()) {
+            return result;
+        }
+        let mut roots = outcome.roots.clone();
+        roots.retain(|root| report.failed.iter().all(|failed| failed.path != *root));
+        if roots.is_empty() {
+            return result;
+        }
+        stores.keep(root, &roots).await?;
+        tracing::info!("made {root}");
+        result
     }
 
     /// Finds the paths that the words stand for. Each word that stands for none is named; how many, where the others are
@@ -127,8 +160,11 @@ impl Copying<'_> {
             return Err(Failure::plain(&last));
         }
         self.say_all(errors.iter().map(|error| chain(error)));
-        found.sort_unstable();
-        found.dedup();
+        let mut seen = BTreeSet::new();
+        found.retain(|path| seen.insert(path.clone()));
+        if let Some(root) = &self.intent.keep {
+            RootMaker::check(root, found.len()).map_err(|error| Failure::plain(&error))?;
+        }
         self.intent.request.roots = found;
         Ok(errors.len())
     }

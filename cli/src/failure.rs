@@ -5,7 +5,7 @@ use std::{error::Error, fmt, sync::Arc};
 use ncc_copy::CopyError;
 use ncc_local_store::LocalStoreError;
 use ncc_progress::{Console, Importance, causes, chain};
-use ncc_remote_store::RemoteError;
+use ncc_remote_store::{RemoteError, RootError};
 use ncc_store::StoreError;
 use ncc_transport::TransportError;
 
@@ -38,6 +38,11 @@ impl Failure {
     /// What it says, on one line.
     pub(crate) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// Whether all went well for some paths.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.code == exit::PARTIAL
     }
 
     /// With another exit code.
@@ -138,6 +143,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(TransportError::Connect { failure, .. }) = error.downcast_ref::<TransportError>() {
         return Some(failure.hint.clone()).filter(|hint| !hint.is_empty());
+    }
+    if let Some(RootError::Refused { .. }) = error.downcast_ref::<RootError>() {
+        return Some("the paths are there, and from now on a garbage collector may delete them".to_owned());
     }
     if let Some(CopyError::Interrupted { report, source }) = error.downcast_ref::<CopyError>() {
         return (!report.sent.is_empty() && !source.is_damage()).then(|| {

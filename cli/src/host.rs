@@ -150,8 +150,9 @@ impl Connection {
             host_key,
             options,
             verbosity: arguments.verbosity(),
-            // What would be substituted is a question of its own.
-            several_channels: arguments.what.dry_run && how.use_substitutes && !arguments.what.from,
+            several_channels: !arguments.what.from
+                // What would be substituted is a question of its own, and a root is made by a program of its own.
+                && if arguments.what.dry_run { how.use_substitutes } else { arguments.keep.is_given() },
         })
     }
 

@@ -10,6 +10,7 @@ use ncc_copy::{OnFailure, Purpose, Request};
 use ncc_local_store::{Access, LocalStoreConfig};
 use ncc_picture::GraphFormat;
 use ncc_progress::Direction;
+use ncc_remote_store::NewRoot;
 use ncc_store::Outputs;
 
 use crate::{arguments::Arguments, failure::Failure, host::Host, machine::Machine};
@@ -51,6 +52,8 @@ pub(crate) struct CopyIntent {
     pub(crate) words: Vec<OsString>,
     /// More of them are on standard input.
     pub(crate) stdin: bool,
+    /// What keeps the roots at the destination afterwards.
+    pub(crate) keep: Option<NewRoot>,
     pub(crate) show: Show,
 }
 
@@ -63,7 +66,7 @@ pub(crate) struct Show {
 
 impl CopyIntent {
     pub(crate) fn new(arguments: &Arguments) -> Result<Self, Failure> {
-        let Arguments { what, how, show, .. } = arguments;
+        let Arguments { what, how, keep, show, .. } = arguments;
         for (given, name) in [(how.bzip2, "--bzip2"), (how.xz, "--xz")] {
             if given {
                 tracing::warn!("'{name}' is obsolete and means '--gzip'");
@@ -97,6 +100,7 @@ impl CopyIntent {
             request,
             words: arguments.paths.clone(),
             stdin: what.stdin,
+            keep: keep.add_root.clone().map(NewRoot::Link).or(keep.profile.clone().map(NewRoot::Profile)),
             show: Show { json: show.json, tree: show.tree, graph },
         })
     }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use ncc_local_store::{Access, LocalStore};
 use ncc_progress::{Direction, Progress, Wire};
-use ncc_remote_store::{DaemonOptions, DaemonProgram, DaemonStore, RemoteStore, ServeOptions};
-use ncc_store::{Destination, Source};
-use ncc_transport::Transport;
+use ncc_remote_store::{
+    DaemonOptions, DaemonProgram, DaemonStore, NewRoot, RemoteStore, RootMaker, ServeOptions,
+};
+use ncc_store::{Destination, Source, StorePath};
+use ncc_transport::{LocalProcess, Transport};
 
 use crate::{
     environment::is_on_path,
@@ -29,6 +31,14 @@ pub(crate) struct Stores {
     remote: Remote,
     daemon: Option<DaemonStore>,
     substituting: Option<Arc<Substituting>>,
+    keeper: Keeper,
+}
+
+/// Makes what keeps the roots at the destination.
+struct Keeper {
+    /// Leads to the machine of the destination.
+    transport: Arc<dyn Transport>,
+    nix: RootMaker,
 }
 
 /// The store at the other end, by what is spoken with it.
@@ -56,7 +66,10 @@ impl Remote {
 impl Stores {
     pub(crate) fn open(intent: &CopyIntent, progress: &Progress) -> Result<Self, Failure> {
         let counter = Counter::default();
-        let remote = remote(&intent.host, &intent.local, progress, &counter)?;
+        let transport = ssh::transport(intent.host.target.clone(), intent.host.way.clone())?;
+        let keeper = Keeper::new(intent, &transport, progress);
+        let transport: Arc<dyn Transport> = Arc::new(Counted::new(transport, counter.clone()));
+        let remote = remote(&intent.host, &intent.local, progress, &transport);
         let (source, destination) = remote.ends();
         let mut stores = Self {
             here: Arc::clone(&source),
@@ -66,6 +79,7 @@ impl Stores {
             remote,
             daemon: None,
             substituting: None,
+            keeper,
         };
         let looks = intent.looks();
         match (&intent.direction, &intent.local.daemon) {
@@ -127,6 +141,12 @@ impl Stores {
         Wire { sent: self.counter.sent(), received: self.counter.received() }
     }
 
+    /// Makes what keeps these paths at the destination. Until then the connections that brought them do.
+    pub(crate) async fn keep(&self, root: &NewRoot, paths: &[StorePath]) -> Result<(), Failure> {
+        let Keeper { transport, nix } = &self.keeper;
+        nix.make(&**transport, root, paths).await.map_err(|error| Failure::plain(&error))
+    }
+
     /// Ends what was started.
     pub(crate) async fn close(&self) {
         self.remote.close().await;
@@ -139,13 +159,30 @@ impl Stores {
     }
 }
 
+impl Keeper {
+    fn new(intent: &CopyIntent, to_host: &Arc<dyn Transport>, progress: &Progress) -> Self {
+        let CopyIntent { host, local, .. } = intent;
+        let mut nix = RootMaker::default();
+        nix.store_dir = local.config.store_dir.clone();
+        nix.stall_timeout = host.stall_timeout;
+        if let Direction::From(_) = intent.direction {
+            nix.store.clone_from(&local.uri);
+            nix.stderr = Some(progress.own_line());
+            return Self { transport: Arc::new(LocalProcess::new()), nix };
+        }
+        nix.program = host.program.clone();
+        nix.elevation = host.elevation;
+        nix.store.clone_from(&host.store);
+        nix.stderr = Some(progress.host_line());
+        Self { transport: Arc::clone(to_host), nix }
+    }
+}
+
 fn local(local: &Local, access: Access) -> Result<Arc<LocalStore>, Failure> {
     LocalStore::open(local.config.clone(), access).map(Arc::new).map_err(|error| Failure::plain(&error))
 }
 
-fn remote(host: &Host, local: &Local, progress: &Progress, counter: &Counter) -> Result<Remote, Failure> {
-    let transport = ssh::transport(host.target.clone(), host.way.clone())?;
-    let transport: Arc<dyn Transport> = Arc::new(Counted::new(transport, counter.clone()));
+fn remote(host: &Host, local: &Local, progress: &Progress, transport: &Arc<dyn Transport>) -> Remote {
     let store_dir = host.store_dir.clone().unwrap_or_else(|| local.config.store_dir.clone());
     if host.protocol == Protocol::Daemon {
         let mut program = DaemonProgram::default();
@@ -158,7 +195,7 @@ fn remote(host: &Host, local: &Local, progress: &Progress, counter: &Counter) ->
         options.stall_timeout = host.stall_timeout;
         options.stderr = Some(progress.host_line());
         options.greeted = Some(progress.greeted());
-        return Ok(Remote::Daemon(DaemonStore::on_host(&transport, &program, options)));
+        return Remote::Daemon(DaemonStore::on_host(transport, &program, options));
     }
     let mut options = ServeOptions::default();
     options.program = host.program.clone();
@@ -169,5 +206,5 @@ fn remote(host: &Host, local: &Local, progress: &Progress, counter: &Counter) ->
     options.stall_timeout = host.stall_timeout;
     options.stderr = Some(progress.host_line());
     options.greeted = Some(progress.greeted());
-    Ok(Remote::Serve(RemoteStore::new(transport, options)))
+    Remote::Serve(RemoteStore::new(Arc::clone(transport), options))
 }

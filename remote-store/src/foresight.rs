@@ -10,12 +10,8 @@ use std::{
 
 use ncc_store::{StoreDir, StorePath};
 use ncc_transport::{LineSink, RemoteCommand, TransportError, throttled};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{error::reason, session::ServerProcess, silence::Pulse, store::Shared};
-
-/// How much of its stdout, on which it says nothing, a host may make us read.
-const MUCH: u64 = 64 << 10;
+use crate::{run::Run, store::Shared};
 
 /// Those of `paths` that the host's substituters have; `None` if it cannot tell.
 pub(crate) async fn substitutable(shared: &Shared, paths: &[StorePath]) -> Option<BTreeSet<StorePath>> {
@@ -36,43 +32,16 @@ async fn ask(
 ) -> Result<Result<BTreeSet<StorePath>, String>, TransportError> {
     let store_dir = shared.store_dir();
     tracing::debug!(host = shared.transport.describe(), %command, "asking what would be substituted");
-    let channel = shared.transport.open(command).await?;
     let listing = Arc::new(Mutex::new(Listing::new(store_dir.clone(), paths)));
-    let pulse = Pulse::new(shared.options.stall_timeout);
-    let mut stdin = pulse.note_requests(channel.stdin);
-    let mut stdout = pulse.watch_answers(channel.stdout).take(MUCH);
-    let sink = listen(&listing, shared.options.stderr.clone().map(throttled));
-    let server = ServerProcess::new(
-        channel.stderr,
-        channel.control,
-        pulse,
-        shared.options.program.name().to_owned(),
-        Some(sink),
-    );
     let question: String = paths.iter().map(|path| store_dir.full(path) + "\n").collect();
-    let write = async {
-        // Whoever does not listen says why, or nothing; either way there is no answer.
-        let _ = stdin.write_all(question.as_bytes()).await;
-        let _ = stdin.shutdown().await;
-        std::future::pending::<()>().await;
+    let run = Run {
+        command,
+        program: shared.options.program.name(),
+        stall_timeout: shared.options.stall_timeout,
+        stderr: Some(listen(&listing, shared.options.stderr.clone().map(throttled))),
     };
-    let mut ignored = tokio::io::sink();
-    // Its stdout ends when it does, or it hangs.
-    let read = tokio::select! {
-        read = tokio::io::copy(&mut stdout, &mut ignored) => read,
-        () = write => Ok(0),
-    };
-    drop((stdin, stdout));
-    let silence = server.silence();
-    let (exit, stderr, since_start) = server.end().await;
-    let stderr = since_start.unwrap_or(stderr);
-    if let Some(limit) = silence {
-        return Ok(Err(format!("nothing was heard from it for {} s", limit.as_secs())));
-    }
-    if read.is_err() || !exit.is_success() {
-        return Ok(Err(format!("{} ({exit})", reason(&stderr))));
-    }
-    Ok(Ok(std::mem::take(&mut listing.lock().unwrap_or_else(PoisonError::into_inner).found)))
+    let ended = run.finish(&*shared.transport, question.as_bytes()).await?;
+    Ok(ended.map(|()| std::mem::take(&mut listing.lock().unwrap_or_else(PoisonError::into_inner).found)))
 }
 
 /// Takes the lines of the listing; what else the host says goes on to `others`.

@@ -5,18 +5,22 @@ use std::{sync::Arc, time::Duration};
 use ncc_store::StoreDir;
 use ncc_transport::{Account, Input, LineSink, Program, RemoteCommand, RemoteScript};
 
-/// Where a host may have its server, beside the `PATH` of a shell that is not a login shell: the profiles of the user,
-/// of the system, and of NixOS. This very program serves too, where there is no Nix at all.
-const PLACES: [&str; 8] = [
-    "nix-store",
-    "~/.nix-profile/bin/nix-store",
-    "~/.local/state/nix/profile/bin/nix-store",
-    "/etc/profiles/per-user/%u/bin/nix-store",
-    "/nix/var/nix/profiles/default/bin/nix-store",
-    "/run/current-system/sw/bin/nix-store",
-    "/usr/local/bin/nix-store",
-    OURS,
+/// Where a host may have its Nix, beside the `PATH` of a shell that is not a login shell: the profiles of the user, of the
+/// system, and of NixOS.
+const DIRECTORIES: [&str; 6] = [
+    "~/.nix-profile/bin",
+    "~/.local/state/nix/profile/bin",
+    "/etc/profiles/per-user/%u/bin",
+    "/nix/var/nix/profiles/default/bin",
+    "/run/current-system/sw/bin",
+    "/usr/local/bin",
 ];
+
+/// Where a host may have this program of Nix.
+pub(crate) fn places(name: &str) -> Vec<String> {
+    let fixed = DIRECTORIES.iter().map(|directory| format!("{directory}/{name}"));
+    std::iter::once(name.to_owned()).chain(fixed).collect()
+}
 
 /// This program.
 const OURS: &str = "nix-copy-closure";
@@ -51,7 +55,7 @@ impl ServeProgram {
     pub(crate) fn command(
         &self,
         name: &str,
-        places: &[&str],
+        places: Vec<String>,
         arguments: Vec<&str>,
         elevation: Elevation,
         input: Input,
@@ -166,7 +170,10 @@ impl std::fmt::Debug for ServeOptions {
 impl ServeOptions {
     /// The command that is tried first.
     pub(crate) fn command(&self) -> RemoteCommand {
-        self.program.command("nix-store", &PLACES, self.arguments(), self.elevation, Input::Stdin)
+        let mut places = places("nix-store");
+        // This very program serves too, where there is no Nix at all.
+        places.push(OURS.to_owned());
+        self.program.command("nix-store", places, self.arguments(), self.elevation, Input::Stdin)
     }
 
     /// Says what the host would substitute of the paths that it is given on stdin, one per line. `None` for this very
@@ -176,16 +183,21 @@ impl ServeOptions {
         if self.program.name().rsplit('/').next() == Some(OURS) {
             return None;
         }
-        let nix: Vec<&str> = PLACES.into_iter().filter(|place| *place != OURS).collect();
         // Thousands of paths do not fit into one command line.
-        Some(self.program.command("nix-store", &nix, arguments, self.elevation, Input::Arguments))
+        Some(self.program.command(
+            "nix-store",
+            places("nix-store"),
+            arguments,
+            self.elevation,
+            Input::Arguments,
+        ))
     }
 
     /// What is tried where the host did not let the first one pass; `None` where it would be the same.
     pub(crate) fn plain_command(&self) -> Option<RemoteCommand> {
         let plain = ServeProgram::Named("nix-store".to_owned());
         (self.program == ServeProgram::Search)
-            .then(|| plain.command("nix-store", &[], self.arguments(), self.elevation, Input::Stdin))
+            .then(|| plain.command("nix-store", Vec::new(), self.arguments(), self.elevation, Input::Stdin))
     }
 
     fn arguments(&self) -> Vec<&str> {

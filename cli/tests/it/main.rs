@@ -12,6 +12,7 @@ mod documents;
 mod dry_run;
 mod endings;
 mod foresight;
+mod kept;
 #[cfg(feature = "ssh")]
 mod master;
 mod pictures;

@@ -5,21 +5,10 @@ use std::{sync::Arc, time::Duration};
 use ncc_store::StoreDir;
 use ncc_transport::{Input, LineSink, RemoteCommand};
 
-use crate::{Elevation, STALL_TIMEOUT, ServeProgram};
+use crate::{Elevation, STALL_TIMEOUT, ServeProgram, options::places};
 
 /// The program as it is looked for.
 const NAME: &str = "nix-daemon";
-
-/// Where a host may have it, beside the `PATH` of a shell that is not a login shell.
-const PLACES: [&str; 7] = [
-    NAME,
-    "~/.nix-profile/bin/nix-daemon",
-    "~/.local/state/nix/profile/bin/nix-daemon",
-    "/etc/profiles/per-user/%u/bin/nix-daemon",
-    "/nix/var/nix/profiles/default/bin/nix-daemon",
-    "/run/current-system/sw/bin/nix-daemon",
-    "/usr/local/bin/nix-daemon",
-];
 
 /// What speaks the daemon's protocol on a host: `nix-daemon --stdio`, and how it is started.
 ///
@@ -72,7 +61,7 @@ impl DaemonProgram {
         if let Some(uri) = &self.store {
             arguments.extend(["--store", uri]);
         }
-        program.command(NAME, &PLACES, arguments, self.elevation, Input::Stdin)
+        program.command(NAME, places(NAME), arguments, self.elevation, Input::Stdin)
     }
 }
 
