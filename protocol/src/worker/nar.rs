@@ -47,23 +47,26 @@ impl NarForm {
     }
 }
 
-/// Writes what follows an addition, block by block.
+/// Writes what follows an addition, block by block, however large these are.
 ///
 /// A framed sequence that was begun has to be finished, whatever happens, for the connection to be of any use: what is left
 /// of the NAR can be left out, the end cannot.
 #[derive(Debug)]
 pub struct NarWriter {
     form: NarForm,
+    /// Of [`NarForm::Pushed`]: what is no whole string yet. No string but the last is shorter than it can be: where the daemon takes
+    /// one for an operation, its length must not be the number of any.
+    gathered: Vec<u8>,
 }
 
 impl NarWriter {
     /// For an addition to a daemon of this version.
     pub fn new(version: Version) -> Self {
-        Self { form: NarForm::of(version) }
+        Self { form: NarForm::of(version), gathered: Vec::new() }
     }
 
     /// Appends a block.
-    pub fn put(&self, block: &[u8], bytes: &mut Vec<u8>) {
+    pub fn put(&mut self, block: &[u8], bytes: &mut Vec<u8>) {
         match self.form {
             NarForm::Framed => {
                 for frame in block.chunks(u32::MAX as usize) {
@@ -71,15 +74,28 @@ impl NarWriter {
                     bytes.extend_from_slice(frame);
                 }
             }
-            NarForm::Pushed => block.chunks(PULLED_AT_ONCE).for_each(|string| bytes.put_bytes(string)),
+            NarForm::Pushed => self.push(block, bytes),
             NarForm::Plain => bytes.extend_from_slice(block),
         }
     }
 
+    fn push(&mut self, mut block: &[u8], bytes: &mut Vec<u8>) {
+        let room = |gathered: &Vec<u8>| PULLED_AT_ONCE.saturating_sub(gathered.len());
+        while let Some((head, rest)) = block.split_at_checked(room(&self.gathered)) {
+            self.gathered.extend_from_slice(head);
+            bytes.put_bytes(&self.gathered);
+            self.gathered.clear();
+            block = rest;
+        }
+        self.gathered.extend_from_slice(block);
+    }
+
     /// Appends the end.
     pub fn finish(self, bytes: &mut Vec<u8>) {
-        if self.form == NarForm::Framed {
-            bytes.put_u64(0);
+        match self.form {
+            NarForm::Framed => bytes.put_u64(0),
+            NarForm::Pushed if !self.gathered.is_empty() => bytes.put_bytes(&self.gathered),
+            NarForm::Pushed | NarForm::Plain => {}
         }
     }
 }
@@ -138,4 +154,23 @@ fn end_of_tag(error: &ncc_nar::Error, position: u64) -> Option<usize> {
     let ncc_nar::Error::Malformed { offset, .. } = error else { return None };
     let start = usize::try_from(offset.checked_sub(position)?).ok()?;
     offset.is_multiple_of(8).then(|| start.saturating_add(8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A daemon of 1.21 that finds the path valid takes the first string's length for an operation.
+    #[test]
+    fn a_string_that_is_pushed_is_never_mistaken_for_an_operation() {
+        let nar = vec![7; PULLED_AT_ONCE + 100];
+        for block in [1, 8, 39, PULLED_AT_ONCE - 1, PULLED_AT_ONCE, nar.len()] {
+            let (mut writer, mut bytes) = (NarWriter::new(Version::PULLED_NAR), Vec::new());
+            nar.chunks(block).for_each(|block| writer.put(block, &mut bytes));
+            writer.finish(&mut bytes);
+            let mut expected = Vec::new();
+            nar.chunks(PULLED_AT_ONCE).for_each(|string| expected.put_bytes(string));
+            assert!(bytes == expected, "in blocks of {block} bytes");
+        }
+    }
 }

@@ -159,7 +159,7 @@ pub(crate) fn read_requests(offered: Version, daemon: &Daemon, request: &[u8]) -
 /// Reads what follows an addition and writes it again, in the same blocks.
 async fn copy_nar(
     reader: &mut WireReader<&[u8]>,
-    writer: NarWriter,
+    mut writer: NarWriter,
     size: Option<u64>,
     daemon: &Daemon,
     written: &mut Vec<u8>,

@@ -310,7 +310,7 @@ impl Adding<'_> {
         self.requests.pulse().owe(info.nar_size);
         let (cutting, cut) = oneshot::channel();
         let _ = self.expected.send(Expected::Answer { info: Arc::clone(info), cut });
-        let nar = NarWriter::new(self.daemon.version);
+        let mut nar = NarWriter::new(self.daemon.version);
         loop {
             nar.put(&block, &mut self.buffer);
             if self.buffer.len() >= WRITE_AT {
