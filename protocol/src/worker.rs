@@ -44,7 +44,7 @@
 //!
 //! | Operation | Since | Answer |
 //! |---|---|---|
-//! | SetOptions, QueryValidPaths, QuerySubstitutablePaths, QueryPathInfo, QueryMissing, IsValidPath, EnsurePath, AddTempRoot, AddIndirectRoot, AddSignatures, NarFromPath, AddToStoreNar | 1.20 (Nix 2.0) | at once |
+//! | SetOptions, QueryValidPaths, QuerySubstitutablePaths, QueryPathInfo, QueryMissing, IsValidPath, EnsurePath, AddTempRoot, AddIndirectRoot, AddSignatures, NarFromPath, AddToStoreNar, QueryDerivationOutputs | 1.20 (Nix 2.0) | at once |
 //! | QueryDerivationOutputMap | 1.22 (Nix 2.4) | at once |
 //! | substitution in QueryValidPaths | 1.27 (Nix 2.4) | behind the substitution |
 //! | QueryRealisation, RegisterDrvOutput | 1.31 (Nix 2.4); another form with [`Feature::RealisationWithPath`] | at once |

@@ -43,6 +43,8 @@ pub enum Answer {
     IsValid(bool),
     /// QueryValidPaths, QuerySubstitutablePaths: some of those in the question.
     Paths(BTreeSet<StorePath>),
+    /// QueryDerivationOutputs.
+    OutputPaths(BTreeSet<StorePath>),
     /// QueryPathInfo; `None` if the path is not valid.
     PathInfo(Option<Box<PathInfo>>),
     /// QueryMissing.
@@ -104,6 +106,7 @@ impl<'a, R: AsyncRead + Unpin, S: FnMut(LogMessage)> Answers<'a, R, S> {
             }
             Request::QueryPathInfo { path } => Answer::PathInfo(self.path_info(path).await?.map(Box::new)),
             Request::QueryMissing { .. } => Answer::Missing(self.missing().await?),
+            Request::QueryDerivationOutputs { .. } => Answer::OutputPaths(self.output_paths().await?),
             Request::QueryDerivationOutputMap { .. } => Answer::Outputs(self.outputs().await?),
             Request::QueryRealisation { .. } => Answer::Realisation(self.realisation().await?),
             Request::NarFromPath { .. } => Answer::Nar(self.nar().await?),
@@ -196,6 +199,15 @@ impl<'a, R: AsyncRead + Unpin, S: FnMut(LogMessage)> Answers<'a, R, S> {
         let download_size = self.reader.u64("the download size").await?;
         let nar_size = self.reader.u64("the NAR size").await?;
         Ok(Missing { build, substitute, unknown, download_size, nar_size })
+    }
+
+    /// The answer to QueryDerivationOutputs.
+    ///
+    /// # Errors
+    /// [`AnswerError::Refused`] if the derivation is not valid; [`AnswerError::Broken`].
+    pub async fn output_paths(&mut self) -> Result<BTreeSet<StorePath>, AnswerError> {
+        self.messages().await?;
+        Ok(self.reader.paths("the outputs of a derivation", self.store_dir).await?.iter().cloned().collect())
     }
 
     /// The answer to QueryDerivationOutputMap.

@@ -15,6 +15,7 @@ const ENSURE_PATH: u64 = 10;
 const ADD_TEMP_ROOT: u64 = 11;
 const ADD_INDIRECT_ROOT: u64 = 12;
 const SET_OPTIONS: u64 = 19;
+const QUERY_DERIVATION_OUTPUTS: u64 = 22;
 const QUERY_PATH_INFO: u64 = 26;
 const QUERY_VALID_PATHS: u64 = 31;
 const QUERY_SUBSTITUTABLE_PATHS: u64 = 32;
@@ -78,6 +79,12 @@ pub enum Request {
     QueryMissing {
         /// What is wanted.
         wanted: Vec<DerivedPath>,
+    },
+    /// The paths of a derivation's outputs, valid or not: all that a daemon before 1.22 can say. A newer one fails where one of
+    /// them is not known yet.
+    QueryDerivationOutputs {
+        /// The derivation, which has to be valid.
+        path: StorePath,
     },
     /// The outputs of a derivation, valid or not. Since 1.22.
     QueryDerivationOutputMap {
@@ -167,6 +174,7 @@ impl Request {
             Self::QuerySubstitutablePaths { .. } => "QuerySubstitutablePaths",
             Self::QueryPathInfo { .. } => "QueryPathInfo",
             Self::QueryMissing { .. } => "QueryMissing",
+            Self::QueryDerivationOutputs { .. } => "QueryDerivationOutputs",
             Self::QueryDerivationOutputMap { .. } => "QueryDerivationOutputMap",
             Self::QueryRealisation { .. } => "QueryRealisation",
             Self::RegisterRealisation { .. } => "RegisterDrvOutput",
@@ -228,6 +236,7 @@ impl Request {
         match self {
             Self::IsValidPath { path } => about(IS_VALID_PATH, path),
             Self::QueryPathInfo { path } => about(QUERY_PATH_INFO, path),
+            Self::QueryDerivationOutputs { path } => about(QUERY_DERIVATION_OUTPUTS, path),
             Self::QueryDerivationOutputMap { path } => about(QUERY_DERIVATION_OUTPUT_MAP, path),
             Self::EnsurePath { path } => about(ENSURE_PATH, path),
             Self::AddTempRoot { path } => about(ADD_TEMP_ROOT, path),
@@ -316,6 +325,7 @@ impl Request {
         let request = match operation {
             IS_VALID_PATH => Self::IsValidPath { path: path(reader, store_dir).await? },
             QUERY_PATH_INFO => Self::QueryPathInfo { path: path(reader, store_dir).await? },
+            QUERY_DERIVATION_OUTPUTS => Self::QueryDerivationOutputs { path: path(reader, store_dir).await? },
             QUERY_DERIVATION_OUTPUT_MAP => {
                 Self::QueryDerivationOutputMap { path: path(reader, store_dir).await? }
             }

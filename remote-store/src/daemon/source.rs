@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, Either, select};
 use ncc_protocol::{
     ProtocolError,
     wire::COUNT_LIMIT,
-    worker::{AnswerError, DaemonError, Request},
+    worker::{AnswerError, Daemon, DaemonError, Request},
 };
 use ncc_store::{
     Closure, NarPlan, NarSource, Outputs, PathInfo, Problem, Side, Source, StoreDir, StoreError, StorePath,
@@ -95,7 +95,11 @@ async fn path_infos(
 enum Step {
     Kept,
     Described(StorePath),
-    Outputs(StorePath),
+    Outputs {
+        derivation: StorePath,
+        /// Whether the daemon says which is which.
+        by_name: bool,
+    },
 }
 
 /// A walk over the references of a store, and what is still to be answered.
@@ -124,6 +128,25 @@ impl Walk<'_> {
         self.asking.ask(&Request::QueryPathInfo { path: path.clone() })?;
         self.steps.push_back(Step::Described(path.clone()));
         Ok(())
+    }
+
+    /// Asks a daemon for the outputs of a derivation, in the way that it knows.
+    fn outputs(&mut self, derivation: StorePath, daemon: &Daemon) -> Result<(), ProtocolError> {
+        let mut request = Request::QueryDerivationOutputMap { path: derivation.clone() };
+        let by_name = request.check(daemon).is_ok();
+        if !by_name {
+            request = Request::QueryDerivationOutputs { path: derivation.clone() };
+        }
+        self.steps.push_back(Step::Outputs { derivation, by_name });
+        self.asking.ask(&request)
+    }
+
+    /// Goes on with outputs, which nothing else keeps.
+    fn follow(&mut self, outputs: BTreeSet<StorePath>) -> Result<(), ProtocolError> {
+        outputs.into_iter().try_for_each(|output| {
+            self.keep(&output)?;
+            self.describe(&output)
+        })
     }
 }
 
@@ -158,8 +181,7 @@ async fn closure(
                             walk.describe(reference)?;
                         }
                         if outputs == Outputs::Include && path.is_derivation() {
-                            walk.asking.ask(&Request::QueryDerivationOutputMap { path: path.clone() })?;
-                            walk.steps.push_back(Step::Outputs(path));
+                            walk.outputs(path, daemon)?;
                         }
                         closure.infos.push(info);
                     }
@@ -172,19 +194,22 @@ async fn closure(
                     }
                     Err(broken) => return Err(broken),
                 },
-                Step::Outputs(path) => match next.outputs().await {
-                    Ok(outputs) => {
-                        for output in outputs.into_values().flatten() {
-                            walk.keep(&output)?;
-                            walk.describe(&output)?;
+                Step::Outputs { derivation, by_name } => {
+                    let outputs = if by_name {
+                        next.outputs().await.map(|outputs| outputs.into_values().flatten().collect())
+                    } else {
+                        next.output_paths().await
+                    };
+                    match outputs {
+                        Ok(outputs) => walk.follow(outputs)?,
+                        Err(AnswerError::Refused(error)) => {
+                            let error =
+                                shared.refused(Side::Source, "say the outputs of", &derivation, error);
+                            closure.failed.push((derivation, error));
                         }
+                        Err(broken) => return Err(broken),
                     }
-                    Err(AnswerError::Refused(error)) => {
-                        let error = shared.refused(Side::Source, "say the outputs of", &path, error);
-                        closure.failed.push((path, error));
-                    }
-                    Err(broken) => return Err(broken),
-                },
+                }
             }
             window.leave();
         }

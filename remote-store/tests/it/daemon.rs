@@ -39,6 +39,8 @@ struct Part {
     store: MemoryStore,
     minor: u8,
     refused: Arc<HashSet<StorePath>>,
+    /// Of the only derivation.
+    outputs: Arc<Vec<StorePath>>,
     added: Arc<Mutex<Vec<StorePath>>>,
     unanswered: Arc<AtomicUsize>,
     most_unanswered: Arc<AtomicUsize>,
@@ -50,6 +52,7 @@ impl Part {
             store: store.clone(),
             minor,
             refused: Arc::default(),
+            outputs: Arc::default(),
             added: Arc::default(),
             unanswered: Arc::default(),
             most_unanswered: Arc::default(),
@@ -120,6 +123,16 @@ impl Part {
                         answer.extend_from_slice(&whole[front.len()..]);
                     }
                 },
+                Request::QueryDerivationOutputs { .. } if self.minor < 22 => {
+                    answer.put_paths(&store_dir, self.outputs.iter());
+                }
+                Request::QueryDerivationOutputMap { .. } if self.minor >= 22 => {
+                    answer.put_u64(self.outputs.len() as u64);
+                    for path in self.outputs.iter() {
+                        answer.put_bytes(path.name().as_bytes());
+                        answer.put_path(&store_dir, path);
+                    }
+                }
                 Request::NarFromPath { path } => match self.store.nar(&path) {
                     Some(nar) => answer.extend_from_slice(&nar),
                     None => {
@@ -285,6 +298,24 @@ async fn a_refused_path_costs_only_what_refers_to_it() {
     assert_eq!(added, [good, above_good]);
     // The connection goes on.
     assert_eq!(store.valid_paths(&added, ValidityQuery::default()).await.unwrap().len(), 2);
+}
+
+/// Nix 2.3 speaks 1.21 and knows no names of outputs.
+#[tokio::test(start_paused = true)]
+async fn outputs_come_along_from_a_daemon_of_any_age() {
+    for minor in [21, 22, 37] {
+        let there = MemoryStore::new("there");
+        let derivation = there.add_derivation("program", &["out", "dev"], &[]);
+        let mut expected = there.build(&derivation, &[]);
+        let mut part = Part::new(&there, minor);
+        part.outputs = Arc::new(expected.clone());
+        let outputs = ncc_store::Outputs::Include;
+        let closure = part.store(false).closure(std::slice::from_ref(&derivation), outputs).await.unwrap();
+        expected.push(derivation);
+        expected.sort();
+        assert!(closure.failed.is_empty(), "1.{minor}");
+        assert_eq!(closure.infos.into_iter().map(|info| info.path).collect::<Vec<_>>(), expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -178,6 +178,11 @@ fn what_no_daemon_says_is_refused(#[case] reply: Vec<u8>, #[case] message: &str)
     &[LAST, u64::MAX],
     "the outputs of a derivation announces"
 )]
+#[case::output_paths(
+    Request::QueryDerivationOutputs { path: note() },
+    &[LAST, u64::MAX],
+    "the outputs of a derivation announces"
+)]
 #[case::references(
     Request::QueryPathInfo { path: note() },
     &[LAST, 1, 0, 0],
