@@ -29,6 +29,7 @@ use crate::interop::lab::{self, Direction, Receiver};
 use crate::namespace;
 use crate::roots::{self, Release};
 use crate::sshd::{Keys, Server, Settings};
+use crate::user::User;
 use cases::{CASES, Case, Content, TINY, There};
 use contender::Contender;
 use relay::Relay;
@@ -293,7 +294,7 @@ impl<'a> Bench<'a> {
             Direction::To => (&self.source.instance, &receiver.server),
             Direction::From => (&receiver.instance, &self.source.server),
         };
-        self.keys.install_client(near, &[server])?;
+        self.keys.install_client(near, User::Root, server)?;
         let relay = case.line.map(|line| Relay::start(server.port(), line)).transpose()?;
         let port = relay.as_ref().map_or(server.port(), Relay::port);
         let login = self.login(near, server, port)?;

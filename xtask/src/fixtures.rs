@@ -17,13 +17,19 @@ use crate::wire::{self, Wire};
 const BUILD_KEY: &str =
     "lab-build-1:rf7KZ3wRxzD189V6JWaet9i1EHR4SqJh2Yin1kQPuwOLTgVl3AEEvk2dJrNR9zciNrV6uFCHK4gN4EuNOzIQ7g==";
 
+/// What a store has to trust to take what that key has signed.
+pub(crate) const BUILD_KEY_PUBLIC: &str = "lab-build-1:i04FZdwBBL5NnSazUfc3Ija1erhQhyuIDeBLjTsyEO4=";
+
 /// A second test key, so that some paths carry two signatures.
 const REVIEW_KEY: &str =
     "lab-review-1:dwsV+NQB8IyBw86DP9xsf7X8R4Oq37GKnaof3lkY6aZq2S0IiEnQ6FFTTs2aZyvOB3PedFGka2lTGEFOVTidiw==";
 
 /// Paths of the chain. 2,000 is what the issue measures.
 pub(crate) const CHAIN: usize = 2_000;
-/// Files of the wide path.
+/// References of the wide closure's root. An old `nix-daemon --stdio` that copies bytes for a user stops for good over some 500
+/// requests at once.
+const WIDE: usize = 1_000;
+/// Files of the path with many.
 pub(crate) const FILES: usize = 10_000;
 /// Bytes of the sparse file: just past what 32 bits count.
 pub(crate) const HUGE: u64 = (4 << 30) + 12_345;
@@ -251,10 +257,30 @@ pub(crate) fn chain(instance: &Instance, length: usize) -> Result<String> {
         stream = stream.number(1).raw(wire::export_record(&path, &references, &content).0);
         last = Some(path);
     }
-    let mut import = instance.command("nix-store");
-    exec::capture_with_input(import.arg("--import"), stream.number(0).0)?.success()?;
+    import(instance, stream)?;
     let last = last.context("an empty chain")?;
     let closure = instance.run("nix-store", &["--query", "--requisites", &last])?;
     ensure!(closure.lines().count() == length, "the chain has {} paths", closure.lines().count());
     Ok(last)
+}
+
+/// Tiny paths without references, and one that refers to all of them, which it gives.
+pub(crate) fn wide(instance: &Instance) -> Result<String> {
+    let mut stream = Wire::default();
+    let mut leaves = Vec::new();
+    for number in 0..WIDE {
+        let path = wire::store_path(&format!("lab-leaf-{number}"));
+        stream = stream.number(1).raw(wire::export_record(&path, &[], &format!("leaf {number}\n")).0);
+        leaves.push(path);
+    }
+    let root = wire::store_path("lab-wide");
+    let record = wire::export_record(&root, &leaves, &leaves.join("\n"));
+    import(instance, stream.number(1).raw(record.0))?;
+    Ok(root)
+}
+
+fn import(instance: &Instance, stream: Wire) -> Result<()> {
+    let mut import = instance.command("nix-store");
+    exec::capture_with_input(import.arg("--import"), stream.number(0).0)?.success()?;
+    Ok(())
 }

@@ -17,10 +17,10 @@ use rustix::process::{chroot, pivot_root};
 use crate::exec::{self, Finished};
 use crate::namespace;
 use crate::roots::Release;
+use crate::user::User;
 
-/// All that programs inside see of the outside's environment.
-const ENVIRONMENT: [(&str, &str); 4] =
-    [("PATH", "/usr/local/bin:/usr/bin:/usr/sbin"), ("HOME", "/root"), ("USER", "root"), ("LC_ALL", "C")];
+/// All that programs inside see of the outside's environment, beside who they run for.
+const ENVIRONMENT: [(&str, &str); 2] = [("PATH", "/usr/local/bin:/usr/bin:/usr/sbin"), ("LC_ALL", "C")];
 
 /// Makes folder names unique within a run.
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -145,8 +145,12 @@ impl Instance {
         exec::write_file(
             &root.join("etc/nix/nix.conf"),
             // No network and no build users here; a fixed key signs what is built.
-            format!("sandbox = false\nbuild-users-group =\nsubstituters =\n{features}"),
+            format!(
+                "sandbox = false\nbuild-users-group =\nsubstituters =\ntrusted-users = root {}\n{features}",
+                User::Trusted.name()
+            ),
         )?;
+        User::add_all(&instance)?;
         Ok(instance)
     }
 
@@ -174,14 +178,20 @@ impl Instance {
     }
 
     /// A program inside, as root, with a clean environment.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        self.command_as(User::Root, program)
+    }
+
+    /// The same for anybody.
     ///
     /// Not a plain chroot: children of Nix 2.8.0 return to the mount namespace's own root (setns) before they start ssh, and
     /// so out of any chroot. The root of this instance becomes the root of a namespace, see [`enter`].
-    pub(crate) fn command(&self, program: &str) -> Command {
+    pub(crate) fn command_as(&self, user: User, program: &str) -> Command {
         let mut command = Command::new("unshare");
         // /proc/1/exe is this program (process 1 of the namespace), also when a build has replaced its file meanwhile.
-        command.args(["--mount", "--", "/proc/1/exe", "enter"]).arg(&self.root).arg(program);
-        command.env_clear().envs(ENVIRONMENT);
+        command.args(["--mount", "--", "/proc/1/exe", "enter", "--user", &user.id().to_string()]);
+        command.arg(&self.root).arg(program);
+        command.env_clear().envs(ENVIRONMENT).env("HOME", user.home()).env("USER", user.name());
         command
     }
 
@@ -197,7 +207,8 @@ impl Instance {
             .arg(&self.root)
             .args(["nix-store", "--gc"])
             .env_clear()
-            .envs(ENVIRONMENT);
+            .envs(ENVIRONMENT)
+            .env("HOME", User::Root.home());
         exec::capture(&mut command)?.success()?;
         Ok(())
     }
@@ -233,6 +244,9 @@ pub(crate) struct Enter {
     /// Mount a /proc of this PID namespace.
     #[arg(long)]
     proc: bool,
+    /// The number of the user and of the group to become.
+    #[arg(long, default_value_t = 0)]
+    user: u32,
     root: PathBuf,
     program: PathBuf,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -251,7 +265,8 @@ pub(crate) fn enter(options: &Enter) -> Result<()> {
     unmount(".", UnmountFlags::DETACH).context("cannot leave the old root")?;
     chroot(".").context("cannot enter the new root")?;
     std::env::set_current_dir("/").context("no root")?;
-    let error = Command::new(&options.program).args(&options.arguments).exec();
+    let mut program = Command::new(&options.program);
+    let error = program.args(&options.arguments).uid(options.user).gid(options.user).exec();
     Err(error).with_context(|| format!("cannot start {}", options.program.display()))
 }
 

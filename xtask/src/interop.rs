@@ -2,6 +2,7 @@
 
 pub(crate) mod cases;
 pub(crate) mod compare;
+pub(crate) mod kit;
 pub(crate) mod lab;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::namespace;
 use crate::roots::{self, Release};
 use crate::sshd::Keys;
 use cases::{CASES, Case, Outcome, When};
+use kit::Kit;
 use lab::{Candidate, Lab};
 
 /// Arguments of `cargo xtask interop`.
@@ -126,6 +128,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let keys = Keys::generate()?;
+    let kit = Kit::gather(&candidate.binary)?;
     // The newest first: its lab is the slowest to set up, and two workers end together more often.
     let queue = Mutex::new(roots.iter().rev());
     let lines = Mutex::new(Vec::new());
@@ -136,7 +139,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                     loop {
                         let next = queue.lock().map_err(|_| anyhow!("a worker panicked"))?.next();
                         let Some((release, root)) = next else { return Ok(()) };
-                        let lab = Lab::open(*release, root, &keys, &candidate)
+                        let lab = Lab::open(*release, root, &keys, &candidate, &kit)
                             .with_context(|| format!("cannot set up the laboratory of {release}"))?;
                         for case in CASES.iter().filter(|case| options.selects(case, *release)) {
                             let line = run_case(case, &lab);

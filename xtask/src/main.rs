@@ -5,6 +5,7 @@
 
 mod apt;
 mod bench;
+mod daemon;
 mod database;
 mod demo;
 mod dependencies;
@@ -20,6 +21,7 @@ mod namespace;
 mod roots;
 mod sshd;
 mod test;
+mod user;
 mod wire;
 
 use std::{os::unix::process::CommandExt as _, process::ExitCode};

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::exec::{self, Finished};
 use crate::instance::Instance;
 use crate::namespace;
+use crate::user::User;
 
 /// The key pairs of a run: one for the user, one for every host.
 #[derive(Debug)]
@@ -43,17 +44,15 @@ impl Keys {
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// Lets programs inside an instance log in elsewhere with the user's key.
-    pub(crate) fn install_client(&self, instance: &Instance, servers: &[&Server]) -> Result<()> {
-        let folder = instance.path("root/.ssh");
-        exec::make_folder(&folder)?;
-        exec::write_file(&folder.join("id_ed25519"), self.read("user")?)?;
-        restrict(&folder.join("id_ed25519"))?;
-        let mut known = String::new();
-        for server in servers {
-            known.push_str(&server.known_host);
-        }
-        exec::write_file(&folder.join("known_hosts"), known)
+    /// Lets programs that a user runs inside an instance log in to a server with the user's key.
+    pub(crate) fn install_client(&self, instance: &Instance, user: User, server: &Server) -> Result<()> {
+        let folder = format!("{}/.ssh", user.home());
+        exec::make_folder(&instance.path(&folder))?;
+        let (key, known) = (format!("{folder}/id_ed25519"), format!("{folder}/known_hosts"));
+        exec::write_file(&instance.path(&key), self.read("user")?)?;
+        restrict(&instance.path(&key))?;
+        exec::write_file(&instance.path(&known), &server.known_host)?;
+        [folder, key, known].iter().try_for_each(|file| user.give(instance, file))
     }
 }
 

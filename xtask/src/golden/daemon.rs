@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 
+use crate::daemon::Daemon;
 use crate::database::Row;
 use crate::exec;
 use crate::fixtures::Mixed;
@@ -371,31 +370,4 @@ fn talk(command: &mut Command, request: Vec<u8>) -> Result<(Vec<u8>, String)> {
     drop(write.join());
     let reply = replies.join().map_err(|_| anyhow!("a reader panicked"))?;
     Ok((reply, said.join().unwrap_or_default()))
-}
-
-/// Nix's daemon inside an instance; ended with this.
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(instance: &Instance) -> Result<Self> {
-        let mut command = instance.command("nix-daemon");
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let daemon = Self(command.spawn().context("cannot start nix-daemon")?);
-        let socket = instance.path("nix/var/nix/daemon-socket/socket");
-        let start = Instant::now();
-        while fs::symlink_metadata(&socket).is_err() {
-            ensure!(start.elapsed() < Duration::from_secs(20), "nix-daemon does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(daemon)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let _ = exec::wait(&mut self.0, Duration::from_secs(5));
-    }
 }

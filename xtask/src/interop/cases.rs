@@ -2,6 +2,7 @@
 
 mod copies;
 mod failures;
+mod grid;
 mod interruptions;
 mod options;
 mod rights;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::lab::Lab;
+use super::lab::{Direction, Lab, Protocol};
+use crate::user::User;
 
 /// What a case found.
 #[derive(Debug, Default)]
@@ -115,8 +117,72 @@ pub(crate) const CASES: &[Case] = &[
     case("keep-going-from", "same, fetching", options::keep_going_from),
     case("every-option-to", "upstream's whole command line", options::every_option_to),
     case("sudo-to", "--remote-sudo", rights::sudo_to),
-    case("daemon-trusted-to", "an ordinary user whom the remote's daemon trusts", rights::daemon_trusted),
-    case("daemon-untrusted-to", "one whom it does not trust", rights::daemon_untrusted),
+    case("to-serve-root", "as root, through `nix-store --serve`", |lab| {
+        grid::field(lab, Direction::To, Protocol::Serve, User::Root)
+    }),
+    case(
+        "to-serve-trusted",
+        "as an ordinary user whom the daemon at either end trusts, through `nix-store --serve`",
+        |lab| grid::field(lab, Direction::To, Protocol::Serve, User::Trusted),
+    ),
+    case(
+        "to-serve-untrusted",
+        "as one whom it does not trust: only what is signed, through `nix-store --serve`",
+        |lab| grid::field(lab, Direction::To, Protocol::Serve, User::Untrusted),
+    ),
+    case("from-serve-root", "as root, through `nix-store --serve`, fetched", |lab| {
+        grid::field(lab, Direction::From, Protocol::Serve, User::Root)
+    }),
+    case(
+        "from-serve-trusted",
+        "as an ordinary user whom the daemon at either end trusts, through `nix-store --serve`, fetched",
+        |lab| grid::field(lab, Direction::From, Protocol::Serve, User::Trusted),
+    ),
+    case(
+        "from-serve-untrusted",
+        "as one whom it does not trust: only what is signed, through `nix-store --serve`, fetched",
+        |lab| grid::field(lab, Direction::From, Protocol::Serve, User::Untrusted),
+    ),
+    case("to-daemon-root", "as root, through `nix-daemon --stdio`", |lab| {
+        grid::field(lab, Direction::To, Protocol::Daemon, User::Root)
+    }),
+    case(
+        "to-daemon-trusted",
+        "as an ordinary user whom the daemon at either end trusts, through `nix-daemon --stdio`",
+        |lab| grid::field(lab, Direction::To, Protocol::Daemon, User::Trusted),
+    ),
+    case(
+        "to-daemon-untrusted",
+        "as one whom it does not trust: only what is signed, through `nix-daemon --stdio`",
+        |lab| grid::field(lab, Direction::To, Protocol::Daemon, User::Untrusted),
+    ),
+    case("from-daemon-root", "as root, through `nix-daemon --stdio`, fetched", |lab| {
+        grid::field(lab, Direction::From, Protocol::Daemon, User::Root)
+    }),
+    case(
+        "from-daemon-trusted",
+        "as an ordinary user whom the daemon at either end trusts, through `nix-daemon --stdio`, fetched",
+        |lab| grid::field(lab, Direction::From, Protocol::Daemon, User::Trusted),
+    ),
+    case(
+        "from-daemon-untrusted",
+        "as one whom it does not trust: only what is signed, through `nix-daemon --stdio`, fetched",
+        |lab| grid::field(lab, Direction::From, Protocol::Daemon, User::Untrusted),
+    ),
+    case("to-daemon-wide", "1,001 paths to an ordinary user, through `nix-daemon --stdio`", |lab| {
+        grid::wide(lab, Direction::To)
+    }),
+    case("from-daemon-wide", "same, fetched", |lab| grid::wide(lab, Direction::From)),
+    named(
+        "daemon-alone",
+        "a remote without `nix-store --serve`, and not a word about it",
+        grid::daemon_alone,
+    ),
+    case(
+        "include-outputs-daemon",
+        "a .drv with its outputs, fetched through `nix-daemon --stdio`",
+        grid::outputs,
+    ),
     case(
         "read-only-mount-from",
         "a store that is mounted read-only, as on NixOS",

@@ -1,8 +1,10 @@
 //! One version's workbench: a source with the fixtures, receivers on demand, upstream's client and ours.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 
@@ -10,11 +12,13 @@ use crate::database;
 use crate::exec::{self, Finished};
 use crate::fixtures::{self, Mixed};
 use crate::instance::{Instance, LabStore};
+use crate::interop::kit::{self, Kit};
 use crate::roots::Release;
 use crate::sshd::{self, Keys, Server, Settings};
+use crate::user::User;
 
 /// Which way paths go, seen from the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Direction {
     To,
     From,
@@ -26,6 +30,35 @@ impl Direction {
         match self {
             Self::To => "--to",
             Self::From => "--from",
+        }
+    }
+}
+
+/// What is spoken with the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    /// With `nix-store --serve`, which is what a plain host means.
+    Serve,
+    /// With `nix-daemon --stdio`.
+    Daemon,
+}
+
+impl Protocol {
+    pub(crate) const ALL: [Self; 2] = [Self::Serve, Self::Daemon];
+
+    /// What stands for it in front of a host.
+    pub(crate) const fn scheme(self) -> &'static str {
+        match self {
+            Self::Serve => "ssh",
+            Self::Daemon => "ssh-ng",
+        }
+    }
+
+    /// How a client names a user of the other end, and so what to speak. The plain host is what most people write.
+    pub(crate) fn url(self, user: User) -> String {
+        match self {
+            Self::Serve => format!("{}@127.0.0.1", user.name()),
+            Self::Daemon => format!("{}://{}@127.0.0.1", self.scheme(), user.name()),
         }
     }
 }
@@ -49,8 +82,20 @@ impl Candidate {
         server: &Server,
         paths: &[String],
     ) -> Command {
+        self.command_for(direction, store, server, "root@127.0.0.1", paths)
+    }
+
+    /// The same with another user or protocol.
+    pub(crate) fn command_for(
+        &self,
+        direction: Direction,
+        store: &LabStore,
+        server: &Server,
+        host: &str,
+        paths: &[String],
+    ) -> Command {
         let mut command = self.bare(server);
-        command.arg(direction.flag()).arg("--store").arg(store.folder()).arg("root@127.0.0.1").args(paths);
+        command.arg(direction.flag()).arg("--store").arg(store.folder()).arg(host).args(paths);
         command
     }
 
@@ -99,7 +144,11 @@ pub(crate) struct Lab<'a> {
     keys: &'a Keys,
     many: OnceCell<String>,
     chain: OnceCell<String>,
+    wide: OnceCell<String>,
     huge: OnceCell<String>,
+    upstream: RefCell<BTreeMap<(Direction, Protocol), Rc<LabStore>>>,
+    /// Brings the candidate into an instance.
+    pub(crate) kit: &'a Kit,
     pub(crate) mixed: Mixed,
     /// Holds the fixtures.
     pub(crate) source: Receiver,
@@ -112,8 +161,11 @@ impl<'a> Lab<'a> {
         root: &'a Path,
         keys: &'a Keys,
         candidate: &'a Candidate,
+        kit: &'a Kit,
     ) -> Result<Self> {
-        let source = receiver(release, root, keys, "source", &Settings::default(), |_| Ok(()))?;
+        let source = receiver(release, root, keys, "source", &Settings::default(), |instance| {
+            instance.bind(kit.folder(), kit::PLACE)
+        })?;
         let mixed = fixtures::mixed(&source.instance, &source.store)?;
         Ok(Self {
             release,
@@ -122,7 +174,10 @@ impl<'a> Lab<'a> {
             keys,
             many: OnceCell::new(),
             chain: OnceCell::new(),
+            wide: OnceCell::new(),
             huge: OnceCell::new(),
+            upstream: RefCell::default(),
+            kit,
             mixed,
             source,
         })
@@ -136,6 +191,11 @@ impl<'a> Lab<'a> {
     /// The last of 2,000 chained paths.
     pub(crate) fn chain(&self) -> Result<String> {
         self.later(&self.chain, || fixtures::chain(&self.source.instance, fixtures::CHAIN))
+    }
+
+    /// A path that refers to more paths than may be asked for at once.
+    pub(crate) fn wide(&self) -> Result<String> {
+        self.later(&self.wide, || fixtures::wide(&self.source.instance))
     }
 
     /// The path with a file over 4 GiB.
@@ -210,7 +270,7 @@ impl<'a> Lab<'a> {
         server: &Server,
         paths: &[String],
     ) -> Result<Command> {
-        self.keys.install_client(near, &[server])?;
+        self.keys.install_client(near, User::Root, server)?;
         let mut command = near.command(program);
         command
             .env("NIX_SSHOPTS", format!("-F none -p {} -o BatchMode=yes", server.port()))
@@ -228,7 +288,7 @@ impl<'a> Lab<'a> {
         url: &str,
         paths: &[String],
     ) -> Result<Command> {
-        self.keys.install_client(near, &[server])?;
+        self.keys.install_client(near, User::Root, server)?;
         let mut command = near.command("nix");
         command
             .env("NIX_SSHOPTS", format!("-F none -p {} -o BatchMode=yes", server.port()))
@@ -261,6 +321,40 @@ impl<'a> Lab<'a> {
         let Receiver { server, instance, store } = receiver;
         drop((server, instance));
         Ok(store)
+    }
+
+    /// The store that upstream's clients leave after copying the mixed closure as root, over either protocol.
+    pub(crate) fn upstream_result(&self, direction: Direction, protocol: Protocol) -> Result<Rc<LabStore>> {
+        if let Some(store) = self.upstream.borrow().get(&(direction, protocol)) {
+            return Ok(Rc::clone(store));
+        }
+        let paths = self.mixed.roots();
+        let store = match protocol {
+            Protocol::Serve => self.baseline(direction, &paths)?,
+            Protocol::Daemon => {
+                let receiver = self.receiver()?;
+                let (near, server) = match direction {
+                    Direction::To => (&self.source.instance, &receiver.server),
+                    Direction::From => (&receiver.instance, &self.source.server),
+                };
+                let url = protocol.url(User::Root);
+                let mut copy = self.nix_copy(direction, near, server, &url, &paths)?;
+                exec::capture(&mut copy)?.success().context("upstream's own copy failed")?;
+                receiver.store
+            }
+        };
+        let store = Rc::new(store);
+        self.upstream.borrow_mut().insert((direction, protocol), Rc::clone(&store));
+        Ok(store)
+    }
+
+    /// The candidate inside of an instance that has the kit, run by a user who can log in to `server`.
+    pub(crate) fn inside(&self, near: &Instance, user: User, server: &Server) -> Result<Command> {
+        self.keys.install_client(near, user, server)?;
+        let mut command = near.command_as(user, &kit::program());
+        command.env("NIX_SSHOPTS", format!("-F none -p {} -o BatchMode=yes", server.port()));
+        command.args(self.candidate.transport.iter().flat_map(|name| ["--transport", name]));
+        Ok(command)
     }
 
     /// A copy of the source store that may be damaged. Only small closures: everything in it is copied.
