@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: a nix-copy-closure, with each of its transports, and upstream's own, in the same run, against the same
 //! unmodified Nix.
 //!
-//! All run inside the same root, over the same stores on a tmpfs, with the same options for ssh; they take turns, each into a
+//! Over the serve protocol upstream's program is its `nix-copy-closure`, over the daemon's its `nix copy`. All run inside the same root, over the same stores on a tmpfs, with the same options for ssh; they take turns, each into a
 //! fresh store behind a fresh sshd. What is printed are medians, of the times and of the ratios within each round of turns.
 //! Slowness fails nothing; a path that did not arrive as it was does.
 
@@ -25,7 +25,7 @@ use crate::exec;
 use crate::fixtures;
 use crate::instance::Instance;
 use crate::interop::compare;
-use crate::interop::lab::{self, Direction, Receiver};
+use crate::interop::lab::{self, Direction, Protocol, Receiver};
 use crate::namespace;
 use crate::roots::{self, Release};
 use crate::sshd::{Keys, Server, Settings};
@@ -62,6 +62,9 @@ pub(crate) struct Options {
     /// Only this one [default: all three, but upstream not where it would take minutes]
     #[arg(long, value_name = "WHO")]
     contender: Vec<Contender>,
+    /// Only this protocol: ssh is `nix-store --serve`, ssh-ng `nix-daemon --stdio` [default: both]
+    #[arg(long, value_name = "SCHEME", value_parser = ["ssh", "ssh-ng"])]
+    protocol: Option<String>,
     /// How often everybody takes a turn [default: depends on the case]
     #[arg(long, value_name = "N")]
     pairs: Option<usize>,
@@ -82,6 +85,10 @@ pub(crate) struct Options {
 impl Options {
     fn has(&self, contender: Contender) -> bool {
         self.contender.is_empty() || self.contender.contains(&contender)
+    }
+
+    fn speaks(&self, protocol: Protocol) -> bool {
+        self.protocol.as_ref().is_none_or(|scheme| scheme == protocol.scheme())
     }
 }
 
@@ -133,7 +140,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         CASES.iter().filter(|case| options.case.is_empty() || options.case.iter().any(|n| n == case.name))
     {
         for direction in [Direction::To, Direction::From] {
-            measurements.push(bench.measure(case, direction).with_context(|| format!("case {}", case.name))?);
+            for protocol in Protocol::ALL.into_iter().filter(|protocol| options.speaks(*protocol)) {
+                let measured = bench.measure(case, direction, protocol);
+                measurements.push(measured.with_context(|| format!("case {}", case.name))?);
+            }
         }
     }
     println!("\n{}", report::table(&measurements));
@@ -228,12 +238,13 @@ impl<'a> Bench<'a> {
         Ok(Expected { root, rows })
     }
 
-    fn measure(&self, case: &Case, direction: Direction) -> Result<Measurement> {
+    fn measure(&self, case: &Case, direction: Direction, protocol: Protocol) -> Result<Measurement> {
         let expected = self.content(case.content)?;
         let bytes = expected.rows.values().filter_map(|row| u64::try_from(row.nar_size?).ok()).sum();
         let mut measurement = Measurement {
             case: case.name,
             direction: direction.flag(),
+            scheme: protocol.scheme(),
             paths: expected.rows.len(),
             bytes,
             samples: BTreeMap::new(),
@@ -246,11 +257,12 @@ impl<'a> Bench<'a> {
             for contender in Contender::ALL.into_iter().filter(takes_part) {
                 // Whoever copied nothing has left nothing to verify.
                 let thorough = round == 0 && case.there == There::Nothing;
-                let turn = self.turn(case, direction, contender, &expected, thorough)?;
+                let turn = self.turn(case, direction, protocol, contender, &expected, thorough)?;
                 println!(
-                    "{:20} {:6} {contender:8} {:8.2} s  (processor {:.2} s)  {:3} MB   (bare login {:.2} s)",
+                    "{:20} {:6} {:6} {contender:8} {:8.2} s  (processor {:.2} s)  {:3} MB   (bare login {:.2} s)",
                     case.name,
                     direction.flag(),
+                    protocol.scheme(),
                     turn.sample.seconds,
                     turn.sample.usage.processor.as_secs_f64(),
                     turn.sample.usage.peak.div_ceil(1 << 20),
@@ -281,6 +293,7 @@ impl<'a> Bench<'a> {
         &self,
         case: &Case,
         direction: Direction,
+        protocol: Protocol,
         contender: Contender,
         expected: &Expected,
         thorough: bool,
@@ -298,14 +311,19 @@ impl<'a> Bench<'a> {
         let relay = case.line.map(|line| Relay::start(server.port(), line)).transpose()?;
         let port = relay.as_ref().map_or(server.port(), Relay::port);
         let login = self.login(near, server, port)?;
-        let mut command = near.command(match contender {
-            Contender::Openssh | Contender::Libssh2 => OURS_INSIDE,
-            Contender::Upstream => "nix-copy-closure",
+        let mut command = near.command(match (contender, protocol) {
+            (Contender::Openssh | Contender::Libssh2, _) => OURS_INSIDE,
+            (Contender::Upstream, Protocol::Serve) => "nix-copy-closure",
+            (Contender::Upstream, Protocol::Daemon) => "nix",
         });
+        if (contender, protocol) == (Contender::Upstream, Protocol::Daemon) {
+            // The other program does not check signatures either.
+            command.args(["copy", "--no-check-sigs"]);
+        }
         command
             .args(contender.transport().into_iter().flat_map(|name| ["--transport", name]))
             .env("NIX_SSHOPTS", self.ssh_options(server, port))
-            .args([direction.flag(), "root@127.0.0.1"])
+            .args([direction.flag(), &protocol.url(User::Root)])
             .arg(&expected.root);
         let finished = exec::capture_within(&mut command, TIME_LIMIT, Vec::new())?.success()?;
         let rows = database::read(&receiver.store)?;

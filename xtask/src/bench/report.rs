@@ -24,6 +24,8 @@ pub(super) struct Sample {
 pub(super) struct Measurement {
     pub(super) case: &'static str,
     pub(super) direction: &'static str,
+    /// That of the protocol.
+    pub(super) scheme: &'static str,
     pub(super) paths: usize,
     pub(super) bytes: u64,
     /// In the order of their turns, so that those with the same index belong together.
@@ -89,8 +91,9 @@ pub(super) fn load() -> String {
 /// A line per case and direction, in Markdown, so that it can go into a document as it is.
 pub(super) fn table(measurements: &[Measurement]) -> String {
     let mut text = format!(
-        "| {:18} | {:6} | {:>5} | {:>6} | {:>7} | {:>8} | {:>8} | {:>5} | {:>8} | {:>6} | {:>18} | {:>16} |\n",
+        "| {:18} | {:6} | {:6} | {:>5} | {:>6} | {:>7} | {:>8} | {:>8} | {:>5} | {:>8} | {:>6} | {:>18} | {:>16} |\n",
         "case",
+        "",
         "",
         "paths",
         "MB",
@@ -103,7 +106,7 @@ pub(super) fn table(measurements: &[Measurement]) -> String {
         "processor, s",
         "memory, MB"
     );
-    text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
+    text.push_str("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     for measurement in measurements {
         let time = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.2} s")));
@@ -116,9 +119,10 @@ pub(super) fn table(measurements: &[Measurement]) -> String {
         };
         let _ = writeln!(
             text,
-            "| {:18} | {:6} | {:>5} | {:>6.1} | {:>7} | {:>8} | {:>8} | {:>5} | {:>8} | {:>6} | {:>18} | {:>16} |",
+            "| {:18} | {:6} | {:6} | {:>5} | {:>6.1} | {:>7} | {:>8} | {:>8} | {:>5} | {:>8} | {:>6} | {:>18} | {:>16} |",
             measurement.case,
             measurement.direction,
+            measurement.scheme,
             measurement.paths,
             megabytes(measurement.bytes),
             time(median(measurement.login.iter().copied())),
@@ -162,6 +166,7 @@ pub(super) fn json(machine: &str, measurements: &[Measurement]) -> Value {
             json!({
                 "case": measurement.case,
                 "direction": measurement.direction,
+                "scheme": measurement.scheme,
                 "paths": measurement.paths,
                 "narBytes": measurement.bytes,
                 "contenders": of_all.collect::<Vec<_>>(),
