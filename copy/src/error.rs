@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use ncc_closure::GraphError;
 use ncc_store::{StoreDir, StoreError, StorePath};
 
-use crate::Report;
+use crate::{Report, Unsigned};
 
 /// Why a copy is not complete. Everything that was registered until then stays, and is not sent again next time.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,9 @@ pub enum CopyError {
         #[source]
         source: GraphError,
     },
+    /// Paths lack a signature, and nothing was sent.
+    #[error("nothing was copied: {0}")]
+    Unsigned(Unsigned),
     /// It failed on the way.
     #[error("copying stopped after {} of {} paths", report.sent.count(), report.sent.count() + report.unsent.count())]
     Interrupted {

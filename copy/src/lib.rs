@@ -39,11 +39,13 @@ mod plan;
 mod report;
 mod request;
 mod run;
+mod signatures;
 
 pub use error::CopyError;
 pub use ncc_store::OnFailure;
 pub use observer::{Event, NoObserver, Observer};
 pub use plan::{Plan, plan};
 pub use report::{Failed, Paths, Report};
-pub use request::{Purpose, Request};
+pub use request::{Purpose, Request, Signatures};
 pub use run::{copy, run};
+pub use signatures::Unsigned;

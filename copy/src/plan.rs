@@ -13,7 +13,9 @@ use ncc_store::{
     ValidityQuery,
 };
 
-use crate::{CopyError, Event, Failed, Observer, Purpose, Request, dependants::dependants};
+use crate::{
+    CopyError, Event, Failed, Observer, Purpose, Request, Unsigned, dependants::dependants, signatures,
+};
 
 /// A closure of at most this many paths is asked for as soon as it is known, without waiting for what the destination says
 /// about the roots: a quarter of a megabyte, which costs less than a round trip.
@@ -221,7 +223,7 @@ impl Ends<'_> {
     }
 
     async fn plan(&self, closure: Closure, valid: BTreeSet<StorePath>) -> Result<Plan, CopyError> {
-        let Self { source, request, .. } = self;
+        let Self { source, destination, request, .. } = self;
         let Closure { infos, failed } = closure;
         // Only what is missing, so that what is present is not taken for substituted.
         let missing = infos.iter().map(|info| &info.path).filter(|path| !valid.contains(*path));
@@ -255,6 +257,19 @@ impl Ends<'_> {
                 &mut plan.to_send
             };
             place.push(Arc::clone(info));
+        }
+        let source_dir = source.store_dir();
+        signatures::sign(&mut plan.to_send, request, source_dir);
+        let refused = signatures::refused(&plan.to_send, request, *destination).await?;
+        if !refused.is_empty() {
+            let errors = refused.iter().map(|(path, error)| (path, error));
+            let unsigned = Unsigned::among(errors, source_dir, plan.to_send.len());
+            if let Some(unsigned) = unsigned.filter(|_| request.on_failure == OnFailure::Stop) {
+                return Err(CopyError::Unsigned(unsigned));
+            }
+            let paths: BTreeSet<StorePath> = refused.iter().map(|(path, _)| path.clone()).collect();
+            plan.to_send.retain(|info| !paths.contains(&info.path));
+            failed.extend(refused.into_iter().map(|(path, error)| Failed { path, error: Some(error) }));
         }
         if !failed.is_empty() {
             let hopeless = dependants(&plan.to_send, failed.iter().map(|failed| &failed.path));

@@ -1,6 +1,8 @@
 //! What is wanted, as data.
 
-use ncc_store::{OnFailure, Outputs, StorePath};
+use std::sync::Arc;
+
+use ncc_store::{OnFailure, Outputs, PublicKey, SecretKey, StorePath};
 
 /// Whether a plan is made to be run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,6 +12,18 @@ pub enum Purpose {
     Copy,
     /// Only to look at it: nothing changes anywhere.
     Look,
+}
+
+/// Which paths are sent, as far as signatures go. One that is content-addressed never needs any.
+#[derive(Clone, Debug, Default)]
+pub enum Signatures {
+    /// The destination decides. What it is known to refuse is not even sent.
+    #[default]
+    AsDemanded,
+    /// All are sent, whatever is known of the destination, which decides.
+    Unchecked,
+    /// Only those that one of these keys has signed, whatever the destination would take.
+    SignedBy(Arc<[PublicKey]>),
 }
 
 /// A copy that is wanted. Fields may be added.
@@ -26,6 +40,10 @@ pub struct Request {
     pub on_failure: OnFailure,
     /// How often in a row a broken connection is made anew without a single path having been registered in between.
     pub reconnects: u32,
+    /// Keys that sign what is sent, on its way: nothing changes at the source, nor of what is present at the destination.
+    pub sign_with: Arc<[SecretKey]>,
+    /// Which paths may go without a signature.
+    pub signatures: Signatures,
     /// Whether this is to be done, or only to be looked at.
     pub purpose: Purpose,
 }

@@ -18,7 +18,7 @@ use ncc_store::{
 
 use crate::{
     CopyError, Event, Failed, Observer, Plan, Report, Request, dependants::dependants, observed::Observed,
-    plan,
+    plan, signatures,
 };
 
 /// Plans and runs.
@@ -188,7 +188,18 @@ impl Copying<'_> {
             }
         }
         // A collector may have taken what was there before, or has been sent.
-        self.missing.extend(known.into_iter().filter(|(path, _)| !valid.contains(path)));
+        let is_lost =
+            |info: &Arc<PathInfo>| !valid.contains(&info.path) && !self.missing.contains_key(&info.path);
+        let mut lost: Vec<_> = known.into_values().filter(is_lost).collect();
+        signatures::sign(&mut lost, self.request, self.source.store_dir());
+        let refused = signatures::refused(&lost, self.request, self.destination).await?;
+        self.missing.extend(lost.into_iter().map(|info| (info.path.clone(), info)));
+        for (path, error) in refused {
+            if self.request.on_failure == OnFailure::Stop {
+                return Err(error);
+            }
+            self.fail(path, error);
+        }
         let Report { present, substituted, sent, .. } = &mut *self.report;
         for list in [present, substituted, sent] {
             *list = list.iter().filter(|info| valid.contains(&info.path)).cloned().collect();

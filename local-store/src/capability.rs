@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_core::future::BoxFuture;
 use ncc_store::{
     Closure, Destination, NarPlan, NarSource, OnFailure, Outcomes, Outputs, PathInfo, PlanQueue, Side,
-    Source, StoreDir, StoreError, StorePath, ValidityQuery, sequential_nars,
+    Source, StoreDir, StoreError, StorePath, Takes, ValidityQuery, sequential_nars,
 };
 use tokio::task::spawn_blocking;
 
@@ -89,6 +89,10 @@ impl Destination for LocalStore {
             }
             store.query_valid_paths_until(&paths, cancelled)
         })
+    }
+
+    fn takes(&self) -> BoxFuture<'_, Result<Takes, StoreError>> {
+        Box::pin(std::future::ready(Ok(Takes::Anything)))
     }
 
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {

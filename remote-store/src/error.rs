@@ -116,6 +116,18 @@ impl RemoteError {
         }
     }
 
+    /// Whether the one path that was under way lacks a signature, and nothing else is wrong with it.
+    pub(crate) fn is_unsigned(&self) -> bool {
+        match self {
+            Self::Ended { stderr, .. } => {
+                let reason = reason(stderr);
+                reason.contains("lacks a") && reason.contains("signature")
+            }
+            Self::Refused(error) => error.refusal() == Refusal::LacksSignature,
+            _ => false,
+        }
+    }
+
     /// Whether no other path will fare better.
     pub(crate) fn is_about_the_store(&self) -> bool {
         match self {

@@ -135,6 +135,7 @@ pub(crate) fn store_error(
         None => (action, path.cloned()),
     };
     let problem = match path {
+        Some(path) if error.is_unsigned() => Problem::Unsigned { path, source: Some(Box::new(error)) },
         path if error.is_about_the_store() => Problem::Store { action, path, source: Box::new(error) },
         Some(path) if error.is_about_the_path() => Problem::Path { action, path, source: Box::new(error) },
         // It answered, and will not answer otherwise over another connection.

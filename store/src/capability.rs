@@ -15,6 +15,20 @@ use crate::{NarBody, PathInfo, StoreDir, StoreError, StorePath};
 /// Paths to copy, references before their referrers, each with its size.
 pub type NarPlan = Arc<[Arc<PathInfo>]>;
 
+/// Which paths a destination takes from this user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Takes {
+    /// Nobody can tell before it is tried.
+    #[default]
+    Unknown,
+    /// All: the user may write the store, or is trusted by whoever does.
+    Anything,
+    /// Those that are content-addressed, and those with a signature by a key that it trusts. Which keys these are is not known
+    /// here.
+    Signed,
+}
+
 /// What becomes of the objects of a plan, as it happens.
 pub type Outcomes = BoxStream<'static, Result<Outcome, StoreError>>;
 
@@ -201,6 +215,12 @@ pub trait Destination: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<BTreeSet<StorePath>>, StoreError>> {
         let _ = paths;
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Which paths it takes from this user. Asked after [`valid_paths`](Self::valid_paths), so that there is a connection where one
+    /// is needed.
+    fn takes(&self) -> BoxFuture<'_, Result<Takes, StoreError>> {
+        Box::pin(std::future::ready(Ok(Takes::Unknown)))
     }
 
     /// Adds the paths of `plan`, pulling their NARs from `nars`.

@@ -74,6 +74,13 @@ pub enum Problem {
         /// Bytes that came; where there were more than recorded, those seen until then.
         actual: u64,
     },
+    /// A path is not content-addressed, and no key that the store trusts has signed it: the store does not take it from this user.
+    Unsigned {
+        /// The path.
+        path: StorePath,
+        /// How the store said so, if it was asked to add the path.
+        source: Option<Cause>,
+    },
     /// The store could not do something with one path. Others are not affected.
     Path {
         /// A verb: "read", "add", "register".
@@ -133,6 +140,7 @@ impl StoreError {
             Problem::NotValid { .. }
             | Problem::HashMismatch { .. }
             | Problem::SizeMismatch { .. }
+            | Problem::Unsigned { .. }
             | Problem::Path { .. } => Scope::Path,
             Problem::Connection { .. } => Scope::Connection,
             Problem::Store { .. } => Scope::Store,
@@ -149,10 +157,16 @@ impl StoreError {
         match self.problem() {
             Problem::HashMismatch { path, .. }
             | Problem::SizeMismatch { path, .. }
+            | Problem::Unsigned { path, .. }
             | Problem::Path { path, .. } => Some(path),
             Problem::Connection { path, .. } | Problem::Store { path, .. } => path.as_ref(),
             Problem::NotValid { .. } => None,
         }
+    }
+
+    /// Whether the path lacks a signature, and nothing else is wrong.
+    pub fn is_unsigned(&self) -> bool {
+        matches!(self.problem(), Problem::Unsigned { .. })
     }
 
     /// Whether the content itself is wrong: it differs from what its store recorded.
@@ -176,6 +190,9 @@ impl fmt::Display for StoreError {
                 "content of '{path}' in {store} does not match its metadata: \
                  NAR has {actual} bytes, recorded are {expected}"
             ),
+            Problem::Unsigned { path, .. } => {
+                write!(formatter, "'{path}' lacks a signature that {store} trusts")
+            }
             Problem::Path { action, path, .. }
             | Problem::Connection { action, path: Some(path), .. }
             | Problem::Store { action, path: Some(path), .. } => {
@@ -194,6 +211,7 @@ impl std::error::Error for StoreError {
             Problem::Path { source, .. }
             | Problem::Connection { source, .. }
             | Problem::Store { source, .. } => Some(&**source),
+            Problem::Unsigned { source, .. } => source.as_deref().map(|source| source as _),
             Problem::NotValid { .. } | Problem::HashMismatch { .. } | Problem::SizeMismatch { .. } => None,
         }
     }

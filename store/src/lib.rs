@@ -60,7 +60,7 @@ pub mod test_util;
 #[cfg(feature = "traits")]
 pub use capability::{
     Closure, Destination, NarAccess, NarPlan, NarSource, OnFailure, Outcome, Outcomes, Outputs, Source,
-    ValidityQuery,
+    Takes, ValidityQuery,
 };
 pub use content_address::{ContentAddress, ContentAddressError, ContentMethod, make_store_path};
 #[cfg(feature = "derivations")]

@@ -38,8 +38,8 @@ pub use self::{
     script::{Script, script, script_of_bodies},
 };
 use crate::{
-    DerivationError, ModuloCache, NarAccess, NarPlan, Outputs, OutputsError, PathInfo, Problem, Side,
-    StoreDir, StoreError, StorePath, ValidityQuery,
+    DerivationError, ModuloCache, NarAccess, NarPlan, Outputs, OutputsError, PathInfo, Problem, PublicKey,
+    Side, StoreDir, StoreError, StorePath, ValidityQuery,
 };
 
 /// What a path that arrives without a registration time gets, so that results can be compared.
@@ -59,6 +59,8 @@ pub struct MemoryStore {
     store_dir: StoreDir,
     block_size: usize,
     access: NarAccess,
+    /// The keys that it trusts, if it does not trust its user.
+    trusted_keys: Option<Arc<[PublicKey]>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -190,6 +192,7 @@ impl MemoryStore {
             store_dir,
             block_size: BLOCK_SIZE,
             access: NarAccess::Sequential,
+            trusted_keys: None,
             state: Arc::default(),
         }
     }
@@ -205,6 +208,13 @@ impl MemoryStore {
     #[must_use]
     pub fn with_access(mut self, access: NarAccess) -> Self {
         self.access = access;
+        self
+    }
+
+    /// The same store, for a user whom it does not trust: it takes what is content-addressed or signed by one of `keys`.
+    #[must_use]
+    pub fn trusting_only(mut self, keys: impl IntoIterator<Item = PublicKey>) -> Self {
+        self.trusted_keys = Some(keys.into_iter().collect());
         self
     }
 

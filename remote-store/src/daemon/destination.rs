@@ -9,11 +9,11 @@ use std::{
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use ncc_protocol::{
     ProtocolError,
-    worker::{AddOptions, AnswerError, Daemon, DerivedPath, Feature, NarForm, NarWriter, Request},
+    worker::{AddOptions, AnswerError, Daemon, DerivedPath, Feature, NarForm, NarWriter, Request, Trust},
 };
 use ncc_store::{
     Destination, NarPlan, NarSource, OnFailure, Outcome, Outcomes, PathInfo, PlanQueue, Scope, Side,
-    StoreDir, StoreError, StorePath, StorePathSet, ValidityQuery,
+    StoreDir, StoreError, StorePath, StorePathSet, Takes, ValidityQuery,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -64,6 +64,20 @@ impl Destination for DaemonStore {
             let mut work = self.shared.begin(Side::Destination, action).await?;
             let result = substitutable(&self.shared, &mut work, paths).await;
             self.shared.end(work, Side::Destination, action, result).await
+        })
+    }
+
+    fn takes(&self) -> BoxFuture<'_, Result<Takes, StoreError>> {
+        Box::pin(async move {
+            let work = self.shared.begin(Side::Destination, "say which paths it takes").await?;
+            let trust = work.daemon.trust;
+            work.lease.give_back();
+            Ok(match trust {
+                Some(Trust::Trusted) => Takes::Anything,
+                Some(Trust::NotTrusted) => Takes::Signed,
+                // It is older than the question, or does not know either.
+                _ => Takes::Unknown,
+            })
         })
     }
 
@@ -305,7 +319,7 @@ impl Adding<'_> {
         self.window.enter(self.requests, &mut self.buffer).await?;
         let mut options = AddOptions::default();
         // The daemon ignores this where it does not trust the user.
-        options.without_signatures = true;
+        options.without_signatures = !self.shared.options.check_signatures;
         Request::encode_add(info, options, self.shared.store_dir(), &mut self.buffer);
         self.requests.pulse().owe(info.nar_size);
         let (cutting, cut) = oneshot::channel();

@@ -75,6 +75,9 @@ pub struct DaemonOptions {
     pub stderr: Option<LineSink>,
     /// Is called when the handshake is done: nothing is asked any more.
     pub greeted: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// The daemon takes only paths that are content-addressed or signed by a key that it trusts, also from a user whom it
+    /// trusts. (From others it never takes anything else.)
+    pub check_signatures: bool,
     /// As [`ServeOptions::stall_timeout`](crate::ServeOptions::stall_timeout).
     pub stall_timeout: Option<Duration>,
 }
@@ -85,6 +88,7 @@ impl Default for DaemonOptions {
             store_dir: StoreDir::default(),
             stderr: None,
             greeted: None,
+            check_signatures: false,
             stall_timeout: Some(STALL_TIMEOUT),
         }
     }

@@ -10,7 +10,7 @@ use super::{Call, Fault, MemoryStore, Object, REGISTRATION_TIME, Refusal, State,
 use crate::{
     ContentAddress, ContentMethod, Derivation, DerivationOutput, Destination, Hasher, ModuloCache, NarHash,
     NarPlan, NarSource, OnFailure, Outcome, Outcomes, PathInfo, PlanQueue, Problem, Retry, Scope, Side,
-    StoreDir, StoreError, StorePath, ValidityQuery,
+    StoreDir, StoreError, StorePath, Takes, ValidityQuery,
 };
 
 impl Destination for MemoryStore {
@@ -49,6 +49,11 @@ impl Destination for MemoryStore {
         std::future::ready(Ok(Some(found))).boxed()
     }
 
+    fn takes(&self) -> BoxFuture<'_, Result<Takes, StoreError>> {
+        let takes = if self.trusted_keys.is_some() { Takes::Signed } else { Takes::Anything };
+        std::future::ready(Ok(takes)).boxed()
+    }
+
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
         self.state().calls.push(Call::AddAll);
         let import =
@@ -83,6 +88,14 @@ impl Import {
 
     async fn take(&mut self, info: &Arc<PathInfo>) -> Result<Outcome, StoreError> {
         let path = info.path.clone();
+        if let Some(keys) = &self.store.trusted_keys
+            && info.content_address.is_none()
+            && !info.is_signed_by(&self.store.store_dir, keys)
+        {
+            let problem = Problem::Unsigned { path: path.clone(), source: None };
+            let error = StoreError::new(Side::Destination, Arc::clone(&self.store.name), problem);
+            return Ok(Outcome::Failed { path, error });
+        }
         if let Some(refusal) = self.refusal(info) {
             return Ok(Outcome::Failed { error: self.store.refuse(&path, refusal), path });
         }
