@@ -1,8 +1,8 @@
 //! What can be wrong with configuration and with the names of stores.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
-use ncc_store::StorePathError;
+use ncc_store::{SignatureError, StorePathError};
 
 use crate::Origin;
 
@@ -61,6 +61,32 @@ pub enum SettingsError {
         origin: Origin,
         /// What it should be: "a boolean (true or false)".
         expected: &'static str,
+    },
+    /// A file with a secret key cannot be read.
+    #[error("key file '{}' cannot be read: {kind}", shown(.path.display()))]
+    UnreadableKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        kind: io::ErrorKind,
+    },
+    /// What should be a file with a secret key is something else.
+    #[error("file '{}' is no secret key of Nix", shown(.path.display()))]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: SignatureError,
+    },
+    /// A key that is to be trusted is none.
+    #[error("setting 'trusted-public-keys' ({origin}) has a word that is no public key")]
+    TrustedKey {
+        /// Where it is set.
+        origin: Origin,
+        /// What is wrong with it.
+        #[source]
+        source: SignatureError,
     },
     /// An environment variable has a value that makes no sense.
     #[error("the environment variable {name} cannot be used")]

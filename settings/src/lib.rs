@@ -4,6 +4,7 @@
 //!   reads them.
 //! * [`SETTINGS`]: every setting of Nix 2.0 to 2.36, Lix and Determinate Nix, and what it means to a program that copies
 //!   store paths.
+//! * [`Settings::trusted_keys`], [`Settings::secret_keys`]: the keys that they name.
 //! * [`StoreReference`]: the texts that name a store, such as `auto`, `/mnt`, `local?root=/mnt` and `ssh://host`.
 //! * [`StoreChoice`]: the store that Nix would use here, and why.
 //!
@@ -32,6 +33,7 @@ mod choice;
 mod conf;
 mod environment;
 mod error;
+mod keys;
 mod parameters;
 mod reference;
 mod settings;
@@ -41,6 +43,7 @@ pub use choice::{LocalLayout, StoreChoice, StorePlace};
 pub use conf::Origin;
 pub use environment::{Disk, Environment, FileSystem, Os};
 pub use error::SettingsError;
+pub use keys::read_secret_key;
 pub use parameters::{ParameterRemark, Parameters};
 pub use reference::{StoreKind, StoreReference};
 pub use settings::{LocalStoreSettings, Remark, Review, Settings};
