@@ -95,6 +95,9 @@ pub(crate) struct Arguments {
     pub(crate) stores: Stores,
 
     #[command(flatten)]
+    pub(crate) trust: Trust,
+
+    #[command(flatten)]
     pub(crate) show: Output,
 
     #[command(flatten)]
@@ -224,6 +227,29 @@ pub(crate) struct Stores {
     /// Run the program on HOST as root with 'sudo -n', which must not need a password
     #[arg(long, conflicts_with = "serve")]
     pub(crate) remote_sudo: bool,
+}
+
+/// Who vouches for what is copied.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Signatures")]
+pub(crate) struct Trust {
+    /// Sign each path on its way with the secret key in FILE; may be repeated
+    ///
+    /// The source keeps its paths as they are, and so do paths that the receiving side has already.
+    #[arg(long, value_name = "FILE", conflicts_with = "serve")]
+    pub(crate) sign_key: Vec<PathBuf>,
+
+    /// Sign each path on its way with the keys in the setting 'secret-key-files'
+    #[arg(long, conflicts_with = "serve")]
+    pub(crate) sign: bool,
+
+    /// Copy only paths that a key in this machine's 'trusted-public-keys' has signed, or that are content-addressed
+    #[arg(long, overrides_with = "no_check_sigs", conflicts_with = "serve")]
+    pub(crate) check_sigs: bool,
+
+    /// Let the receiving side decide (the default), and try even what it is known to refuse
+    #[arg(long, overrides_with = "check_sigs", conflicts_with = "serve")]
+    pub(crate) no_check_sigs: bool,
 }
 
 /// What is said about it.
@@ -379,7 +405,6 @@ fn usage_error(mut error: clap::Error) -> String {
         Some(ContextValue::String(text)) => text.clone(),
         _ => String::new(),
     };
-    let mut hint = "";
     if error.kind() == ErrorKind::UnknownArgument {
         let (given, guess) = (text(&error, ContextKind::InvalidArg), text(&error, ContextKind::SuggestedArg));
         if !is_near(&given, &guess) {
@@ -387,14 +412,10 @@ fn usage_error(mut error: clap::Error) -> String {
         }
         // That it could be passed as a path.
         error.remove(ContextKind::Suggested);
-        if given == "--no-check-sigs" {
-            hint =
-                "hint: signatures are checked by the receiving side: see 'trusted-users' in its nix.conf\n";
-        }
     }
     let text = error.render().to_string();
     let lines: Vec<_> = text.lines().map(printable).collect();
-    lines.join("\n") + "\n" + hint
+    lines.join("\n") + "\n"
 }
 
 /// Whether somebody may have mistyped one for the other: a letter or two of many.
@@ -444,7 +465,7 @@ mod tests {
             assert!(is_near(given, guess), "{given} {guess}");
         }
         for (given, guess) in
-            [("--no-check-sigs", "--no-use-cgroups"), ("-x", "-s"), ("--bogus", "--debug"), ("--q", "")]
+            [("--no-such-check", "--no-use-cgroups"), ("-x", "-s"), ("--bogus", "--debug"), ("--q", "")]
         {
             assert!(!is_near(given, guess), "{given} {guess}");
         }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use ncc_copy::{CopyError, OnFailure, Plan, Report};
+use ncc_copy::{CopyError, OnFailure, Plan, Report, Unsigned};
 use ncc_progress::{
     Console, Direction, Importance, Progress, ProgressOptions, Subject, Wire, chain, copy_json, plan_json,
 };
 use ncc_remote_store::{NewRoot, RootMaker};
-use ncc_store::{StoreDir, StorePath};
+use ncc_store::{StoreDir, StoreError, StorePath};
 
 use crate::{
     arguments::Arguments, dry_run, exit, failure::Failure, intent::CopyIntent, output, pictures, roots,
@@ -241,9 +241,14 @@ impl Copying<'_> {
     fn say_failed(&self, failed: &[ncc_copy::Failed], store_dir: &StoreDir) -> Option<Failure> {
         let (by_themselves, dependants): (Vec<_>, Vec<_>) =
             failed.iter().partition(|failed| failed.error.is_some());
-        self.say_all(
-            by_themselves.iter().filter_map(|failed| failed.error.as_ref()).map(|error| chain(error)),
-        );
+        let errors = || by_themselves.iter().filter_map(|failed| failed.error.as_ref());
+        // Many of these have one reason, and one remedy.
+        let unsigned = Unsigned::among(errors(), store_dir).filter(|unsigned| unsigned.paths.len() > 1);
+        if let Some(unsigned) = &unsigned {
+            self.console.say(Importance::Error, &format!("error: {unsigned}"));
+        }
+        let one_by_one = errors().filter(|error| unsigned.is_none() || !error.is_unsigned());
+        self.say_all(one_by_one.map(|error| chain(error)));
         if self.verbosity > 0 {
             self.say_all(dependants.iter().map(|failed| {
                 let path = store_dir.full(&failed.path);
@@ -263,7 +268,10 @@ impl Copying<'_> {
             1 => "1 path could not be copied".to_owned(),
             count => format!("{count} paths could not be copied"),
         });
-        for error in by_themselves.iter().filter_map(|failed| failed.error.as_ref()) {
+        if errors().all(StoreError::is_unsigned) {
+            failure = failure.with_code(exit::REFUSED);
+        }
+        for error in errors() {
             // A screen full of advice is none.
             if !failure.advises_little() {
                 break;

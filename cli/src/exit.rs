@@ -10,7 +10,8 @@ Exit status:
   1    any other error, also a usage error; what has been registered stays
   3    the host was not reached: its name, the network, or ssh itself
   4    with --keep-going: some paths could not be copied, all others were
-  5    the host refused: host key, login, or command not allowed
+  5    it was refused: the host key, the login, the command, or paths without a
+       signature that the receiving side trusts
   6    the connection was lost on the way; the same command continues from there,
        and this is the only status for which a script should simply try again
   129, 130, 143

@@ -6,7 +6,7 @@ use ncc_copy::CopyError;
 use ncc_local_store::LocalStoreError;
 use ncc_progress::{Console, Importance, causes, chain};
 use ncc_remote_store::{RemoteError, RootError};
-use ncc_store::StoreError;
+use ncc_store::{Side, StoreError};
 use ncc_transport::TransportError;
 
 use crate::exit;
@@ -110,10 +110,21 @@ fn code_of(error: &(dyn Error + 'static)) -> Option<u8> {
             _ => None,
         };
     }
+    if unsigned_side(error).is_some() {
+        return Some(exit::REFUSED);
+    }
     Some(match error.downcast_ref::<TransportError>()? {
         TransportError::Connect { failure, .. } => exit::of(failure.class()),
         _ => exit::UNREACHED,
     })
+}
+
+/// Which side wants a signature, if a lack of one is all there is to the error.
+fn unsigned_side(error: &(dyn Error + 'static)) -> Option<Side> {
+    match error.downcast_ref::<CopyError>() {
+        Some(CopyError::Unsigned(unsigned)) => Some(unsigned.side),
+        _ => error.downcast_ref::<StoreError>().filter(|error| error.is_unsigned()).map(StoreError::side),
+    }
 }
 
 /// The error of a host, also where several hold it.
@@ -147,6 +158,27 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(RootError::Refused { .. }) = error.downcast_ref::<RootError>() {
         return Some("the paths are there, and from now on a garbage collector may delete them".to_owned());
     }
+    match unsigned_side(error) {
+        Some(Side::Destination) => {
+            let also = if error.is::<CopyError>() {
+                "; if 'require-sigs' is false there, '--no-check-sigs' copies all the same"
+            } else {
+                ""
+            };
+            return Some(format!(
+                "'--sign-key FILE' signs them on the way, with a key whose public half stands in 'trusted-public-keys' of the \
+                 receiving machine's nix.conf; or add the user to 'trusted-users' there, or copy as root{also}"
+            ));
+        }
+        Some(Side::Source) => {
+            return Some(
+                "'nix store sign' at the source signs them, with a key whose public half stands in 'trusted-public-keys' of this \
+                 machine's nix.conf; without '--check-sigs' the receiving side decides"
+                    .to_owned(),
+            );
+        }
+        None => {}
+    }
     if let Some(CopyError::Interrupted { report, source }) = error.downcast_ref::<CopyError>() {
         return (!report.sent.is_empty() && !source.is_damage()).then(|| {
             "what was registered stays; running the same command again continues from there".to_owned()
@@ -178,11 +210,6 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
             "if Nix is installed there, say where with '--remote-program /path/to/{}'",
             program.rsplit('/').next().unwrap_or(program)
         )),
-        RemoteError::Ended { stderr, .. } if stderr.contains("lacks a") && stderr.contains("signature") => Some(
-            "the remote user is not trusted to add unsigned paths: copy as root, add the user to 'trusted-users' in \
-             the host's nix.conf, or sign the paths with a key that the host trusts"
-                .to_owned(),
-        ),
         RemoteError::Ended { stderr, .. } if stderr.contains("sudo:") && stderr.contains("password") => Some(
             "'--remote-sudo' needs a rule in the host's sudoers that asks for no password (NOPASSWD), or copy as root"
                 .to_owned(),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ncc_copy::{OnFailure, Purpose, Request};
+use ncc_copy::{OnFailure, Purpose, Request, Signatures};
 use ncc_local_store::{Access, LocalStoreConfig};
 use ncc_picture::GraphFormat;
 use ncc_progress::Direction;
@@ -88,6 +88,8 @@ impl CopyIntent {
             request.on_failure = OnFailure::Continue;
             request.reconnects = RECONNECTS;
         }
+        request.sign_with = machine.signing_keys(arguments)?.into();
+        request.signatures = machine.signatures(arguments)?;
         if what.dry_run {
             request.purpose = Purpose::Look;
         }
@@ -103,6 +105,11 @@ impl CopyIntent {
             keep: keep.add_root.clone().map(NewRoot::Link).or(keep.profile.clone().map(NewRoot::Profile)),
             show: Show { json: show.json, tree: show.tree, graph },
         })
+    }
+
+    /// Whether a daemon is to look at signatures even where it trusts the user.
+    pub(crate) fn checks_signatures(&self) -> bool {
+        matches!(self.request.signatures, Signatures::SignedBy(_))
     }
 
     /// Whether nothing is to change anywhere.

@@ -2,6 +2,7 @@
 
 use std::{fmt, path::Path};
 
+use ncc_copy::Signatures;
 use ncc_local_store::{
     Access, CaseHack, DatabaseSync, Defaults, Durability, Journal, LocalStoreConfig, Medium, Optimise,
     Symlinks,
@@ -10,6 +11,8 @@ use ncc_settings::{
     Class, Disk, Environment, LocalLayout, LocalStoreSettings, Origin, Parameters, Settings, StoreChoice,
     StoreKind, StorePlace,
 };
+
+use ncc_store::SecretKey;
 
 use crate::{arguments::Arguments, failure::Failure};
 
@@ -54,6 +57,12 @@ impl Machine {
         if !(arguments.how.use_substitutes && arguments.what.from) {
             without_effect.extend(review.substituting);
         }
+        // What other options have made count.
+        without_effect.retain(|name| match *name {
+            "secret-key-files" => !(arguments.trust.sign || arguments.trust.check_sigs),
+            "require-sigs" | "trusted-public-keys" => !arguments.trust.check_sigs,
+            _ => true,
+        });
         for remark in &review.unknown {
             tracing::warn!("{remark}");
         }
@@ -84,6 +93,45 @@ impl Machine {
     pub(crate) fn keeps_going(&self) -> Result<bool, Failure> {
         let switch = self.settings.switch("keep-going").map_err(|error| Failure::plain(&error))?;
         Ok(switch.unwrap_or(false))
+    }
+
+    /// The keys that sign what is copied.
+    pub(crate) fn signing_keys(&self, arguments: &Arguments) -> Result<Vec<SecretKey>, Failure> {
+        let refused = |error| Failure::plain(&error);
+        let trust = &arguments.trust;
+        let files = trust.sign_key.iter().map(|file| ncc_settings::read_secret_key(file, &Disk));
+        let mut keys: Vec<_> = files.collect::<Result<_, _>>().map_err(refused)?;
+        if trust.sign {
+            let named = self.settings.secret_keys(&Disk).map_err(refused)?;
+            if named.is_empty() {
+                return Err(Failure::text(
+                    "'--sign' has no key: the setting 'secret-key-files' names no file",
+                )
+                .hint("'--sign-key FILE' signs with the key in FILE"));
+            }
+            keys.extend(named);
+        }
+        Ok(keys)
+    }
+
+    /// What is asked of signatures at this end.
+    pub(crate) fn signatures(&self, arguments: &Arguments) -> Result<Signatures, Failure> {
+        let trust = &arguments.trust;
+        let keys = || self.settings.trusted_keys(&Disk).map_err(|error| Failure::plain(&error));
+        Ok(if trust.check_sigs {
+            match keys()? {
+                Some(keys) => Signatures::SignedBy(keys.into()),
+                None => {
+                    let origin = self.settings.origin("require-sigs");
+                    tracing::warn!("'--check-sigs' checks nothing: 'require-sigs' is false ({origin})");
+                    Signatures::AsDemanded
+                }
+            }
+        } else if trust.no_check_sigs {
+            Signatures::Unchecked
+        } else {
+            Signatures::AsDemanded
+        })
     }
 
     /// The local store, to be opened by this process.

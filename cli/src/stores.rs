@@ -13,7 +13,7 @@ use ncc_transport::{LocalProcess, Transport};
 use crate::{
     environment::is_on_path,
     failure::Failure,
-    host::{Host, Protocol},
+    host::Protocol,
     intent::{CopyIntent, Local},
     nothing::Nothing,
     ssh,
@@ -69,7 +69,7 @@ impl Stores {
         let transport = ssh::transport(intent.host.target.clone(), intent.host.way.clone())?;
         let keeper = Keeper::new(intent, &transport, progress);
         let transport: Arc<dyn Transport> = Arc::new(Counted::new(transport, counter.clone()));
-        let remote = remote(&intent.host, &intent.local, progress, &transport);
+        let remote = remote(intent, progress, &transport);
         let (source, destination) = remote.ends();
         let mut stores = Self {
             here: Arc::clone(&source),
@@ -93,6 +93,7 @@ impl Stores {
                 options.store_dir = intent.local.config.store_dir.clone();
                 options.stall_timeout = intent.host.stall_timeout;
                 options.stderr = Some(progress.own_line());
+                options.check_signatures = intent.checks_signatures();
                 let daemon = DaemonStore::at_socket(socket, options);
                 // Reading is faster without it, once there is something to read.
                 stores.here = match local(&intent.local, Access::ReadOnly) {
@@ -182,7 +183,8 @@ fn local(local: &Local, access: Access) -> Result<Arc<LocalStore>, Failure> {
     LocalStore::open(local.config.clone(), access).map(Arc::new).map_err(|error| Failure::plain(&error))
 }
 
-fn remote(host: &Host, local: &Local, progress: &Progress, transport: &Arc<dyn Transport>) -> Remote {
+fn remote(intent: &CopyIntent, progress: &Progress, transport: &Arc<dyn Transport>) -> Remote {
+    let (host, local) = (&intent.host, &intent.local);
     let store_dir = host.store_dir.clone().unwrap_or_else(|| local.config.store_dir.clone());
     if host.protocol == Protocol::Daemon {
         let mut program = DaemonProgram::default();
@@ -195,6 +197,7 @@ fn remote(host: &Host, local: &Local, progress: &Progress, transport: &Arc<dyn T
         options.stall_timeout = host.stall_timeout;
         options.stderr = Some(progress.host_line());
         options.greeted = Some(progress.greeted());
+        options.check_signatures = intent.checks_signatures();
         return Remote::Daemon(DaemonStore::on_host(transport, &program, options));
     }
     let mut options = ServeOptions::default();

@@ -9,7 +9,8 @@ use futures_util::future::BoxFuture;
 use ncc_local_store::LocalStore;
 use ncc_remote_store::{RemoteStore, ServeOptions, ServeProgram};
 use ncc_store::{
-    Destination, NarPlan, NarSource, OnFailure, Outcomes, StoreDir, StoreError, StorePath, ValidityQuery,
+    Destination, NarPlan, NarSource, OnFailure, Outcomes, StoreDir, StoreError, StorePath, Takes,
+    ValidityQuery,
 };
 use ncc_transport::{LineSink, LocalProcess};
 
@@ -90,6 +91,10 @@ impl Destination for Substituting {
         paths: &'a [StorePath],
     ) -> BoxFuture<'a, Result<Option<BTreeSet<StorePath>>, StoreError>> {
         self.nix.0.substitutable(paths)
+    }
+
+    fn takes(&self) -> BoxFuture<'_, Result<Takes, StoreError>> {
+        self.store.takes()
     }
 
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {

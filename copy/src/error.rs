@@ -38,7 +38,7 @@ pub enum CopyError {
         source: GraphError,
     },
     /// Paths lack a signature, and nothing was sent.
-    #[error("nothing was copied: {0}")]
+    #[error("nothing is copied: {0}")]
     Unsigned(Unsigned),
     /// It failed on the way.
     #[error("copying stopped after {} of {} paths", report.sent.count(), report.sent.count() + report.unsent.count())]

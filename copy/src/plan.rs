@@ -262,8 +262,7 @@ impl Ends<'_> {
         signatures::sign(&mut plan.to_send, request, source_dir);
         let refused = signatures::refused(&plan.to_send, request, *destination).await?;
         if !refused.is_empty() {
-            let errors = refused.iter().map(|(path, error)| (path, error));
-            let unsigned = Unsigned::among(errors, source_dir, plan.to_send.len());
+            let unsigned = Unsigned::among(refused.iter().map(|(_, error)| error), source_dir);
             if let Some(unsigned) = unsigned.filter(|_| request.on_failure == OnFailure::Stop) {
                 return Err(CopyError::Unsigned(unsigned));
             }

@@ -1,10 +1,7 @@
 //! Whether the signatures of the paths to send will do, and those that are added on the way. All of it is decided before anything
 //! is sent.
 
-use std::{
-    fmt::{self, Display},
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 use ncc_store::{
     ContentMethod, Destination, NarHash, PathInfo, Problem, Side, StoreDir, StoreError, StorePath, Takes,
@@ -72,39 +69,37 @@ fn is_addressed(info: &PathInfo, store_dir: &StoreDir) -> bool {
     })
 }
 
-/// Paths that were not taken since they lack a signature: how many, of how many, and the first few of them.
+/// Paths that are not taken since they lack a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsigned {
-    /// Who does not take them.
+    /// Which side does not take them.
+    pub side: Side,
+    /// How messages call it.
     pub store: String,
     /// The full paths.
     pub paths: Vec<String>,
-    /// How many paths were to be sent.
-    pub total: usize,
 }
 
 impl Unsigned {
     /// The paths that failed for this reason alone, if any did.
-    pub fn among<'a>(
-        errors: impl IntoIterator<Item = (&'a StorePath, &'a StoreError)>,
-        store_dir: &StoreDir,
-        total: usize,
-    ) -> Option<Self> {
-        let mut errors = errors.into_iter().filter(|(_, error)| error.is_unsigned()).peekable();
-        let store = errors.peek()?.1.store().to_owned();
-        Some(Self { store, paths: errors.map(|(path, _)| store_dir.full(path)).collect(), total })
+    pub fn among<'a>(errors: impl IntoIterator<Item = &'a StoreError>, store_dir: &StoreDir) -> Option<Self> {
+        let mut errors = errors.into_iter().filter(|error| error.is_unsigned()).peekable();
+        let first = errors.peek()?;
+        let (side, store) = (first.side(), first.store().to_owned());
+        let paths = errors.filter_map(StoreError::path).map(|path| store_dir.full(path)).collect();
+        Some(Self { side, store, paths })
     }
 }
 
 /// The most paths that are named.
 const NAMED: usize = 3;
 
-impl Display for Unsigned {
+/// How many, and the first few.
+impl fmt::Display for Unsigned {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (count, total) = (self.paths.len(), self.total);
-        let (paths, lack) =
-            if total == 1 { ("path", "lacks") } else { ("paths", if count == 1 { "lacks" } else { "lack" }) };
-        write!(formatter, "{count} of {total} {paths} {lack} a signature that {} trusts: ", self.store)?;
+        let count = self.paths.len();
+        let lack = if count == 1 { "path lacks" } else { "paths lack" };
+        write!(formatter, "{count} {lack} a signature that {} trusts: ", self.store)?;
         for (index, path) in self.paths.iter().take(NAMED).enumerate() {
             write!(formatter, "{}'{path}'", if index == 0 { "" } else { ", " })?;
         }

@@ -98,7 +98,8 @@ mod tests {
     }
 
     // A key whose secret half is here, as `nix-store --generate-binary-cache-key` made it.
-    const SECRET: &str = "test-1:czhSEG8d2wUaCTlx52NHvaD5DNoh/BVDqkDLlWFyuQTKm10bmdv79oeUa1e6ceyWPLXwHPfUuGjtjHgJpzwGDA==";
+    const SECRET: &str =
+        "test-1:czhSEG8d2wUaCTlx52NHvaD5DNoh/BVDqkDLlWFyuQTKm10bmdv79oeUa1e6ceyWPLXwHPfUuGjtjHgJpzwGDA==";
 
     #[test]
     fn secret_keys_come_from_files_and_are_never_shown() {
