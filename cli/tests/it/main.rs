@@ -27,5 +27,6 @@ mod substitutes;
 mod support;
 mod terminal;
 mod transports;
+mod trust;
 mod tty;
 mod unreached;

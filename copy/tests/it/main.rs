@@ -1,6 +1,7 @@
 //! Plans and runs between stores in memory. (Through a host: `remote-store/tests`.)
 
 mod rounds;
+mod signatures;
 
 use ncc_copy::{CopyError, NoObserver, OnFailure, Purpose, Request, copy, plan};
 use ncc_store::{

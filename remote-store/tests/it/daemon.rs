@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use ncc_copy::{NoObserver, Request as Copy, copy};
+use ncc_copy::{CopyError, NoObserver, Request as Copy, copy};
 use ncc_protocol::{
     wire::{WireReader, WireWrite as _},
     worker::{CLIENT_MAGIC, Daemon, Request, SAFE_WINDOW, SERVER_MAGIC, Version, put_path_info},
@@ -38,6 +38,10 @@ const ERROR: u64 = 0x6378_7470;
 struct Part {
     store: MemoryStore,
     minor: u8,
+    /// What it says of this client: 1 for trusted, 2 for not, 0 for neither.
+    trust: u64,
+    /// Of each path, whether it may be added without a signature.
+    unsigned: Arc<Mutex<Vec<bool>>>,
     refused: Arc<HashSet<StorePath>>,
     /// Of the only derivation.
     outputs: Arc<Vec<StorePath>>,
@@ -51,6 +55,8 @@ impl Part {
         Self {
             store: store.clone(),
             minor,
+            trust: 1,
+            unsigned: Arc::default(),
             refused: Arc::default(),
             outputs: Arc::default(),
             added: Arc::default(),
@@ -94,7 +100,7 @@ impl Part {
             hello.put_bytes(b"2.x");
         }
         if self.minor >= 35 {
-            hello.put_u64(1);
+            hello.put_u64(self.trust);
         }
         hello.put_u64(LAST);
         say(hello);
@@ -140,7 +146,8 @@ impl Part {
                         break;
                     }
                 },
-                Request::AddToStoreNar { info, .. } => {
+                Request::AddToStoreNar { info, options } => {
+                    self.unsigned.lock().unwrap().push(options.without_signatures);
                     loop {
                         let size = reader.u64("the size of a frame").await.unwrap();
                         if size == 0 {
@@ -315,6 +322,41 @@ async fn outputs_come_along_from_a_daemon_of_any_age() {
         expected.sort();
         assert!(closure.failed.is_empty(), "1.{minor}");
         assert_eq!(closure.infos.into_iter().map(|info| info.path).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_does_not_trust_the_user_is_sent_nothing_that_it_refuses() {
+    let here = MemoryStore::new("here");
+    let output = here.add_output("output", "x", &[]);
+    let addressed = here.add("addressed", "y", &[]);
+    // Whether it is stopped, by what the daemon says and from which version on it does.
+    for (minor, trust, stopped) in
+        [(37, 2, true), (35, 2, true), (34, 2, false), (37, 0, false), (37, 1, false)]
+    {
+        let mut part = Part::new(&MemoryStore::new("there"), minor);
+        part.trust = trust;
+        let request = Copy::new([output.clone(), addressed.clone()]);
+        let result = copy(&here, &part.store(true), &request, &NoObserver.shared()).await;
+        assert_eq!(matches!(result, Err(CopyError::Unsigned(_))), stopped, "1.{minor}: {result:?}");
+        assert_eq!(part.added.lock().unwrap().len(), if stopped { 0 } else { 2 });
+        let report =
+            copy(&here, &part.store(true), &Copy::new([addressed.clone()]), &NoObserver.shared()).await;
+        assert_eq!(report.unwrap().sent.count(), usize::from(stopped));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_is_told_whether_to_look_at_signatures() {
+    let here = MemoryStore::new("here");
+    let path = here.add("x", "y", &[]);
+    for check in [true, false] {
+        let part = Part::new(&MemoryStore::new("there"), 37);
+        let mut options = DaemonOptions::default();
+        options.check_signatures = check;
+        let store = DaemonStore::on_host(&part.host(), &DaemonProgram::default(), options);
+        copy(&here, &store, &Copy::new([path.clone()]), &NoObserver.shared()).await.unwrap();
+        assert_eq!(*part.unsigned.lock().unwrap(), [!check]);
     }
 }
 
