@@ -6,6 +6,7 @@ complete -c nix-copy-closure -l profile -d 'Then make the path, on the receiving
 complete -c nix-copy-closure -l store -d 'The local store: a directory DIR (with its files in DIR/nix/store), \'local?root=DIR\', \'local\', or \'daemon\'' -r
 complete -c nix-copy-closure -l remote-store -d 'The store on HOST, as \'nix-store --store\' takes it there' -r
 complete -c nix-copy-closure -l remote-program -d 'The program to run on HOST instead of \'nix-store\', which otherwise is found automatically' -r
+complete -c nix-copy-closure -l sign-key -d 'Sign each path on its way with the secret key in FILE; may be repeated' -r -F
 complete -c nix-copy-closure -l log-format -d 'How to show progress: by default a bar on a terminal, one line per path elsewhere' -r -f -a "raw\t'One line per path'
 raw-with-logs\t'Same as raw'
 bar\t'A bar on a terminal, same as raw elsewhere'
@@ -32,6 +33,9 @@ complete -c nix-copy-closure -l gzip -d 'Compress the SSH connection'
 complete -c nix-copy-closure -l bzip2 -d 'The same as --gzip, with a warning'
 complete -c nix-copy-closure -l xz -d 'The same as --gzip, with a warning'
 complete -c nix-copy-closure -l remote-sudo -d 'Run the program on HOST as root with \'sudo -n\', which must not need a password'
+complete -c nix-copy-closure -l sign -d 'Sign each path on its way with the keys in the setting \'secret-key-files\''
+complete -c nix-copy-closure -l check-sigs -d 'Copy only paths that a key in this machine\'s \'trusted-public-keys\' has signed, or that are content-addressed'
+complete -c nix-copy-closure -l no-check-sigs -d 'Let the receiving side decide (the default), and try even what it is known to refuse'
 complete -c nix-copy-closure -s v -l verbose -d 'Say more about what happens; repeat for details (from -vvvv on, ssh is verbose too)'
 complete -c nix-copy-closure -l quiet -d 'Print errors and nothing else'
 complete -c nix-copy-closure -l debug -d 'Print everything (the same as -vvvvv)'

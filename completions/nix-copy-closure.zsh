@@ -23,6 +23,7 @@ libssh2\:"The libssh2 library, for machines without an ssh program"))' \
 '--store=[The local store\: a directory DIR (with its files in DIR/nix/store), '\''local?root=DIR'\'', '\''local'\'', or '\''daemon'\'']:URI:_default' \
 '(--serve)--remote-store=[The store on HOST, as '\''nix-store --store'\'' takes it there]:URI:_default' \
 '(--serve)--remote-program=[The program to run on HOST instead of '\''nix-store'\'', which otherwise is found automatically]:PROGRAM:_default' \
+'(--serve)*--sign-key=[Sign each path on its way with the secret key in FILE; may be repeated]:FILE:_files' \
 '--log-format=[How to show progress\: by default a bar on a terminal, one line per path elsewhere]:FORMAT:((raw\:"One line per path"
 raw-with-logs\:"Same as raw"
 bar\:"A bar on a terminal, same as raw elsewhere"
@@ -49,6 +50,9 @@ internal-json\:"For programs\: lines of '\''@nix'\'' and JSON"))' \
 '--bzip2[The same as --gzip, with a warning]' \
 '--xz[The same as --gzip, with a warning]' \
 '(--serve)--remote-sudo[Run the program on HOST as root with '\''sudo -n'\'', which must not need a password]' \
+'(--serve)--sign[Sign each path on its way with the keys in the setting '\''secret-key-files'\'']' \
+'(--serve)--check-sigs[Copy only paths that a key in this machine'\''s '\''trusted-public-keys'\'' has signed, or that are content-addressed]' \
+'(--serve)--no-check-sigs[Let the receiving side decide (the default), and try even what it is known to refuse]' \
 '*-v[Say more about what happens; repeat for details (from -vvvv on, ssh is verbose too)]' \
 '*--verbose[Say more about what happens; repeat for details (from -vvvv on, ssh is verbose too)]' \
 '--quiet[Print errors and nothing else]' \
