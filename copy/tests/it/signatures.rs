@@ -12,7 +12,7 @@ fn key(name: &str) -> SecretKey {
     SecretKey::from_seed(name, &[7; 32]).unwrap()
 }
 
-/// A source with an output that nobody has signed, one that `signer` has, something that refers to the first, and a
+/// A source with an output that nobody has signed, one that a key has signed, something that refers to the first, and a
 /// content-addressed path.
 struct Here {
     store: MemoryStore,
@@ -23,13 +23,13 @@ struct Here {
 }
 
 impl Here {
-    fn new(signer: &SecretKey) -> Self {
+    fn new(secret_key: &SecretKey) -> Self {
         let store = MemoryStore::new("here");
         let unsigned = store.add_output("unsigned", "a", &[]);
         let signed = store.add_output("signed", "b", &[]);
         let above = store.add("above", "c", std::slice::from_ref(&unsigned));
         let addressed = store.add("addressed", "d", &[]);
-        store.sign(&signed, signer);
+        store.sign(&signed, secret_key);
         Self { store, unsigned, signed, above, addressed }
     }
 
