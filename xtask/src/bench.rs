@@ -53,7 +53,7 @@ pub(crate) struct Options {
     /// Which Debian's Nix is the peer and the other end
     #[arg(long, default_value_t = Release::Forky, value_enum)]
     release: Release,
-    /// Paths of chain-50ms: upstream takes about 0.1 s for each, in each direction
+    /// Paths of chain-50ms and flat-50ms: upstream takes about 0.1 s for each, in each direction
     #[arg(long, value_name = "N", default_value_t = 400)]
     paths: usize,
     /// Size of the file of loopback-big
@@ -140,7 +140,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         CASES.iter().filter(|case| options.case.is_empty() || options.case.iter().any(|n| n == case.name))
     {
         for direction in [Direction::To, Direction::From] {
-            for protocol in Protocol::ALL.into_iter().filter(|protocol| options.speaks(*protocol)) {
+            for protocol in Protocol::ALL {
+                if !options.speaks(protocol) || (protocol == Protocol::Daemon && !case.daemon) {
+                    continue;
+                }
                 let measured = bench.measure(case, direction, protocol);
                 measurements.push(measured.with_context(|| format!("case {}", case.name))?);
             }
@@ -220,6 +223,7 @@ impl<'a> Bench<'a> {
                 }
                 closures::link_of_chain(count.unwrap_or(self.options.paths) - 1)
             }
+            Content::Flat(count) => fixtures::wide(instance, count.unwrap_or(self.options.paths) - 1)?,
             Content::Big => later(&self.big, &|| closures::big(instance, store, self.options.big << 20))?,
             Content::ManyFiles => later(&self.many, &|| fixtures::many_files(instance))?,
             Content::Wide => later(&self.wide, &|| closures::wide(instance, store))?,

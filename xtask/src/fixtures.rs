@@ -28,7 +28,7 @@ const REVIEW_KEY: &str =
 pub(crate) const CHAIN: usize = 2_000;
 /// References of the wide closure's root. An old `nix-daemon --stdio` that copies bytes for a user stops for good over some 500
 /// requests at once.
-const WIDE: usize = 1_000;
+pub(crate) const WIDE: usize = 1_000;
 /// Files of the path with many.
 pub(crate) const FILES: usize = 10_000;
 /// Bytes of the sparse file: just past what 32 bits count.
@@ -265,15 +265,15 @@ pub(crate) fn chain(instance: &Instance, length: usize) -> Result<String> {
 }
 
 /// Tiny paths without references, and one that refers to all of them, which it gives.
-pub(crate) fn wide(instance: &Instance) -> Result<String> {
+pub(crate) fn wide(instance: &Instance, references: usize) -> Result<String> {
     let mut stream = Wire::default();
     let mut leaves = Vec::new();
-    for number in 0..WIDE {
+    for number in 0..references {
         let path = wire::store_path(&format!("lab-leaf-{number}"));
         stream = stream.number(1).raw(wire::export_record(&path, &[], &format!("leaf {number}\n")).0);
         leaves.push(path);
     }
-    let root = wire::store_path("lab-wide");
+    let root = wire::store_path(&format!("lab-wide-{references}"));
     let record = wire::export_record(&root, &leaves, &leaves.join("\n"));
     import(instance, stream.number(1).raw(record.0))?;
     Ok(root)

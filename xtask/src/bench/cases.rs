@@ -15,6 +15,8 @@ pub(super) const WIDE: usize = 100_000;
 pub(super) enum Content {
     /// The first so many of the tiny paths, each referring to the one before; `None`: as many as `--paths` says.
     Tiny(Option<usize>),
+    /// As many tiny paths, all but one of which refer to nothing.
+    Flat(Option<usize>),
     Big,
     ManyFiles,
     Realistic,
@@ -39,6 +41,8 @@ pub(super) struct Case {
     pub(super) line: Option<Line>,
     /// Whether upstream takes its turn.
     pub(super) upstream: bool,
+    /// Whether the daemon's protocol has its rows too.
+    pub(super) daemon: bool,
     pub(super) pairs: usize,
 }
 
@@ -55,6 +59,7 @@ pub(super) const CASES: &[Case] = &[
         there: There::Nothing,
         line: Some(milliseconds(50, None)),
         upstream: true,
+        daemon: true,
         pairs: 1,
     },
     Case {
@@ -64,6 +69,28 @@ pub(super) const CASES: &[Case] = &[
         there: There::Nothing,
         line: Some(milliseconds(50, None)),
         upstream: false,
+        // One wait for each level of the graph, which chain-50ms shows as well.
+        daemon: false,
+        pairs: 3,
+    },
+    Case {
+        name: "flat-50ms",
+        about: "--paths tiny paths, one of which refers to all others, over the same line",
+        content: Content::Flat(None),
+        there: There::Nothing,
+        line: Some(milliseconds(50, None)),
+        upstream: true,
+        daemon: true,
+        pairs: 1,
+    },
+    Case {
+        name: "flat-50ms-full",
+        about: "2,001 of these, ours alone",
+        content: Content::Flat(Some(TINY)),
+        there: There::Nothing,
+        line: Some(milliseconds(50, None)),
+        upstream: false,
+        daemon: true,
         pairs: 3,
     },
     Case {
@@ -73,6 +100,7 @@ pub(super) const CASES: &[Case] = &[
         there: There::Nothing,
         line: Some(milliseconds(100, Some(12_500_000))),
         upstream: true,
+        daemon: true,
         pairs: 1,
     },
     Case {
@@ -82,6 +110,7 @@ pub(super) const CASES: &[Case] = &[
         there: There::Nothing,
         line: Some(milliseconds(100, None)),
         upstream: false,
+        daemon: true,
         pairs: 1,
     },
     Case {
@@ -91,6 +120,7 @@ pub(super) const CASES: &[Case] = &[
         there: There::Nothing,
         line: None,
         upstream: true,
+        daemon: true,
         pairs: 5,
     },
     Case {
@@ -100,6 +130,7 @@ pub(super) const CASES: &[Case] = &[
         there: There::Nothing,
         line: None,
         upstream: true,
+        daemon: true,
         pairs: 3,
     },
     Case {
@@ -109,6 +140,7 @@ pub(super) const CASES: &[Case] = &[
         there: There::Nothing,
         line: None,
         upstream: true,
+        daemon: true,
         pairs: 5,
     },
     Case {
@@ -118,6 +150,7 @@ pub(super) const CASES: &[Case] = &[
         there: There::Nothing,
         line: None,
         upstream: true,
+        daemon: true,
         pairs: 3,
     },
     Case {
@@ -127,6 +160,7 @@ pub(super) const CASES: &[Case] = &[
         there: There::All,
         line: Some(milliseconds(50, None)),
         upstream: true,
+        daemon: true,
         pairs: 3,
     },
     Case {
@@ -136,6 +170,7 @@ pub(super) const CASES: &[Case] = &[
         there: There::AllButTheRoot,
         line: Some(milliseconds(50, None)),
         upstream: true,
+        daemon: true,
         pairs: 3,
     },
 ];

@@ -195,7 +195,7 @@ impl<'a> Lab<'a> {
 
     /// A path that refers to more paths than may be asked for at once.
     pub(crate) fn wide(&self) -> Result<String> {
-        self.later(&self.wide, || fixtures::wide(&self.source.instance))
+        self.later(&self.wide, || fixtures::wide(&self.source.instance, fixtures::WIDE))
     }
 
     /// The path with a file over 4 GiB.
