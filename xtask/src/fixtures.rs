@@ -17,6 +17,9 @@ use crate::wire::{self, Wire};
 const BUILD_KEY: &str =
     "lab-build-1:rf7KZ3wRxzD189V6JWaet9i1EHR4SqJh2Yin1kQPuwOLTgVl3AEEvk2dJrNR9zciNrV6uFCHK4gN4EuNOzIQ7g==";
 
+/// The absolute path of that key inside of the instance where the mixed closure was made.
+pub(crate) const BUILD_KEY_FILE: &str = "/tmp/mixed/build-key";
+
 /// What a store has to trust to take what that key has signed.
 pub(crate) const BUILD_KEY_PUBLIC: &str = "lab-build-1:i04FZdwBBL5NnSazUfc3Ija1erhQhyuIDeBLjTsyEO4=";
 
@@ -111,7 +114,7 @@ pub(crate) fn mixed(instance: &Instance, store: &LabStore) -> Result<Mixed> {
     odd_names(&work.join("odd"))?;
     let system = format!("{}-linux", std::env::consts::ARCH);
     exec::write_file(&work.join("default.nix"), EXPRESSION.replace("@system@", &system))?;
-    exec::write_file(&work.join("build-key"), BUILD_KEY)?;
+    exec::write_file(&instance.path(BUILD_KEY_FILE), BUILD_KEY)?;
     exec::write_file(&work.join("review-key"), REVIEW_KEY)?;
     exec::write_file(&work.join("lab-flat"), "flat content\n")?;
     exec::make_folder(&work.join("lab-recursive/sub"))?;
@@ -120,10 +123,7 @@ pub(crate) fn mixed(instance: &Instance, store: &LabStore) -> Result<Mixed> {
     let derivation = instance
         .run("nix-instantiate", &["/tmp/mixed/default.nix", "--add-root", "/tmp/mixed/drv", "--indirect"])?;
     let derivation = resolve(instance, &derivation)?;
-    instance.run(
-        "nix-store",
-        &["--realise", &derivation, "--option", "secret-key-files", "/tmp/mixed/build-key"],
-    )?;
+    instance.run("nix-store", &["--realise", &derivation, "--option", "secret-key-files", BUILD_KEY_FILE])?;
     let output = |name: &str| instance.run("nix-store", &["--query", "--binding", name, &derivation]);
     let flat = instance.run("nix-store", &["--add-fixed", "sha256", "/tmp/mixed/lab-flat"])?;
     let recursive =

@@ -173,6 +173,11 @@ pub(crate) const CASES: &[Case] = &[
         grid::wide(lab, Direction::To)
     }),
     case("from-daemon-wide", "same, fetched", |lab| grid::wide(lab, Direction::From)),
+    case(
+        "unsigned-to",
+        "1,001 paths without signatures to a user who is not trusted; then --sign-key",
+        grid::unsigned,
+    ),
     named(
         "daemon-alone",
         "a remote without `nix-store --serve`, and not a word about it",

@@ -37,8 +37,7 @@ pub(super) fn field(lab: &Lab<'_>, direction: Direction, protocol: Protocol, use
         let finished = exec::capture(&mut copy(lab, direction, protocol, user, near, far)?)?;
         wrong.extend(refused(lab, &finished, &receiver)?);
         drop(destination);
-        let key = format!("trusted-public-keys = {}", fixtures::BUILD_KEY_PUBLIC);
-        receiver.instance.append("etc/nix/nix.conf", &key)?;
+        receiver.instance.append("etc/nix/nix.conf", &trusted_key())?;
         destination = Daemon::start(&receiver.instance)?;
     }
     let finished = exec::capture(&mut copy(lab, direction, protocol, user, near, far)?)?.success()?;
@@ -83,15 +82,7 @@ fn told(finished: &Finished, text: &str, expected: bool) -> Option<String> {
 
 /// What is wrong with a copy of paths that the destination must not take from its user.
 fn refused(lab: &Lab<'_>, finished: &Finished, receiver: &Receiver) -> Result<Vec<String>> {
-    let mut wrong = Vec::new();
-    if finished.status.code() != Some(1) || finished.timed_out {
-        wrong.push(format!("exit 1 expected: {}", finished.describe()));
-    }
-    for word in ["signature", "hint:", "trusted-users"] {
-        if !lab.candidate.lenient && !finished.stderr.contains(word) {
-            wrong.push(format!("stderr does not name {word:?}: {}", finished.describe()));
-        }
-    }
+    let mut wrong = refusal(lab, finished);
     // What is addressed by its content needs no signature and may have come first.
     let rows = database::read(&receiver.store)?;
     for path in [&lab.mixed.dep, &lab.mixed.lib, &lab.mixed.top] {
@@ -101,6 +92,57 @@ fn refused(lab: &Lab<'_>, finished: &Finished, receiver: &Receiver) -> Result<Ve
     }
     wrong.extend(sound(&receiver.instance, &receiver.store, false)?);
     Ok(wrong)
+}
+
+/// What is wrong with how the candidate ended, and what it said, because the destination takes nothing without a signature.
+fn refusal(lab: &Lab<'_>, finished: &Finished) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let status = if lab.candidate.lenient { 1 } else { 5 };
+    if finished.status.code() != Some(status) || finished.timed_out {
+        wrong.push(format!("exit {status} expected: {}", finished.describe()));
+    }
+    for word in ["signature", "hint:", "trusted-users"] {
+        if !lab.candidate.lenient && !finished.stderr.contains(word) {
+            wrong.push(format!("stderr does not name {word:?}: {}", finished.describe()));
+        }
+    }
+    wrong
+}
+
+/// Paths that nobody has signed, to a user whom the daemon does not trust: none arrives, until the candidate signs them.
+pub(super) fn unsigned(lab: &Lab<'_>) -> Result<Outcome> {
+    if lab.candidate.lenient {
+        return Ok(Outcome::skip("upstream's nix-copy-closure does not sign"));
+    }
+    let root = lab.wide()?;
+    let receiver = lab.receiver()?;
+    receiver.instance.append("etc/nix/nix.conf", &trusted_key())?;
+    let _daemon = Daemon::start(&receiver.instance)?;
+    let url = Protocol::Daemon.url(User::Untrusted);
+    let copy = || {
+        let (near, server) = (&lab.source.store, &receiver.server);
+        lab.candidate.command_for(Direction::To, near, server, &url, std::slice::from_ref(&root))
+    };
+    let mut wrong = refusal(lab, &exec::capture(&mut copy())?);
+    let registered = database::read(&receiver.store)?.len();
+    if registered > 0 {
+        wrong.push(format!("{registered} paths were registered"));
+    }
+    let key = lab.source.instance.path(fixtures::BUILD_KEY_FILE);
+    exec::capture(copy().arg("--sign-key").arg(key))?.success()?;
+    let (source, rows) = (database::read(&lab.source.store)?, database::read(&receiver.store)?);
+    let expected = source.get(&root).context("no wide closure")?.references.len() + 1;
+    let signed =
+        |row: &database::Row| row.sigs.as_deref().is_some_and(|sigs| sigs.starts_with("lab-build-1:"));
+    if rows.len() != expected || !rows.values().all(signed) {
+        wrong.push(format!("{} paths arrived, not {expected}, or some without a signature", rows.len()));
+    }
+    Ok(Outcome::of(wrong))
+}
+
+/// The line of nix.conf with which a store takes what the fixtures' key has signed.
+fn trusted_key() -> String {
+    format!("trusted-public-keys = {}", fixtures::BUILD_KEY_PUBLIC)
 }
 
 /// More requests than the `nix-daemon --stdio` of an ordinary user stands on old Nix, in every direction that they have.
