@@ -1,4 +1,7 @@
 //! An sshd inside an instance, on a loopback port of its own, with keys made for this run.
+//!
+//! The crates' own tests have another, in `ncc_transport_ssh::test_util`: that of this machine, for the user who runs the tests. This one
+//! runs in an old Debian with users of its own, and takes nothing from the crates that it helps to judge.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
