@@ -238,13 +238,16 @@ pub(super) fn daemon_alone(lab: &Lab<'_>) -> Result<Outcome> {
     Ok(Outcome::of(wrong))
 }
 
-/// Stands in for a Nix that has no serve protocol.
+/// Stands in for a Nix that has no serve protocol any more, and is newer than all that have it.
 fn without_serve(instance: &mut Instance) -> Result<()> {
     exec::make_folder(&instance.path("usr/local/bin"))?;
     script(
         instance,
         "usr/local/bin/nix-store",
-        "case \" $* \" in *' --serve '*) echo \"error: unrecognised flag '--serve'\" >&2; exit 1;; esac\n\
+        "case \" $* \" in\n\
+         *' --serve '*) echo \"error: unrecognised flag '--serve'\" >&2; exit 1;;\n\
+         *' --version '*) echo 'nix-store (Nix) 2.99.0'; exit;;\n\
+         esac\n\
          exec /usr/bin/nix-store \"$@\"\n",
     )
 }
