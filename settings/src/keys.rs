@@ -105,7 +105,9 @@ mod tests {
     fn secret_keys_come_from_files_and_are_never_shown() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("key");
-        std::fs::write(&file, format!("{SECRET}!")).unwrap();
+        std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+        assert_eq!(read_secret_key(&file, &Disk).unwrap().name(), "test-1");
+        std::fs::write(&file, SECRET.replace("GDA==", "G!A==")).unwrap();
         let error = read_secret_key(&file, &Disk).unwrap_err();
         let shown = format!("{error:?} {error} {}", std::error::Error::source(&error).unwrap());
         assert!(!shown.contains("czhSEG8d"), "{shown}");
