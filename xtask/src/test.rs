@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             &[],
         )
     })?;
-    summary.step("lints without OpenSSH", || {
+    summary.step("lints without OpenSSH and with the system's SQLite", || {
         let alone = ["--package", "nix-copy-closure", "--no-default-features", "--features", "ssh2"];
         let rest = ["--all-targets", "--locked", "--", "-D", "warnings"];
         cargo(&[&["clippy"], &alone[..], &rest].concat(), &[])
