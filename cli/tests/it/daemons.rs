@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -47,15 +47,20 @@ pub(crate) struct Listening {
 
 impl Listening {
     pub(crate) fn start(world: &World, settings: &str) -> Self {
-        let socket = world.directory().join("socket");
+        Self::over(&world.to(), world.directory(), settings)
+    }
+
+    /// The same with any store.
+    pub(crate) fn over(store: &Path, directory: &Path, settings: &str) -> Self {
+        let socket = directory.join("socket");
         let _ = fs::remove_file(&socket);
         let child = Command::new("nix-daemon")
             .arg("--store")
-            .arg(world.to())
+            .arg(store)
             .env_clear()
             .env("PATH", path())
-            .env("HOME", world.directory())
-            .env("NIX_CONF_DIR", world.directory())
+            .env("HOME", directory)
+            .env("NIX_CONF_DIR", directory)
             .env("NIX_CONFIG", settings)
             .env("NIX_DAEMON_SOCKET_PATH", &socket)
             .stdin(Stdio::null())
@@ -70,6 +75,10 @@ impl Listening {
             std::thread::sleep(Duration::from_millis(20));
         }
         listening
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// `--from` into the daemon's store, as root or as nobody.

@@ -17,8 +17,9 @@ use ncc_protocol::{
 };
 use ncc_remote_store::{DaemonOptions, DaemonProgram, DaemonStore};
 use ncc_store::{
-    Destination as _, OnFailure, Outcome, Scope, Source as _, StoreDir, StorePath, ValidityQuery,
-    test_util::MemoryStore,
+    Destination as _, OnFailure, Outcome, Outputs, PathInfo, Scope, Source as _, StoreDir, StorePath,
+    ValidityQuery,
+    test_util::{MemoryStore, script},
 };
 use ncc_transport::Transport;
 use tokio::{
@@ -33,9 +34,9 @@ const ROUND_TRIP: Duration = Duration::from_secs(1);
 const LAST: u64 = 0x616c_7473;
 const ERROR: u64 = 0x6378_7470;
 
-/// What one daemon has and does. Its store does not change by what is added, which is only noted.
+/// What one daemon has and does.
 #[derive(Clone)]
-struct Part {
+pub(crate) struct Part {
     store: MemoryStore,
     minor: u8,
     /// What it says of this client: 1 for trusted, 2 for not, 0 for neither.
@@ -43,22 +44,20 @@ struct Part {
     /// Of each path, whether it may be added without a signature.
     unsigned: Arc<Mutex<Vec<bool>>>,
     refused: Arc<HashSet<StorePath>>,
-    /// Of the only derivation.
-    outputs: Arc<Vec<StorePath>>,
+    /// In the order in which they were added.
     added: Arc<Mutex<Vec<StorePath>>>,
     unanswered: Arc<AtomicUsize>,
     most_unanswered: Arc<AtomicUsize>,
 }
 
 impl Part {
-    fn new(store: &MemoryStore, minor: u8) -> Self {
+    pub(crate) fn new(store: &MemoryStore, minor: u8) -> Self {
         Self {
             store: store.clone(),
             minor,
             trust: 1,
             unsigned: Arc::default(),
             refused: Arc::default(),
-            outputs: Arc::default(),
             added: Arc::default(),
             unanswered: Arc::default(),
             most_unanswered: Arc::default(),
@@ -70,7 +69,7 @@ impl Part {
         Arc::new(ScriptedHost::new(move |input, output| part.clone().play(input, output)))
     }
 
-    fn store(&self, login_is_root: bool) -> DaemonStore {
+    pub(crate) fn store(&self, login_is_root: bool) -> DaemonStore {
         let mut program = DaemonProgram::default();
         program.login_is_root = login_is_root;
         DaemonStore::on_host(&self.host(), &program, DaemonOptions::default())
@@ -114,9 +113,8 @@ impl Part {
                 Request::SetOptions(_) => {}
                 Request::AddTempRoot { .. } => answer.put_u64(1),
                 Request::QueryValidPaths { paths, .. } => {
-                    let added: HashSet<_> = self.added.lock().unwrap().iter().cloned().collect();
-                    let valid = |path: &&StorePath| self.store.info(path).is_some() || added.contains(*path);
-                    let valid: Vec<_> = paths.iter().filter(valid).cloned().collect();
+                    let valid: Vec<_> =
+                        paths.iter().filter(|path| self.store.info(path).is_some()).cloned().collect();
                     answer.put_paths(&store_dir, &valid);
                 }
                 Request::QueryPathInfo { path } => match self.store.info(&path) {
@@ -129,12 +127,13 @@ impl Part {
                         answer.extend_from_slice(&whole[front.len()..]);
                     }
                 },
-                Request::QueryDerivationOutputs { .. } if self.minor < 22 => {
-                    answer.put_paths(&store_dir, self.outputs.iter());
+                Request::QueryDerivationOutputs { path } if self.minor < 22 => {
+                    answer.put_paths(&store_dir, &self.outputs(path).await);
                 }
-                Request::QueryDerivationOutputMap { .. } if self.minor >= 22 => {
-                    answer.put_u64(self.outputs.len() as u64);
-                    for path in self.outputs.iter() {
+                Request::QueryDerivationOutputMap { path } if self.minor >= 22 => {
+                    let outputs = self.outputs(path).await;
+                    answer.put_u64(outputs.len() as u64);
+                    for path in &outputs {
                         answer.put_bytes(path.name().as_bytes());
                         answer.put_path(&store_dir, path);
                     }
@@ -148,23 +147,14 @@ impl Part {
                 },
                 Request::AddToStoreNar { info, options } => {
                     self.unsigned.lock().unwrap().push(options.without_signatures);
-                    loop {
-                        let size = reader.u64("the size of a frame").await.unwrap();
-                        if size == 0 {
-                            break;
-                        }
-                        let mut left = size;
-                        while left > 0 {
-                            left -= reader.block("a frame", left).await.unwrap().len() as u64;
-                        }
-                    }
-                    let known = self.added.lock().unwrap().clone();
-                    if self.refused.contains(&info.path) {
+                    let nar = frames(&mut reader).await;
+                    let path = info.path.clone();
+                    if self.refused.contains(&path) {
                         answer = refusal("cannot add path because it lacks a signature by a trusted key");
-                    } else if let Some(lacking) = info.other_references().find(|path| !known.contains(path)) {
-                        answer = refusal(&format!("path '{}' is not valid", store_dir.full(lacking)));
+                    } else if let Err(error) = self.add(*info, nar).await {
+                        answer = refusal(&error);
                     } else {
-                        self.added.lock().unwrap().push(info.path.clone());
+                        self.added.lock().unwrap().push(path);
                     }
                 }
                 other => panic!("{other:?}"),
@@ -172,6 +162,36 @@ impl Part {
             say(answer);
         }
         swallow_rest(reader).await;
+    }
+
+    async fn add(&self, info: PathInfo, nar: Vec<u8>) -> Result<(), String> {
+        let (plan, nars) = script([(info, vec![Ok(nar.into())])]);
+        match self.store.add_all(plan, nars, OnFailure::Stop).next().await {
+            Some(Ok(Outcome::Added(_) | Outcome::AlreadyValid(_))) => Ok(()),
+            refused => Err(format!("{refused:?}")),
+        }
+    }
+
+    /// Those of a derivation that refer to nothing else.
+    async fn outputs(&self, derivation: StorePath) -> Vec<StorePath> {
+        let closure = self.store.closure(std::slice::from_ref(&derivation), Outputs::Include).await.unwrap();
+        closure.infos.into_iter().map(|info| info.path).filter(|path| *path != derivation).collect()
+    }
+}
+
+/// A NAR in frames, as from 1.23 on.
+async fn frames(reader: &mut WireReader<DuplexStream>) -> Vec<u8> {
+    let mut nar = Vec::new();
+    loop {
+        let mut left = reader.u64("the size of a frame").await.unwrap();
+        if left == 0 {
+            return nar;
+        }
+        while left > 0 {
+            let block = reader.block("a frame", left).await.unwrap();
+            left -= block.len() as u64;
+            nar.extend_from_slice(&block);
+        }
     }
 }
 
@@ -314,10 +334,8 @@ async fn outputs_come_along_from_a_daemon_of_any_age() {
         let there = MemoryStore::new("there");
         let derivation = there.add_derivation("program", &["out", "dev"], &[]);
         let mut expected = there.build(&derivation, &[]);
-        let mut part = Part::new(&there, minor);
-        part.outputs = Arc::new(expected.clone());
-        let outputs = ncc_store::Outputs::Include;
-        let closure = part.store(false).closure(std::slice::from_ref(&derivation), outputs).await.unwrap();
+        let store = Part::new(&there, minor).store(false);
+        let closure = store.closure(std::slice::from_ref(&derivation), Outputs::Include).await.unwrap();
         expected.push(derivation);
         expected.sort();
         assert!(closure.failed.is_empty(), "1.{minor}");
@@ -367,8 +385,7 @@ async fn what_a_closure_lacks_is_named_and_the_rest_is_there() {
     let top = there.add("top", "y", std::slice::from_ref(&library));
     let elsewhere = MemoryStore::new("elsewhere").add("none", "z", &[]);
     let store = Part::new(&there, 34).store(false);
-    let closure =
-        store.closure(&[top.clone(), elsewhere.clone()], ncc_store::Outputs::Exclude).await.unwrap();
+    let closure = store.closure(&[top.clone(), elsewhere.clone()], Outputs::Exclude).await.unwrap();
     let mut paths: Vec<_> = closure.infos.iter().map(|info| info.path.clone()).collect();
     paths.sort();
     assert_eq!(paths, there.paths());
