@@ -2,6 +2,7 @@
 
 mod copies;
 mod failures;
+mod flake;
 mod grid;
 mod interruptions;
 mod options;
@@ -206,6 +207,11 @@ pub(crate) const CASES: &[Case] = &[
         "round-client",
         "same with our client and upstream's server: ssh://host?remote-program=...&remote-store=...",
         rounds::client,
+    ),
+    case(
+        "flake",
+        "our flake, overlay and modules in the flake of a system, evaluated and built",
+        flake::flake,
     ),
     case("bad-argument", "an argument outside the store", failures::bad_argument),
     case("invalid-path-to", "a store path that is not valid here", failures::invalid_path_to),

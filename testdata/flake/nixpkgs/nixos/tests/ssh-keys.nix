@@ -1,0 +1,4 @@
+_pkgs: {
+  snakeOilPrivateKey = "/key";
+  snakeOilPublicKey = "ssh-ed25519 AAAA";
+}
