@@ -59,6 +59,7 @@ pub(crate) enum Document {
     // The narrowest terminal that people use; no wider, since that reads worse.
     term_width = 80,
     override_usage = "nix-copy-closure [--to|--from] [OPTIONS] HOST PATH...\n       \
+                      nix-copy-closure copy [--from URL] [--to URL] ... (as 'nix copy')\n       \
                       nix-copy-closure --serve [--write] [--store URI]",
     after_long_help = exit::TABLE
 )]
@@ -81,6 +82,10 @@ pub(crate) struct Arguments {
     /// Options of Nix that are no settings.
     #[arg(skip)]
     pub(crate) flags: Vec<&'static Flag>,
+
+    /// What only `nix copy` asks for.
+    #[arg(skip)]
+    pub(crate) nix_copy: NixCopy,
 
     #[command(flatten)]
     pub(crate) what: What,
@@ -105,6 +110,16 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     about: About,
+}
+
+/// What `nix copy` asks for and `nix-copy-closure` cannot. By default this is none.
+#[derive(Debug, Default)]
+pub(crate) struct NixCopy {
+    /// This is a `nix copy`: the receiving store looks at signatures whoever asks, unless told otherwise, and paths on standard
+    /// input may stand on one line.
+    pub(crate) is_meant: bool,
+    /// The paths alone.
+    pub(crate) without_references: bool,
 }
 
 /// Which paths.
@@ -355,8 +370,8 @@ impl Task {
 
 impl Arguments {
     /// Reads the command line. `Err` is for what is finished with that: help, or a usage error.
-    pub(crate) fn read() -> Result<Task, ExitCode> {
-        Self::parse_from_words(std::env::args_os()).map_err(|error| {
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Task, ExitCode> {
+        Self::parse_from_words(words).map_err(|error| {
             // A closed stdout or stderr is no reason to complain.
             if error.use_stderr() {
                 let _ = Patient::new(io::stderr()).write_all(usage_error(error).as_bytes());

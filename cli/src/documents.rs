@@ -128,6 +128,45 @@ Those that concern the local store and substituters have their effect; those tha
 does not give are errors; all others have no effect on a copy, and \\-v lists them.
 ";
 
+const NIX_COPY: &str = "\
+.SH AS NIX COPY
+Under the name
+.I nix
+(a link to this program that stands before Nix's own in PATH), or with
+.I copy
+as its first word, this program is
+.BR nix3\\-copy (1):
+.PP
+.nf
+nix copy \\-\\-to ssh://root@host ./result
+nix\\-copy\\-closure copy \\-\\-from ssh\\-ng://host \\-\\-no\\-check\\-sigs /nix/store/...
+.fi
+.PP
+It copies store paths, symlinks to them, files inside of them, and known outputs
+.RI ( DRV^out ,
+.IR DRV^* )
+between the stores of this machine and those on hosts
+.RI ( ssh:// ,
+.IR ssh\\-ng:// ).
+It takes the options of nix copy, before and behind
+.IR copy ,
+each with Nix's meaning:
+\\-\\-from, \\-\\-to, \\-\\-stdin, \\-\\-all, \\-\\-no\\-recursive, \\-\\-derivation, \\-\\-no\\-check\\-sigs, \\-s, \\-\\-profile,
+\\-\\-out\\-link, \\-v, \\-\\-quiet, \\-\\-log\\-format, \\-\\-option and all settings.
+Those about evaluation, flakes and caches have no effect on store paths.
+Unless \\-\\-no\\-check\\-sigs is given, a store of this machine and one behind ssh\\-ng:// accept only paths that are signed or
+content\\-addressed, as with Nix.
+.PP
+Everything else is handed on, unchanged, to Nix's own
+.I nix
+(see ENVIRONMENT), as if that had been called: other subcommands, flakes and expressions, binary caches
+.RI ( file:// ,
+.IR s3:// ,
+.IR https:// ),
+paths that would have to be built or substituted first, help, and all options that are not known.
+The exit status of a copy is that of this program (see EXIT STATUS), where Nix has 1 for each error.
+";
+
 fn manual(text: &mut Vec<u8>) -> io::Result<()> {
     let command = shown().after_long_help(None::<&str>);
     // No date: the page must come out the same until the program changes.
@@ -139,6 +178,7 @@ fn manual(text: &mut Vec<u8>) -> io::Result<()> {
     page.render_options_section(text)?;
     text.extend_from_slice(PARAMETERS.as_bytes());
     text.extend_from_slice(EXAMPLES.as_bytes());
+    text.extend_from_slice(NIX_COPY.as_bytes());
     for line in exit::TABLE.lines() {
         match line.strip_suffix(':').filter(|title| !title.starts_with(' ')) {
             Some(title) => writeln!(text, ".SH {}\n.nf", title.to_uppercase())?,

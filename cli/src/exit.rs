@@ -26,6 +26,9 @@ Environment:
                  settings of Nix, as in nix.conf
   NIX_STORE_DIR  the logical store directory of the local store
   NIX_STATE_DIR  the state directory of the local store
+  NCC_NIX        Nix's own 'nix', which gets what 'nix copy' leaves to it; by
+                 default the next one in PATH
+  NCC_DISABLE    if set, and not to 0, all is left to Nix's own programs
   NO_COLOR       no colours";
 
 /// All went well.

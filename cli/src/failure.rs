@@ -173,7 +173,7 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         Some(Side::Source) => {
             return Some(
                 "'nix store sign' at the source signs them, with a key whose public half stands in 'trusted-public-keys' of this \
-                 machine's nix.conf; without '--check-sigs' the receiving side decides"
+                 machine's nix.conf; with '--no-check-sigs' the receiving side decides"
                     .to_owned(),
             );
         }

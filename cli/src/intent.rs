@@ -13,7 +13,7 @@ use ncc_progress::Direction;
 use ncc_remote_store::NewRoot;
 use ncc_store::Outputs;
 
-use crate::{arguments::Arguments, failure::Failure, host::Host, machine::Machine};
+use crate::{arguments::Arguments, failure::Failure, host::Host, machine::Machine, roots::Separated};
 
 /// With `--keep-going`: how often in a row a broken connection is made anew without a single path having come through.
 const RECONNECTS: u32 = 2;
@@ -51,7 +51,9 @@ pub(crate) struct CopyIntent {
     /// Words that stand for roots, or for lists of them.
     pub(crate) words: Vec<OsString>,
     /// More of them are on standard input.
-    pub(crate) stdin: bool,
+    pub(crate) stdin: Option<Separated>,
+    /// Daemons are to look at signatures even where they trust the user.
+    pub(crate) checks_signatures: bool,
     /// What keeps the roots at the destination afterwards.
     pub(crate) keep: Option<NewRoot>,
     pub(crate) show: Show,
@@ -80,6 +82,7 @@ impl CopyIntent {
         let host = Host::new(arguments)?;
         let name = host.target.to_string();
         let mut request = Request::default();
+        request.without_references = arguments.nix_copy.without_references;
         request.substitute = how.use_substitutes;
         if what.include_outputs {
             request.outputs = Outputs::Include;
@@ -99,17 +102,18 @@ impl CopyIntent {
             direction: if what.from { Direction::From(name) } else { Direction::To(name) },
             local,
             host,
-            request,
             words: arguments.paths.clone(),
-            stdin: what.stdin,
+            stdin: what.stdin.then_some(if arguments.nix_copy.is_meant {
+                Separated::ByBlanks
+            } else {
+                Separated::ByLines
+            }),
+            checks_signatures: matches!(request.signatures, Signatures::SignedBy(_))
+                || arguments.nix_copy.is_meant && !arguments.trust.no_check_sigs,
             keep: keep.add_root.clone().map(NewRoot::Link).or(keep.profile.clone().map(NewRoot::Profile)),
             show: Show { json: show.json, tree: show.tree, graph },
+            request,
         })
-    }
-
-    /// Whether a daemon is to look at signatures even where it trusts the user.
-    pub(crate) fn checks_signatures(&self) -> bool {
-        matches!(self.request.signatures, Signatures::SignedBy(_))
     }
 
     /// Whether nothing is to change anywhere.

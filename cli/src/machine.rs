@@ -8,8 +8,8 @@ use ncc_local_store::{
     Symlinks,
 };
 use ncc_settings::{
-    Class, Disk, Environment, LocalLayout, LocalStoreSettings, Origin, Parameters, Settings, StoreChoice,
-    StoreKind, StorePlace,
+    Class, Disk, Environment, LocalLayout, LocalStoreSettings, Origin, Parameters, Remark, Settings,
+    StoreChoice, StoreKind, StorePlace,
 };
 
 use ncc_store::SecretKey;
@@ -60,7 +60,9 @@ impl Machine {
         // What other options have made count.
         without_effect.retain(|name| match *name {
             "secret-key-files" => !(arguments.trust.sign || arguments.trust.check_sigs),
-            "require-sigs" | "trusted-public-keys" => !arguments.trust.check_sigs,
+            "require-sigs" | "trusted-public-keys" => {
+                !(arguments.trust.check_sigs || arguments.nix_copy.is_meant)
+            }
             _ => true,
         });
         for remark in &review.unknown {
@@ -87,6 +89,11 @@ impl Machine {
         }
         tracing::info!("{}", self.store);
         say_of_parameters(&self.store.reference.parameters, &self.store.reference.kind)
+    }
+
+    /// The first setting of the command line that would have an effect which is not given.
+    pub(crate) fn refused(&self) -> Option<Remark> {
+        self.settings.review().refused.into_iter().next()
     }
 
     /// Whether the settings ask to go on after a failure, where the command line says nothing of it.
@@ -129,6 +136,9 @@ impl Machine {
             }
         } else if trust.no_check_sigs {
             Signatures::Unchecked
+        } else if arguments.nix_copy.is_meant && arguments.what.from && self.daemon().is_none() {
+            // The receiving store is this process.
+            keys()?.map_or(Signatures::AsDemanded, |keys| Signatures::SignedBy(keys.into()))
         } else {
             Signatures::AsDemanded
         })

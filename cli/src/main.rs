@@ -13,6 +13,7 @@ mod documents;
 mod dry_run;
 mod environment;
 mod exit;
+mod face;
 mod failure;
 mod host;
 mod intent;
@@ -33,7 +34,7 @@ mod wire;
 
 use std::{process::ExitCode, time::Duration};
 
-use arguments::{Arguments, Task};
+use arguments::Task;
 use failure::Failure;
 use ncc_progress::Console;
 use signals::{Signal, Signals};
@@ -45,7 +46,7 @@ const SIGNAL_ON_ITS_WAY: Duration = Duration::from_millis(100);
 const TIDYING: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let task = match Arguments::read() {
+    let task = match face::read() {
         Ok(task) => task,
         Err(code) => return code,
     };

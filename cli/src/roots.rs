@@ -26,10 +26,18 @@ const LONGEST_LINE: u64 = 64 * 1024;
 /// The most words that are taken: of more the closure would not fit into memory either.
 const MOST_WORDS: usize = 20_000_000;
 
+/// What ends a path in a list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Separated {
+    ByLines,
+    /// As `nix` reads standard input.
+    ByBlanks,
+}
+
 /// All words that stand for paths: arguments, the lines of files given as `@FILE`, and those of stdin.
 pub(crate) async fn words(
     arguments: &[OsString],
-    stdin: bool,
+    stdin: Option<Separated>,
     console: &Console,
 ) -> Result<Vec<OsString>, RootError> {
     let mut words = Vec::new();
@@ -39,13 +47,13 @@ pub(crate) async fn words(
                 let path = PathBuf::from(OsStr::from_bytes(name));
                 let name = format!("'{}'", path.display());
                 let open = move || File::open(path);
-                words = read(words, name, open, console).await?;
+                words = read(words, name, open, Separated::ByLines, console).await?;
             }
             None => words.push(argument.clone()),
         }
     }
-    if stdin {
-        words = read(words, "standard input".to_owned(), || Ok(io::stdin()), console).await?;
+    if let Some(separated) = stdin {
+        words = read(words, "standard input".to_owned(), || Ok(io::stdin()), separated, console).await?;
     }
     Ok(words)
 }
@@ -55,12 +63,13 @@ async fn read<R: Read>(
     words: Vec<OsString>,
     name: String,
     open: impl FnOnce() -> io::Result<R> + Send + 'static,
+    separated: Separated,
     console: &Console,
 ) -> Result<Vec<OsString>, RootError> {
     let list = name.clone();
     let mut reading = tokio::task::spawn_blocking(move || {
         let source = open().map_err(|source| RootError::List { list: list.clone(), source })?;
-        lines(words, BufReader::new(source), &list)
+        lines(words, BufReader::new(source), separated, &list)
     });
     let read = match tokio::time::timeout(SAY_AFTER, &mut reading).await {
         Ok(read) => read,
@@ -72,7 +81,12 @@ async fn read<R: Read>(
     read.unwrap_or_else(|error| Err(RootError::List { list: name, source: error.into() }))
 }
 
-fn lines(mut words: Vec<OsString>, mut source: impl BufRead, list: &str) -> Result<Vec<OsString>, RootError> {
+fn lines(
+    mut words: Vec<OsString>,
+    mut source: impl BufRead,
+    separated: Separated,
+    list: &str,
+) -> Result<Vec<OsString>, RootError> {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -84,10 +98,11 @@ fn lines(mut words: Vec<OsString>, mut source: impl BufRead, list: &str) -> Resu
         if line.len() as u64 == LONGEST_LINE || words.len() == MOST_WORDS {
             return Err(RootError::NotAList { list: list.to_owned() });
         }
-        let word = line.trim_ascii();
-        if !word.is_empty() {
-            words.push(OsStr::from_bytes(word).to_owned());
-        }
+        let found: Box<dyn Iterator<Item = &[u8]>> = match separated {
+            Separated::ByLines => Box::new([line.trim_ascii()].into_iter()),
+            Separated::ByBlanks => Box::new(line.split(u8::is_ascii_whitespace)),
+        };
+        words.extend(found.filter(|word| !word.is_empty()).map(|word| OsStr::from_bytes(word).to_owned()));
     }
 }
 
@@ -170,6 +185,33 @@ pub(crate) fn resolve(argument: &OsStr, store: &LocalStoreConfig) -> Result<Stor
     }
 }
 
+/// The store path that a word of `nix copy` stands for, by its rule: `argument` may be a link, and what it leads to may be one, but no
+/// folder on the way there is followed, and `..` is taken by its text. What that does not lead into the store is a flake.
+pub(crate) fn led_to(argument: &OsStr, store: &LocalStoreConfig) -> Option<StorePath> {
+    let mut current = std::path::absolute(argument).ok()?;
+    for _ in 0..=LINK_LIMIT {
+        current = Path::new("/").join(by_text(&current));
+        if let Some(inside) = inside(&current, store) {
+            return store.store_dir.containing(&format!("{}/{}", store.store_dir, inside.to_str()?)).ok();
+        }
+        let target = fs::read_link(&current).ok()?;
+        current = current.parent()?.join(target);
+    }
+    None
+}
+
+fn by_text(path: &Path) -> PathBuf {
+    let mut found = PathBuf::new();
+    for component in components(path) {
+        if component == ".." {
+            found.pop();
+        } else {
+            found.push(component);
+        }
+    }
+    found
+}
+
 fn components(path: &Path) -> VecDeque<OsString> {
     path.components()
         .filter_map(|component| match component {
@@ -226,13 +268,45 @@ mod tests {
     }
 
     #[test]
+    fn nix_follows_the_link_that_it_is_given_and_no_folder() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        symlink(PATH, at("result")).unwrap();
+        symlink("./x/../result", at("indirect")).unwrap();
+        fs::create_dir(at("flake")).unwrap();
+        symlink("../result/bin/hi", at("flake/hi")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        let store = LocalStoreConfig::chroot("/nowhere");
+        let led = |word: &Path| led_to(word.as_os_str(), &store).map(|path| store.store_dir.full(&path));
+        for name in ["result", "result/", "indirect", "flake/../result", "gone/../result"] {
+            assert_eq!(led(&at(name)).as_deref(), Some(PATH), "{name}");
+        }
+        assert_eq!(led(Path::new(&format!("{PATH}/share/../bin"))).as_deref(), Some(PATH));
+        for name in ["flake", "result/bin", "flake/hi", "loop", "gone", "."] {
+            assert_eq!(led(&at(name)), None, "{name}");
+        }
+        for word in ["/nix/store", "/nix/store/x", "/nix/store/../etc", "nixpkgs/x", "github:a/b"] {
+            assert_eq!(led(Path::new(word)), None, "{word}");
+        }
+    }
+
+    #[test]
     fn a_list_has_a_path_per_line() {
         let text = b"/nix/store/a\r\n\n  /nix/store/b \n/nix/store/c";
-        let words = lines(vec!["/nix/store/z".into()], &text[..], "a list").unwrap();
+        let words = lines(vec!["/nix/store/z".into()], &text[..], Separated::ByLines, "a list").unwrap();
         assert_eq!(words, ["/nix/store/z", "/nix/store/a", "/nix/store/b", "/nix/store/c"]);
+        let text = b" a  b\tc\nd\n";
+        assert_eq!(
+            lines(Vec::new(), &text[..], Separated::ByBlanks, "a list").unwrap(),
+            ["a", "b", "c", "d"]
+        );
+        assert_eq!(lines(Vec::new(), &text[..], Separated::ByLines, "a list").unwrap(), ["a  b\tc", "d"]);
         // As a device.
         let endless = BufReader::new(io::repeat(0));
-        assert!(matches!(lines(Vec::new(), endless, "a list"), Err(RootError::NotAList { .. })));
+        assert!(matches!(
+            lines(Vec::new(), endless, Separated::ByLines, "a list"),
+            Err(RootError::NotAList { .. })
+        ));
     }
 
     #[test]

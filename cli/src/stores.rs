@@ -93,7 +93,7 @@ impl Stores {
                 options.store_dir = intent.local.config.store_dir.clone();
                 options.stall_timeout = intent.host.stall_timeout;
                 options.stderr = Some(progress.own_line());
-                options.check_signatures = intent.checks_signatures();
+                options.check_signatures = intent.checks_signatures;
                 let daemon = DaemonStore::at_socket(socket, options);
                 // Reading is faster without it, once there is something to read.
                 stores.here = match local(&intent.local, Access::ReadOnly) {
@@ -197,7 +197,7 @@ fn remote(intent: &CopyIntent, progress: &Progress, transport: &Arc<dyn Transpor
         options.stall_timeout = host.stall_timeout;
         options.stderr = Some(progress.host_line());
         options.greeted = Some(progress.greeted());
-        options.check_signatures = intent.checks_signatures();
+        options.check_signatures = intent.checks_signatures;
         return Remote::Daemon(DaemonStore::on_host(transport, &program, options));
     }
     let mut options = ServeOptions::default();

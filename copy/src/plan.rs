@@ -155,12 +155,12 @@ impl Ends<'_> {
     async fn closure(&self) -> Result<Closure, CopyError> {
         let Self { source, request, observer, .. } = self;
         observer.event(Event::ComputingClosure);
-        let unknown = if request.on_failure == OnFailure::Continue && !source.is_at_hand() {
-            self.unknown_roots().await?
-        } else {
-            Vec::new()
-        };
-        let mut closure = if unknown.is_empty() {
+        let asks = request.on_failure == OnFailure::Continue && !source.is_at_hand();
+        let unknown =
+            if asks || request.without_references { self.unknown_roots().await? } else { Vec::new() };
+        let mut closure = if request.without_references {
+            source.path_infos(&request.roots).await?.into()
+        } else if unknown.is_empty() {
             source.closure(&request.roots, request.outputs).await?
         } else {
             let bad: BTreeSet<&StorePath> = unknown.iter().map(|(path, _)| path).collect();
@@ -229,7 +229,7 @@ impl Ends<'_> {
         let missing = infos.iter().map(|info| &info.path).filter(|path| !valid.contains(*path));
         let substituted = self.substituted(&missing.cloned().collect::<Vec<_>>()).await?;
 
-        let is_complete = failed.is_empty();
+        let is_complete = failed.is_empty() && !request.without_references;
         let mut failed: Vec<_> = failed
             .into_iter()
             .filter(|(path, _)| !valid.contains(path))

@@ -32,6 +32,8 @@ pub enum Signatures {
 pub struct Request {
     /// The paths whose closure is copied.
     pub roots: Vec<StorePath>,
+    /// Copy the roots alone. What they refer to has to be valid at the destination already, which sees to that itself.
+    pub without_references: bool,
     /// Whether derivations bring their outputs.
     pub outputs: Outputs,
     /// Let the destination substitute what it can before anything is sent.

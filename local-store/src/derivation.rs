@@ -56,7 +56,8 @@ pub(crate) fn outputs(
         .collect())
 }
 
-fn read(real: &Path, store_dir: &StoreDir) -> Result<Derivation, Cause> {
+/// Reads the derivation at `real`.
+pub(crate) fn read(real: &Path, store_dir: &StoreDir) -> Result<Derivation, Cause> {
     let file = open_regular(real)?.ok_or(DerivationTrouble::NotAFile)?;
     let mut text = Vec::new();
     file.take(LIMIT + 1).read_to_end(&mut text).map_err(LocalStoreError::io("read", real))?;

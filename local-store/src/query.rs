@@ -1,5 +1,7 @@
 //! What the database says about single paths.
 
+use std::collections::BTreeSet;
+
 use ncc_store::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
 use rusqlite::{Connection, OptionalExtension as _, Row, types::ValueRef};
 
@@ -117,6 +119,30 @@ impl<'a> Query<'a> {
             )
             .and_then(|mut statement| statement.query_map([id], |row| row.get(0))?.collect())
             .map_err(self.database.failed("read outputs of derivations"))
+    }
+
+    /// The row ids of all valid paths.
+    pub(crate) fn all(&self) -> Result<Vec<i64>, LocalStoreError> {
+        self.connection
+            .prepare_cached("select id from ValidPaths")
+            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+            .map_err(self.database.failed("list the valid paths"))
+    }
+
+    /// The row ids of the derivations that have `path` as an output.
+    pub(crate) fn derivers(&self, path: &StorePath) -> Result<Vec<i64>, LocalStoreError> {
+        self.connection
+            .prepare_cached("select drv from DerivationOutputs where path = ?1")
+            .and_then(|mut statement| {
+                statement.query_map([self.store_dir.full(path)], |row| row.get(0))?.collect()
+            })
+            .map_err(self.database.failed("look up derivations"))
+    }
+
+    /// The paths of rows, without those that are gone.
+    pub(crate) fn paths(&self, rows: &[i64]) -> Result<BTreeSet<StorePath>, LocalStoreError> {
+        let rows = rows.iter().filter_map(|id| self.row(*id).transpose());
+        rows.map(|row| row.and_then(|row| self.path(&row))).collect()
     }
 
     /// The path of a row.

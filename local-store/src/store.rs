@@ -8,13 +8,13 @@ use std::{
 };
 
 use ncc_nar::{PackOptions, pack, size_of};
-use ncc_store::{Outputs, PathInfo, Problem, Side, StoreDir, StoreError, StorePath};
+use ncc_store::{Derivation, Outputs, PathInfo, Problem, Side, StoreDir, StoreError, StorePath};
 
 use crate::{
     Access, LocalStoreConfig, LocalStoreError, Medium, PathInfos,
     closure::closure,
     database::{Cancelled, Database},
-    derivation::Derivations,
+    derivation::{self, Derivations},
     directory::Directory,
     layout::{self, Layout},
     query::Query,
@@ -209,6 +209,34 @@ impl LocalStore {
             }
             Ok(valid)
         })
+    }
+
+    /// All valid paths.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::Database`], [`LocalStoreError::BadRow`].
+    pub fn query_all_valid_paths(&self) -> Result<BTreeSet<StorePath>, LocalStoreError> {
+        self.query("list the valid paths", &|| false, |query| query.paths(&query.all()?))
+    }
+
+    /// The valid derivations that have `path` as an output.
+    ///
+    /// # Errors
+    /// As [`query_all_valid_paths`](Self::query_all_valid_paths).
+    pub fn query_derivers(&self, path: &StorePath) -> Result<BTreeSet<StorePath>, LocalStoreError> {
+        self.query("look up derivations", &|| false, |query| query.paths(&query.derivers(path)?))
+    }
+
+    /// What a valid derivation says.
+    ///
+    /// # Errors
+    /// [`LocalStoreError::Database`], [`LocalStoreError::NotValid`], [`LocalStoreError::Derivation`] for what is none.
+    pub fn derivation(&self, path: &StorePath) -> Result<Derivation, LocalStoreError> {
+        if !self.is_valid(path, &|| false)? {
+            return Err(LocalStoreError::NotValid { path: self.store_dir().full(path) });
+        }
+        derivation::read(&self.real_path(path), self.store_dir())
+            .map_err(|source| LocalStoreError::Derivation { path: path.clone(), source })
     }
 
     pub(crate) fn is_valid(

@@ -76,6 +76,19 @@ pub fn find_setting(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name || setting.aliases.contains(&name))
 }
 
+/// Whether a value follows the option `--NAME` of a setting; `None` where no setting has an option of that name.
+///
+/// ```
+/// use ncc_settings::option_takes_value;
+///
+/// let [value, switch, none] = ["extra-substituters", "no-fallback", "frobnicate"].map(option_takes_value);
+/// assert_eq!((value, switch, none), (Some(true), Some(false), None));
+/// ```
+pub fn option_takes_value(name: &str) -> Option<bool> {
+    let mut options = SETTINGS.iter().flat_map(Setting::options);
+    options.find(|(option, _)| option == name).map(|(_, value)| value.is_none())
+}
+
 impl Setting {
     /// All options of the command line that stand for this setting: the name without `--`, and the value that it
     /// gives, or `None` if the option takes one.

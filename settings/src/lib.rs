@@ -38,7 +38,7 @@ mod parameters;
 mod reference;
 mod settings;
 
-pub use catalogue::{Class, FLAGS, Flag, Kind, SETTINGS, Setting, find_setting};
+pub use catalogue::{Class, FLAGS, Flag, Kind, SETTINGS, Setting, find_setting, option_takes_value};
 pub use choice::{LocalLayout, StoreChoice, StorePlace};
 pub use conf::Origin;
 pub use environment::{Disk, Environment, FileSystem, Os};

@@ -12,6 +12,7 @@ mod daemons;
 mod documents;
 mod dry_run;
 mod endings;
+mod face;
 mod foresight;
 mod kept;
 #[cfg(feature = "ssh")]

@@ -73,8 +73,9 @@ impl Destination for DaemonStore {
             let trust = work.daemon.trust;
             work.lease.give_back();
             Ok(match trust {
-                Some(Trust::Trusted) => Takes::Anything,
                 Some(Trust::NotTrusted) => Takes::Signed,
+                Some(Trust::Trusted) if self.shared.options.check_signatures => Takes::Signed,
+                Some(Trust::Trusted) => Takes::Anything,
                 // It is older than the question, or does not know either.
                 _ => Takes::Unknown,
             })
