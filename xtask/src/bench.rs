@@ -6,9 +6,8 @@
 //! Slowness fails nothing; a path that did not arrive as it was does.
 
 mod cases;
-mod closures;
+pub(crate) mod closures;
 mod contender;
-mod relay;
 mod report;
 
 use std::cell::OnceCell;
@@ -27,12 +26,12 @@ use crate::instance::Instance;
 use crate::interop::compare;
 use crate::interop::lab::{self, Direction, Protocol, Receiver};
 use crate::namespace;
+use crate::relay::Relay;
 use crate::roots::{self, Release};
 use crate::sshd::{Keys, Server, Settings};
 use crate::user::User;
 use cases::{CASES, Case, Content, TINY, There};
 use contender::Contender;
-use relay::Relay;
 use report::{Measurement, Sample};
 
 /// Upstream needs 209 s for 2,001 paths at 50 ms.
@@ -227,7 +226,9 @@ impl<'a> Bench<'a> {
             Content::Big => later(&self.big, &|| closures::big(instance, store, self.options.big << 20))?,
             Content::ManyFiles => later(&self.many, &|| fixtures::many_files(instance))?,
             Content::Wide => later(&self.wide, &|| closures::wide(instance, store))?,
-            Content::Realistic => later(&self.realistic, &|| closures::realistic(instance, store))?,
+            Content::Realistic => {
+                later(&self.realistic, &|| closures::realistic(instance, store, closures::PATHS, closures::BYTES))?
+            },
         };
         let mut all = database::read(store)?;
         let mut rows = BTreeMap::new();

@@ -33,6 +33,11 @@ impl Daemon {
         }
         Ok(daemon)
     }
+
+    /// What its workers are below.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
 }
 
 impl Drop for Daemon {

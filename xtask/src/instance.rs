@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::mount::{
     MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_remount, unmount,
 };
@@ -64,17 +64,18 @@ impl LabStore {
         self.folder.join("nix/var/nix/db/db.sqlite")
     }
 
-    /// Makes the store directory a file system of its own with only so many bytes. Before any instance mounts it.
-    pub(crate) fn limit(&self, bytes: u64) -> Result<()> {
+    /// Makes the store directory a file system of its own with only so many bytes and files. Before any instance mounts it.
+    pub(crate) fn limit(&self, bytes: u64, files: u64) -> Result<()> {
         exec::make_folder(&self.store())?;
-        let options = std::ffi::CString::new(format!("size={bytes},mode=0755"))?;
+        let options = std::ffi::CString::new(format!("size={bytes},nr_inodes={files},mode=0755"))?;
         mount("small-store", self.store(), "tmpfs", MountFlags::empty(), Some(options.as_c_str()))
             .context("cannot mount a small store")
     }
 
-    /// Makes a limited store read-only. The file system itself, not the mount: Nix undoes the latter.
-    pub(crate) fn freeze(&self) -> Result<()> {
-        mount_remount(self.store(), MountFlags::RDONLY, c"").context("cannot make a store read-only")
+    /// Gives a limited store other limits, and undoes [`freeze`].
+    pub(crate) fn resize(&self, bytes: u64, files: u64) -> Result<()> {
+        let options = std::ffi::CString::new(format!("size={bytes},nr_inodes={files}"))?;
+        mount_remount(self.store(), MountFlags::empty(), options.as_c_str()).context("cannot change a store's size")
     }
 
     /// Shows the store read-only to everybody, as on NixOS: the mount, not the file system. After this no instance sees it
@@ -107,6 +108,12 @@ impl Drop for LabStore {
     }
 }
 
+/// Makes a limited store read-only. The file system itself, not the mount: Nix undoes the latter. Not while a file in it is being
+/// written.
+pub(crate) fn freeze(store: &Path) -> Result<()> {
+    mount_remount(store, MountFlags::RDONLY, c"").context("cannot make a store read-only")
+}
+
 /// A root that programs can run in.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -131,6 +138,7 @@ impl Instance {
         let options = std::ffi::CString::new(options)?;
         if let Err(error) = mount("overlay", &root, "overlay", MountFlags::empty(), Some(options.as_c_str()))
         {
+            ensure!(release != Release::Here, "cannot lay an overlay over this machine's own root: {error}");
             // No overlayfs in this kernel or container: a copy does the same, slower.
             eprintln!("overlay: {error}; copying the root of {release}");
             let (from, to) = (cached.join("."), &root);

@@ -10,6 +10,7 @@ mod database;
 mod demo;
 mod dependencies;
 mod exec;
+mod faults;
 mod fixtures;
 mod golden;
 mod instance;
@@ -18,6 +19,9 @@ mod layers;
 mod manual;
 mod metadata;
 mod namespace;
+mod noise;
+mod processes;
+mod relay;
 mod roots;
 mod sshd;
 mod test;
@@ -49,6 +53,8 @@ enum Task {
     Roots(roots::Options),
     /// Test a nix-copy-closure against real Nix of four ages
     Interop(interop::Options),
+    /// Break copies in every way at random places: nothing may be lost, and the next run has to finish them
+    Faults(faults::Options),
     /// Measure a nix-copy-closure against upstream's, over lines with a delay and without
     Bench(bench::Options),
     /// Capture sessions of real Nix, on the serve and the daemon protocol, into protocol/testdata
@@ -67,7 +73,8 @@ fn main() -> ExitCode {
         Task::House => test::house(),
         Task::Roots(options) => namespace::enter().and_then(|()| roots::run(&options)),
         Task::Interop(options) => interop(&options),
-        Task::Bench(options) => bench(&options),
+        Task::Faults(options) => in_laboratory(faults::prepare(&options), || faults::run(&options)),
+        Task::Bench(options) => in_laboratory(bench::prepare(&options), || bench::run(&options)),
         Task::Enter(options) => instance::enter(&options),
         Task::Golden(options) => namespace::enter().and_then(|()| golden::run(&options)),
     };
@@ -102,18 +109,17 @@ fn heed_interrupts() -> anyhow::Result<()> {
 
 fn interop(options: &interop::Options) -> anyhow::Result<()> {
     heed_interrupts()?;
-    // The candidate is built outside: cargo and its lock have no business in a namespace.
-    if !interop::prepare(options)? {
-        return Ok(());
-    }
-    namespace::enter()?;
-    interop::run(options)
+    in_laboratory(interop::prepare(options), || interop::run(options))
 }
 
-fn bench(options: &bench::Options) -> anyhow::Result<()> {
-    if !bench::prepare(options)? {
-        return Ok(());
+/// What is to be built is built outside: cargo and its lock have no business in a namespace. Tells whether there is more to do.
+fn in_laboratory(
+    prepared: anyhow::Result<bool>,
+    run: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if prepared? {
+        namespace::enter()?;
+        run()?;
     }
-    namespace::enter()?;
-    bench::run(options)
+    Ok(())
 }

@@ -75,10 +75,13 @@ pub(crate) enum Release {
     Bookworm,
     Trixie,
     Forky,
+    /// Whatever this machine has; never built.
+    #[value(skip)]
+    Here,
 }
 
 impl Release {
-    /// Oldest first.
+    /// Those with a root of their own, oldest first.
     pub(crate) const ALL: [Self; 4] = [Self::Bullseye, Self::Bookworm, Self::Trixie, Self::Forky];
 
     /// Debian's name, also the suite.
@@ -88,6 +91,7 @@ impl Release {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
             Self::Forky => "forky",
+            Self::Here => "here",
         }
     }
 
@@ -98,6 +102,7 @@ impl Release {
             Self::Bookworm => "2.8.0",
             Self::Trixie => "2.26.3",
             Self::Forky => "2.34",
+            Self::Here => "",
         }
     }
 

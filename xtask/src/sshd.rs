@@ -167,6 +167,11 @@ impl Server {
         mark(self.port)
     }
 
+    /// What its sessions are below.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its loopback port.
     pub(crate) fn port(&self) -> u16 {
         self.port

@@ -50,7 +50,7 @@ const FUZZ_SECONDS: u32 = 15;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Leave out what takes minutes: interop with four Nix versions over each transport, and fuzzing
+    /// Leave out what takes minutes: interop with four Nix versions over each transport, faults, and fuzzing
     #[arg(long)]
     quick: bool,
 }
@@ -101,7 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     })?;
     summary.step("demo", || cargo(&["xtask", "demo"], &[]))?;
     if options.quick {
-        summary.left_out.push("fuzzing and interop with four versions of Nix (--quick)".to_owned());
+        summary.left_out.push("fuzzing, faults, and interop with four versions of Nix (--quick)".to_owned());
     } else {
         summary.step("fuzz targets", fuzz)?;
         if cfg!(all(target_os = "linux", target_env = "gnu")) {
@@ -110,6 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         summary.step("interop", || cargo(&["xtask", "interop"], &[]))?;
         summary
             .step("interop over libssh2", || cargo(&["xtask", "interop", "--transport", "libssh2"], &[]))?;
+        summary.step("faults", || cargo(&["xtask", "faults"], &[]))?;
     }
     summary.print();
     Ok(())

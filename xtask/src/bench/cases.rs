@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::relay::Line;
+use crate::relay::Line;
 
 /// Tiny paths of the full closure: 2,000 and the one that refers to the last.
 pub(super) const TINY: usize = 2_001;

@@ -12,11 +12,12 @@ use anyhow::{Context, Result};
 use super::cases::WIDE;
 use crate::exec;
 use crate::instance::{Instance, LabStore};
+use crate::noise::Noise;
 use crate::wire;
 
 /// Paths and bytes of the realistic closure.
-const PATHS: usize = 300;
-const BYTES: u64 = 100 << 20;
+pub(super) const PATHS: usize = 300;
+pub(super) const BYTES: u64 = 100 << 20;
 
 /// Nix takes its time over 100,000 registrations.
 const LOAD_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -35,24 +36,24 @@ pub(super) fn link_of_chain(number: usize) -> String {
 /// One path that is a file of so many incompressible bytes.
 pub(super) fn big(instance: &Instance, store: &LabStore, bytes: u64) -> Result<String> {
     let path = wire::store_path("bench-big");
-    write_noise(&store.real(&path), bytes, &mut Noise(1))?;
+    write_noise(&store.real(&path), bytes, &mut Noise::new(1))?;
     register(instance, &[Written { path: path.clone(), references: Vec::new() }])?;
     Ok(path)
 }
 
-/// 300 paths, 100 MB, in the shape of a small system: many small paths and few large ones, folders with files of all
-/// sizes, and each path refers to up to six earlier ones, near and far.
-pub(super) fn realistic(instance: &Instance, store: &LabStore) -> Result<String> {
-    let mut noise = Noise(42);
+/// Something in the shape of a small system: many small paths and few large ones, folders with files of all sizes, and each
+/// path refers to up to six earlier ones, near and far.
+pub(crate) fn realistic(instance: &Instance, store: &LabStore, paths: usize, bytes: u64) -> Result<String> {
+    let mut noise = Noise::new(42);
     // Sizes over four orders of magnitude, scaled to the total: weights of 2^0 .. 2^13.
-    let weights: Vec<u64> = (0..PATHS).map(|_| (1 << noise.below(13)) + noise.below(4)).collect();
+    let weights: Vec<u64> = (0..paths).map(|_| (1 << noise.below(13)) + noise.below(4)).collect();
     let total: u64 = weights.iter().sum();
     let mut written: Vec<Written> = Vec::new();
-    let mut is_referred_to = vec![false; PATHS];
+    let mut is_referred_to = vec![false; paths];
     for (number, weight) in weights.iter().enumerate() {
         let path = wire::store_path(&format!("bench-realistic-{number}"));
         let mut chosen: Vec<usize> = Vec::new();
-        if number + 1 == PATHS {
+        if number + 1 == paths {
             // The root holds together what nothing else refers to.
             chosen.extend((0..number).filter(|&other| !is_referred_to[other]));
         } else {
@@ -66,7 +67,7 @@ pub(super) fn realistic(instance: &Instance, store: &LabStore) -> Result<String>
             is_referred_to[other] = true;
         }
         let references = chosen.iter().map(|&other| written[other].path.clone()).collect();
-        write_tree(&store.real(&path), BYTES * weight / total, &mut noise)?;
+        write_tree(&store.real(&path), bytes * weight / total, &mut noise)?;
         written.push(Written { path, references });
     }
     register(instance, &written)?;
@@ -76,7 +77,7 @@ pub(super) fn realistic(instance: &Instance, store: &LabStore) -> Result<String>
 /// 100,000 paths, each a tiny file that refers to about four others. Gives the root, from which all are reached in 17 steps.
 pub(super) fn wide(instance: &Instance, store: &LabStore) -> Result<String> {
     let name = |number: usize| wire::store_path(&format!("bench-wide-{number}"));
-    let mut noise = Noise(7);
+    let mut noise = Noise::new(7);
     let mut text = String::new();
     for number in 0..WIDE {
         let path = name(number);
@@ -158,21 +159,4 @@ fn register(instance: &Instance, written: &[Written]) -> Result<()> {
     let mut command = instance.command("nix-store");
     exec::capture_with_input(command.arg("--register-validity"), text.into_bytes())?.success()?;
     Ok(())
-}
-
-/// xorshift64*: good enough to defeat compression, and the same on every machine.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// 0 .. limit.
-    fn below(&mut self, limit: u64) -> u64 {
-        (self.next() >> 16) % limit.max(1)
-    }
 }

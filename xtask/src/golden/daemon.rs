@@ -51,7 +51,7 @@ fn newest_of(release: Release) -> u64 {
     match release {
         Release::Bullseye => 21,
         Release::Bookworm => 34,
-        Release::Trixie | Release::Forky => 38,
+        Release::Trixie | Release::Forky | Release::Here => 38,
     }
 }
 

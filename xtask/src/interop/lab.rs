@@ -270,12 +270,8 @@ impl<'a> Lab<'a> {
         server: &Server,
         paths: &[String],
     ) -> Result<Command> {
-        self.keys.install_client(near, User::Root, server)?;
-        let mut command = near.command(program);
-        command
-            .env("NIX_SSHOPTS", format!("-F none -p {} -o BatchMode=yes", server.port()))
-            .args([direction.flag(), "root@127.0.0.1"])
-            .args(paths);
+        let mut command = client(self.keys, program, near, server)?;
+        command.args([direction.flag(), "root@127.0.0.1"]).args(paths);
         Ok(command)
     }
 
@@ -288,12 +284,8 @@ impl<'a> Lab<'a> {
         url: &str,
         paths: &[String],
     ) -> Result<Command> {
-        self.keys.install_client(near, User::Root, server)?;
-        let mut command = near.command("nix");
-        command
-            .env("NIX_SSHOPTS", format!("-F none -p {} -o BatchMode=yes", server.port()))
-            .args(["copy", "--no-check-sigs", direction.flag(), url])
-            .args(paths);
+        let mut command = client(self.keys, "nix", near, server)?;
+        command.args(["copy", "--no-check-sigs", direction.flag(), url]).args(paths);
         Ok(command)
     }
 
@@ -386,7 +378,8 @@ pub(crate) fn receiver(
     around(store, release, root, keys, settings, prepare)
 }
 
-fn around(
+/// The same around a store that was prepared.
+pub(crate) fn around(
     store: LabStore,
     release: Release,
     root: &Path,
@@ -399,6 +392,14 @@ fn around(
     prepare(&mut instance)?;
     let server = sshd::start(&instance, keys, settings)?;
     Ok(Receiver { server, instance, store })
+}
+
+/// A program inside of an instance, run by root, who can log in to `server`.
+pub(crate) fn client(keys: &Keys, program: &str, near: &Instance, server: &Server) -> Result<Command> {
+    keys.install_client(near, User::Root, server)?;
+    let mut command = near.command(program);
+    command.env("NIX_SSHOPTS", format!("-F none -p {} -o BatchMode=yes", server.port()));
+    Ok(command)
 }
 
 /// Starts a program whose end will be waited for with [`exec::finish`].

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::Outcome;
 use super::copies::script;
 use crate::exec::{self, Finished};
-use crate::instance::{Instance, LabStore};
+use crate::instance::{self, Instance, LabStore};
 use crate::interop::compare;
 use crate::interop::lab::{Direction, Lab, Receiver};
 use crate::sshd::Settings;
@@ -159,10 +159,12 @@ pub(super) fn truncated_from(lab: &Lab<'_>) -> Result<Outcome> {
 
 /// Bytes of the small store: the path of 10,000 files needs ten times that.
 const SMALL: u64 = 4 << 20;
+/// Files that it could have: more than bytes for them.
+const MANY: u64 = 100_000;
 
 pub(super) fn disk_full_to(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("small", lab.release.name())?;
-    store.limit(SMALL)?;
+    store.limit(SMALL, MANY)?;
     let receiver = lab.receiver_on(store)?;
     let paths = [lab.mixed.top.clone(), lab.many()?];
     let finished = attempt(lab, Direction::To, &lab.source.store, &receiver, &paths)?;
@@ -173,7 +175,7 @@ pub(super) fn disk_full_to(lab: &Lab<'_>) -> Result<Outcome> {
 
 pub(super) fn disk_full_from(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("small", lab.release.name())?;
-    store.limit(SMALL)?;
+    store.limit(SMALL, MANY)?;
     let many = lab.many()?;
     let finished =
         attempt(lab, Direction::From, &store, &lab.source, &[lab.mixed.top.clone(), many.clone()])?;
@@ -184,9 +186,9 @@ pub(super) fn disk_full_from(lab: &Lab<'_>) -> Result<Outcome> {
 
 pub(super) fn unwritable_to(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("unwritable", lab.release.name())?;
-    store.limit(SMALL)?;
+    store.limit(SMALL, MANY)?;
     let receiver = lab.receiver_on(store)?;
-    receiver.store.freeze()?;
+    instance::freeze(&receiver.store.store())?;
     let finished = attempt(lab, Direction::To, &lab.source.store, &receiver, &lab.mixed.roots())?;
     let mut wrong = refuse(lab, &finished, &[HOST, "read-only"]);
     wrong.extend(registered(&receiver.store)?);
@@ -195,8 +197,8 @@ pub(super) fn unwritable_to(lab: &Lab<'_>) -> Result<Outcome> {
 
 pub(super) fn unwritable_from(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("unwritable", lab.release.name())?;
-    store.limit(SMALL)?;
-    store.freeze()?;
+    store.limit(SMALL, MANY)?;
+    instance::freeze(&store.store())?;
     let finished = attempt(lab, Direction::From, &store, &lab.source, &lab.mixed.roots())?;
     let mut wrong = refuse(lab, &finished, &["/nix/store", "read-only"]);
     wrong.extend(registered(&store)?);

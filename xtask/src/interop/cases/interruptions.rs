@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::{Outcome, failures};
 use crate::database;
@@ -14,7 +14,7 @@ use crate::exec;
 use crate::instance::LabStore;
 use crate::interop::compare::{self, Times};
 use crate::interop::lab::{Direction, Lab, Receiver, spawn};
-use crate::sshd::Server;
+use crate::processes;
 
 /// Whom it hits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,10 +68,10 @@ fn interrupt(lab: &Lab<'_>, direction: Direction, victim: Victim) -> Result<Outc
             continue; // it was faster than we looked
         }
         match victim {
-            Victim::Client(signal) => kill(child.id(), signal)?,
+            Victim::Client(signal) => processes::kill(child.id(), signal)?,
             Victim::Server => {
-                for pid in serving(&server.server)? {
-                    kill(pid, Signal::KILL)?;
+                for process in processes::serving(&server.server.mark())? {
+                    processes::kill(process.pid, Signal::KILL)?;
                 }
             }
         }
@@ -89,7 +89,8 @@ fn interrupt(lab: &Lab<'_>, direction: Direction, victim: Victim) -> Result<Outc
                 wrong.push(format!("stderr does not name the host: {}", finished.stderr.trim()));
             }
         }
-        wait_for_silence(&server.server)?;
+        // A server may still be at work on what it had read when its client died.
+        processes::wait_for_end("the remote's nix-store", || processes::serving(&server.server.mark()))?;
         let arrived = database::read(&receiver.store)?.len();
         wrong.extend(compare::judge(&receiver.instance, &receiver.store, &[])?);
         lab.candidate
@@ -122,14 +123,6 @@ fn complete(
     Ok(wrong)
 }
 
-fn kill(pid: u32, signal: Signal) -> Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("not a pid")?;
-    match kill_process(pid, signal) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => Err(error).context("cannot signal a process of the laboratory"),
-    }
-}
-
 /// Waits until the store holds `count` objects. False if the copy ended first.
 fn progress(store: &LabStore, count: usize, child: &mut Child) -> Result<bool> {
     let start = Instant::now();
@@ -147,39 +140,6 @@ fn progress(store: &LabStore, count: usize, child: &mut Child) -> Result<bool> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// The `nix-store --serve` processes of a server, known by the mark that its sshd puts into their environment.
-fn serving(server: &Server) -> Result<Vec<u32>> {
-    let mark = server.mark();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").context("cannot list /proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        // A process may end while we look: then it is not there.
-        let list = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
-        let (words, environment) = (list("cmdline"), list("environ"));
-        let mut words = words.split(|byte| *byte == 0);
-        let is_server = words.next().is_some_and(|program| program.ends_with(b"nix-store"))
-            && words.any(|word| word == b"--serve");
-        if is_server && environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()) {
-            found.push(pid);
-        }
-    }
-    Ok(found)
-}
-
-/// A server may still be at work on what it had read when its client died.
-fn wait_for_silence(server: &Server) -> Result<()> {
-    let start = Instant::now();
-    while !serving(server)?.is_empty() {
-        if start.elapsed() > Duration::from_secs(60) {
-            bail!("the remote's nix-store is still running a minute after its client died");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }
 
 /// Real Nix collects garbage over and over while we fetch: temporary roots must hold what has arrived.

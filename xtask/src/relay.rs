@@ -1,4 +1,4 @@
-//! A line with a delay: a TCP relay on loopback.
+//! A line with a delay, or with a fault: a TCP relay on loopback.
 //!
 //! A delay *line*, not a sleep per read: every block carries the moment at which it is due at the far end, so any amount may
 //! be under way at once. Both directions are independent. What it does not imitate: loss, and TCP's slow start and windows
@@ -6,9 +6,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,13 +32,45 @@ pub(crate) struct Line {
     pub(crate) rate: Option<u32>,
 }
 
-impl Line {
-    /// How long this many bytes occupy the line.
-    pub(crate) fn occupied_by(self, bytes: u64) -> Duration {
-        self.rate.map_or(Duration::ZERO, |rate| {
-            Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / u64::from(rate.max(1)))
-        })
+/// How long this many bytes take at so many per second; 0 is as fast as it goes.
+pub(crate) fn duration_of(bytes: u64, rate: u32) -> Duration {
+    if rate == 0 {
+        return Duration::ZERO;
     }
+    Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / u64::from(rate))
+}
+
+/// A direction of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From the client to the server.
+    Up,
+    Down,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 2] = [Self::Up, Self::Down];
+}
+
+/// What happens to a line, once, when so many bytes have gone one way.
+pub(crate) struct Trouble {
+    pub(crate) way: Way,
+    pub(crate) after: u64,
+    pub(crate) effect: Effect,
+}
+
+/// The kinds of trouble.
+pub(crate) enum Effect {
+    /// All connections end, without a word to either side that is not there yet.
+    Cut,
+    /// Nothing arrives any more, and nobody is told.
+    Stall,
+    /// From here on only so many bytes per second, each way.
+    Slow(u32),
+    /// One bit arrives as another.
+    Corrupt,
+    /// Something else happens meanwhile.
+    Call(Box<dyn FnOnce() + Send>),
 }
 
 /// A line to one loopback port. Dropped, it cuts its connections and its threads end.
@@ -49,19 +81,82 @@ pub(crate) struct Relay {
     acceptor: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     stopped: AtomicBool,
+    stalled: AtomicBool,
+    /// Bytes per second, 0 without a limit.
+    rate: AtomicU32,
+    /// What has arrived at the far ends, up and down.
+    carried: [AtomicU64; 2],
+    /// What is still to happen.
+    trouble: Mutex<Option<Trouble>>,
+    struck: AtomicBool,
     /// Both ends of every connection, to cut them.
     streams: Mutex<Vec<TcpStream>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("State").field("carried", &self.carried).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn carried(&self, way: Way) -> &AtomicU64 {
+        let [up, down] = &self.carried;
+        if way == Way::Up { up } else { down }
+    }
+
+    fn cut(&self) {
+        for stream in self.streams.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// How many of the next bytes may still pass before it strikes; all of them if it will not.
+    fn until_trouble(&self, way: Way, count: usize) -> usize {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = trouble
+            .as_ref()
+            .filter(|trouble| trouble.way == way)
+            .map(|trouble| trouble.after.saturating_sub(self.carried(way).load(Ordering::Acquire)));
+        left.and_then(|left| usize::try_from(left).ok()).map_or(count, |left| left.min(count))
+    }
+
+    /// It strikes in front of these bytes, if it does.
+    fn strike(&self, way: Way, bytes: &mut [u8]) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Trouble { effect, .. }) = trouble.take_if(|trouble| trouble.way == way) else { return };
+        drop(trouble);
+        self.struck.store(true, Ordering::Release);
+        match effect {
+            Effect::Cut => self.cut(),
+            Effect::Stall => self.stalled.store(true, Ordering::Release),
+            Effect::Slow(rate) => self.rate.store(rate, Ordering::Release),
+            Effect::Corrupt => {
+                if let Some(byte) = bytes.first_mut() {
+                    *byte ^= 1 << (*byte % 8);
+                }
+            }
+            Effect::Call(call) => call(),
+        }
+    }
 }
 
 impl Relay {
     /// Listens on a free port, and connects each client to `target`.
     pub(crate) fn start(target: u16, line: Line) -> Result<Self> {
+        Self::with_trouble(target, line, None)
+    }
+
+    /// The same, and something happens on it.
+    pub(crate) fn with_trouble(target: u16, line: Line, trouble: Option<Trouble>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free loopback port")?;
         let port = listener.local_addr().context("no local address")?.port();
-        let state = Arc::new(State::default());
+        let state = State { trouble: Mutex::new(trouble), ..State::default() };
+        state.rate.store(line.rate.unwrap_or_default(), Ordering::Release);
+        let state = Arc::new(state);
         let acceptor = std::thread::spawn({
             let state = Arc::clone(&state);
             move || {
@@ -70,7 +165,7 @@ impl Relay {
                         break;
                     }
                     // A refused connection shows at the client as one that is closed at once.
-                    if let Err(error) = connect(client, target, line, &state) {
+                    if let Err(error) = connect(client, target, line.delay, &state) {
                         eprintln!("relay: {error:#}");
                     }
                 }
@@ -83,6 +178,16 @@ impl Relay {
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
+
+    /// How many bytes have arrived at the end of one way.
+    pub(crate) fn carried(&self, way: Way) -> u64 {
+        self.state.carried(way).load(Ordering::Acquire)
+    }
+
+    /// Whether the trouble has come.
+    pub(crate) fn has_struck(&self) -> bool {
+        self.state.struck.load(Ordering::Acquire)
+    }
 }
 
 impl Drop for Relay {
@@ -93,15 +198,11 @@ impl Drop for Relay {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
-        if let Ok(streams) = self.state.streams.lock() {
-            for stream in streams.iter() {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-        }
+        self.state.cut();
     }
 }
 
-fn connect(client: TcpStream, target: u16, line: Line, state: &State) -> Result<()> {
+fn connect(client: TcpStream, target: u16, delay: Duration, state: &Arc<State>) -> Result<()> {
     let server = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).context("cannot reach the server")?;
     for stream in [&client, &server] {
         stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
@@ -109,30 +210,31 @@ fn connect(client: TcpStream, target: u16, line: Line, state: &State) -> Result<
     let mut streams = state.streams.lock().map_err(|_| anyhow!("a relay thread panicked"))?;
     streams.extend([client.try_clone()?, server.try_clone()?]);
     drop(streams);
-    direction(client.try_clone()?, server.try_clone()?, line);
-    direction(server, client, line);
+    direction(client.try_clone()?, server.try_clone()?, Way::Up, delay, state);
+    direction(server, client, Way::Down, delay, state);
     Ok(())
 }
 
 /// A block and the moment at which it arrives. An empty one is the end of the stream.
 type Due = (Instant, Vec<u8>);
 
-fn direction(from: TcpStream, to: TcpStream, line: Line) {
+fn direction(from: TcpStream, to: TcpStream, way: Way, delay: Duration, state: &Arc<State>) {
     let (sender, receiver) = mpsc::sync_channel(BLOCKS);
-    std::thread::spawn(move || enter_line(from, line, &sender));
-    std::thread::spawn(move || leave_line(to, &receiver));
+    let (entered, left) = (Arc::clone(state), Arc::clone(state));
+    std::thread::spawn(move || enter_line(from, delay, &entered, &sender));
+    std::thread::spawn(move || leave_line(to, way, &left, &receiver));
 }
 
-fn enter_line(mut from: TcpStream, line: Line, queue: &SyncSender<Due>) {
+fn enter_line(mut from: TcpStream, delay: Duration, state: &State, queue: &SyncSender<Due>) {
     let mut buffer = vec![0; BLOCK];
     let mut free = Instant::now();
     loop {
         // A broken connection ends like one that was closed; ssh notices both.
         let count = from.read(&mut buffer).unwrap_or(0);
         let now = Instant::now();
-        free = free.max(now) + line.occupied_by(count as u64);
+        free = free.max(now) + duration_of(count as u64, state.rate.load(Ordering::Acquire));
         let block = buffer.get(..count).unwrap_or_default().to_vec();
-        if queue.send((free + line.delay, block)).is_err() {
+        if queue.send((free + delay, block)).is_err() {
             let _ = from.shutdown(Shutdown::Both);
             return;
         }
@@ -143,16 +245,38 @@ fn enter_line(mut from: TcpStream, line: Line, queue: &SyncSender<Due>) {
     }
 }
 
-fn leave_line(mut to: TcpStream, queue: &Receiver<Due>) {
-    while let Ok((due, block)) = queue.recv() {
+fn leave_line(mut to: TcpStream, way: Way, state: &State, queue: &Receiver<Due>) {
+    while let Ok((due, mut block)) = queue.recv() {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        if block.is_empty() {
+        let mut rest = block.as_mut_slice();
+        if rest.is_empty() {
+            wait_while_stalled(state);
             let _ = to.shutdown(Shutdown::Write);
             return;
         }
-        if to.write_all(&block).is_err() {
-            return;
+        while !rest.is_empty() {
+            let now = state.until_trouble(way, rest.len());
+            let (before, behind) = rest.split_at_mut(now);
+            if before.is_empty() {
+                state.strike(way, behind);
+            } else {
+                wait_while_stalled(state);
+                if to.write_all(before).is_err() {
+                    return;
+                }
+                state.carried(way).fetch_add(before.len() as u64, Ordering::AcqRel);
+            }
+            rest = behind;
         }
+    }
+}
+
+/// How often a line that stands still looks whether it is still there.
+const LOOK: Duration = Duration::from_millis(10);
+
+fn wait_while_stalled(state: &State) {
+    while state.stalled.load(Ordering::Acquire) && !state.stopped.load(Ordering::Acquire) {
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -258,5 +382,46 @@ mod tests {
         drop(free);
         let relay = Relay::start(port, Line::default()).expect("a relay");
         assert_eq!(client(&relay).read(&mut [0; 4]).unwrap_or(0), 0);
+    }
+    /// What of a message arrives before the line does something to it.
+    fn received(effect: Effect, message: &[u8]) -> Vec<u8> {
+        let trouble = Trouble { way: Way::Down, after: 5, effect };
+        let relay = Relay::with_trouble(echo(), Line::default(), Some(trouble)).expect("a relay");
+        let mut stream = client(&relay);
+        stream.write_all(message).expect("sent");
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut received = Vec::new();
+        let _ = stream.read_to_end(&mut received);
+        assert!(relay.has_struck());
+        assert_eq!(relay.carried(Way::Down), received.len() as u64);
+        received
+    }
+
+    #[test]
+    fn trouble_comes_at_the_byte() {
+        assert_eq!(received(Effect::Cut, b"hello world"), b"hello");
+        assert_eq!(received(Effect::Corrupt, b"hello world"), b"hello!world");
+        assert_eq!(received(Effect::Slow(1 << 20), b"hello world"), b"hello world");
+        let (sender, called) = mpsc::channel();
+        let call = move || sender.send(()).expect("somebody listens");
+        assert_eq!(received(Effect::Call(Box::new(call)), b"hello world"), b"hello world");
+        assert_eq!(called.try_recv(), Ok(()));
+    }
+
+    #[test]
+    fn nothing_leaves_a_line_that_stands_still() {
+        let trouble = Trouble { way: Way::Up, after: 5, effect: Effect::Stall };
+        let relay = Relay::with_trouble(echo(), Line::default(), Some(trouble)).expect("a relay");
+        let mut stream = client(&relay);
+        stream.write_all(b"hello world").expect("sent");
+        while !relay.has_struck() {
+            std::thread::sleep(LOOK);
+        }
+        assert_eq!(relay.carried(Way::Up), 5);
+        drop(relay);
+        // Whatever came before; no more than that.
+        let mut received = Vec::new();
+        let _ = stream.read_to_end(&mut received);
+        assert!(b"hello".starts_with(&received), "{received:?}");
     }
 }

@@ -1,0 +1,197 @@
+//! Two real stores behind real sshd's, a closure in one of them, and the program that copies it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::course::{Course, Kind, Near};
+use crate::bench::closures;
+use crate::daemon::{Daemon, SOCKET};
+use crate::database::{self, Row};
+use crate::exec;
+use crate::instance::LabStore;
+use crate::interop::lab::{self, Candidate, Direction, Protocol, Receiver};
+use crate::namespace;
+use crate::relay::{Line, Relay, Way};
+use crate::roots::{self, Release};
+use crate::sshd::{Keys, Settings};
+use crate::user::User;
+
+/// Paths of the closure, and about how many bytes they have: small enough for many runs, and more than all buffers between the two
+/// ends hold.
+const PATHS: usize = 120;
+const BYTES: u64 = 24 << 20;
+
+/// What every run uses.
+pub(super) struct Workshop {
+    pub(super) candidate: Candidate,
+    pub(super) keys: Keys,
+    release: Release,
+    root: PathBuf,
+    pub(super) source: Receiver,
+    pub(super) destination: Receiver,
+    /// What is copied.
+    pub(super) path: String,
+    /// What the source's database says, before and after.
+    pub(super) rows: BTreeMap<String, Row>,
+    /// What a copy without a fault carries, up and down.
+    carried: RefCell<BTreeMap<(Direction, Protocol), [u64; 2]>>,
+}
+
+impl Workshop {
+    /// `None` where there is no such Nix, which is said loudly.
+    pub(super) fn open(release: Release, binary: Option<&PathBuf>) -> Result<Option<Self>> {
+        let root = if release == Release::Here {
+            for program in ["nix-store", "nix-daemon", "ssh"] {
+                if !exec::available(program) {
+                    namespace::left_out(&format!("all faults: no {program} on this machine"))?;
+                    return Ok(None);
+                }
+            }
+            PathBuf::from("/")
+        } else {
+            match roots::ensure_all(&[release])?.remove(&release) {
+                Some(root) => root,
+                None => return Ok(None),
+            }
+        };
+        // A copy: a build meanwhile must not change what is tested.
+        let built = namespace::target_folder().join("fast/nix-copy-closure");
+        let from = binary.unwrap_or(&built);
+        let binary = namespace::run_folder().join("nix-copy-closure");
+        fs::copy(from, &binary).with_context(|| format!("no program at {}", from.display()))?;
+        let keys = Keys::generate()?;
+        let candidate = Candidate { binary, lenient: false, transport: None };
+        let source = lab::receiver(release, &root, &keys, "source", &Settings::default(), |_| Ok(()))?;
+        let destination = empty(release, &root, &keys)?;
+        let path = closures::realistic(&source.instance, &source.store, PATHS, BYTES)?;
+        let rows = database::read(&source.store)?;
+        let carried = RefCell::default();
+        Ok(Some(Self { candidate, keys, release, root, source, destination, path, rows, carried }))
+    }
+
+    /// What is tested, with what.
+    pub(super) fn describe(&self) -> Result<String> {
+        let nix = self.source.instance.run("nix-store", &["--version"])?;
+        let ssh = self.source.instance.try_run("ssh", &["-V"])?.stderr;
+        Ok(format!("{nix}; {}; {} paths, {} MiB", ssh.trim(), self.rows.len(), self.bytes() >> 20))
+    }
+
+    /// The sizes of all NARs.
+    pub(super) fn bytes(&self) -> u64 {
+        self.rows.values().filter_map(|row| u64::try_from(row.nar_size?).ok()).sum()
+    }
+
+    /// Another destination, since something is wrong with this one.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        self.destination = empty(self.release, &self.root, &self.keys)?;
+        Ok(())
+    }
+
+    /// A destination around a store that was prepared.
+    pub(super) fn destination_on(&self, store: LabStore) -> Result<Receiver> {
+        lab::around(store, self.release, &self.root, &self.keys, &Settings::default(), |_| Ok(()))
+    }
+
+    /// The other end of a copy to or from `destination`.
+    pub(super) fn far<'a>(&'a self, course: &Course, destination: &'a Receiver) -> &'a Receiver {
+        if course.direction == Direction::To { destination } else { &self.source }
+    }
+
+    /// The daemon of this side, if the course has one.
+    pub(super) fn daemon(&self, course: &Course, destination: &Receiver) -> Result<Option<Daemon>> {
+        (course.near == Near::Daemon).then(|| Daemon::start(&destination.instance)).transpose()
+    }
+
+    /// How many bytes a copy like this one carries where nothing goes wrong. The transports differ by little.
+    pub(super) fn carried(&self, course: &Course, way: Way) -> Result<u64> {
+        let key = (course.direction, course.protocol);
+        let known = self.carried.borrow().get(&key).copied();
+        let [up, down] = match known {
+            Some(carried) => carried,
+            None => {
+                let plain = Course { kind: Kind::Slow, near: Near::Store, ..course.clone() };
+                let far = self.far(&plain, &self.destination);
+                let relay = Relay::start(far.server.port(), Line::default())?;
+                let mut command = self.command(&plain, &self.destination, relay.port(), &[]);
+                exec::capture(&mut command)?.success().context("the copy in which nothing goes wrong")?;
+                let carried = Way::ALL.map(|way| relay.carried(way));
+                self.sweep()?;
+                self.carried.borrow_mut().insert(key, carried);
+                carried
+            }
+        };
+        Ok(if way == Way::Up { up } else { down })
+    }
+
+    /// The copy of a course, over the line at `port`.
+    pub(super) fn command(
+        &self,
+        course: &Course,
+        destination: &Receiver,
+        port: u16,
+        more: &[&str],
+    ) -> Command {
+        self.command_for(course, destination, port, more, &self.path)
+    }
+
+    /// The same for another path.
+    pub(super) fn command_for(
+        &self,
+        course: &Course,
+        destination: &Receiver,
+        port: u16,
+        more: &[&str],
+        path: &str,
+    ) -> Command {
+        let far = self.far(course, destination);
+        let mut candidate = self.candidate.clone();
+        candidate.transport = Some(course.transport.to_owned());
+        let mut command = candidate.bare(&far.server);
+        // The line's port is not in known_hosts, sshd's is. A line that is dead has to be found before everybody falls asleep.
+        let patience = if course.kind == Kind::Stall {
+            " -o ServerAliveInterval=1 -o ServerAliveCountMax=3 -o ConnectTimeout=5"
+        } else {
+            ""
+        };
+        let options = far.server.ssh_options();
+        let alias = far.server.port();
+        let options = format!("{options} -p {port} -o HostKeyAlias=[127.0.0.1]:{alias}{patience}");
+        command.env("NIX_SSHOPTS", options).arg(course.direction.flag()).args(more).arg("--store");
+        command.arg(self.near_store(course, destination));
+        command.arg(course.protocol.url(User::Root)).arg(path);
+        command
+    }
+
+    fn near_store(&self, course: &Course, destination: &Receiver) -> OsString {
+        let folder = |store: &LabStore| store.folder().to_path_buf();
+        match (course.direction, course.near) {
+            (Direction::To, _) => folder(&self.source.store).into(),
+            (Direction::From, Near::Store) => folder(&destination.store).into(),
+            (Direction::From, Near::Daemon) => {
+                let socket = destination.instance.path(SOCKET);
+                format!("unix://{}?root={}", socket.display(), folder(&destination.store).display()).into()
+            }
+        }
+    }
+
+    /// Empties the destination, as Nix's collector does where nothing is wanted; what it leaves, nothing but a lock or a root could
+    /// hold.
+    pub(super) fn sweep(&self) -> Result<()> {
+        self.destination.instance.collect_garbage()?;
+        let left = database::read(&self.destination.store)?;
+        ensure!(left.is_empty(), "the collector leaves {} paths", left.len());
+        let wrong = crate::interop::compare::unregistered(&self.destination.store)?;
+        ensure!(wrong.is_empty(), "the collector leaves: {}", wrong.join("; "));
+        Ok(())
+    }
+}
+
+fn empty(release: Release, root: &Path, keys: &Keys) -> Result<Receiver> {
+    lab::receiver(release, root, keys, "destination", &Settings::default(), |_| Ok(()))
+}
