@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_core::future::BoxFuture;
 use ncc_store::{
     Closure, Destination, NarPlan, NarSource, OnFailure, Outcomes, Outputs, PathInfo, PlanQueue, Side,
-    Source, StoreDir, StoreError, StorePath, Takes, ValidityQuery, sequential_nars,
+    Source, StoreDir, StoreError, StorePath, Takes, ValidityQuery,
 };
 use tokio::task::spawn_blocking;
 
-use crate::{LocalStore, LocalStoreError, adder, reader};
+use crate::{LocalStore, LocalStoreError, adder, nars::Nars};
 
 /// Futures and streams need a tokio runtime once they are polled.
 impl Source for LocalStore {
@@ -45,7 +45,9 @@ impl Source for LocalStore {
         let paths = paths.to_vec();
         Box::pin(async move {
             let action = "read path metadata";
-            let examine = move |store: &Self, _: &dyn Fn() -> bool| store.examine_paths(&paths);
+            let examine = move |store: &Self, cancelled: &dyn Fn() -> bool| {
+                store.examine_paths_until(&paths, cancelled)
+            };
             let found = self.on_a_thread(Side::Source, action, examine).await?;
             match found.bad.into_iter().next() {
                 None => Ok(found.infos),
@@ -55,7 +57,7 @@ impl Source for LocalStore {
     }
 
     fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
-        sequential_nars(self.name(), reader::nars(self.clone(), plan))
+        Arc::new(Nars::new(self.clone(), plan))
     }
 }
 

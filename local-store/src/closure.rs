@@ -148,3 +148,43 @@ impl Visits {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use ncc_store::test_util::MemoryStore;
+
+    use super::*;
+    use crate::{Access, LocalStore, LocalStoreConfig};
+
+    /// The thread of a future that was dropped must not walk through the whole database.
+    #[test]
+    fn what_nobody_wants_any_more_is_not_looked_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = LocalStoreConfig::chroot(directory.path());
+        let store = LocalStore::open(config, Access::ReadWrite).unwrap();
+        let memory = MemoryStore::new("memory");
+        let chain = memory.add_chain(50);
+        for info in memory.infos(&chain).iter() {
+            store.add_nar(info, &mut &memory.nar(&info.path).unwrap()[..]).unwrap();
+        }
+        let asked = Cell::new(0);
+        let cancelled = || {
+            asked.set(asked.get() + 1);
+            asked.get() >= 10
+        };
+        let root = &chain[49..];
+        let ends = [
+            store.examine_closure_until(root, Outputs::Exclude, &cancelled).map(drop),
+            store.examine_paths_until(&chain, &cancelled).map(drop),
+            store.query_valid_paths_until(&chain, &cancelled).map(drop),
+        ];
+        for end in ends {
+            assert!(matches!(end, Err(LocalStoreError::Cancelled { .. })), "{end:?}");
+        }
+        // Once each, after the tenth time.
+        assert_eq!(asked.get(), 12);
+        assert_eq!(store.query_closure(root, Outputs::Exclude).unwrap().len(), 50);
+    }
+}

@@ -288,10 +288,10 @@ pub enum LocalStoreError {
         /// Where.
         path: PathBuf,
     },
-    /// The caller went away while a lock was waited for.
-    #[error("gave up waiting for '{path}'")]
+    /// The caller went away while a lock was waited for, or much was read.
+    #[error("gave up on '{path}'")]
     Cancelled {
-        /// The lock file or socket.
+        /// The lock file, socket, database or object.
         path: PathBuf,
     },
     /// No name is left for the list of temporary roots.

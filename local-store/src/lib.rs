@@ -62,6 +62,7 @@ mod header;
 mod import;
 mod layout;
 mod mount;
+mod nars;
 mod optimise;
 mod owners;
 mod path_lock;

@@ -5,13 +5,18 @@ use std::collections::BTreeSet;
 use ncc_store::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
 use rusqlite::{Connection, OptionalExtension as _, Row, types::ValueRef};
 
-use crate::{LocalStoreError, database::Database, error::ColumnError};
+use crate::{
+    LocalStoreError,
+    database::{Cancelled, Database},
+    error::ColumnError,
+};
 
-/// Reads rows within one transaction.
+/// Reads rows within one transaction, until nobody wants them any more: each look-up asks first.
 pub(crate) struct Query<'a> {
     connection: &'a Connection,
     database: &'a Database,
     store_dir: &'a StoreDir,
+    cancelled: Cancelled<'a>,
 }
 
 /// A row of `ValidPaths`, before anything depends on what it says.
@@ -41,12 +46,21 @@ impl<'a> Query<'a> {
         connection: &'a Connection,
         database: &'a Database,
         store_dir: &'a StoreDir,
+        cancelled: Cancelled<'a>,
     ) -> Self {
-        Self { connection, database, store_dir }
+        Self { connection, database, store_dir, cancelled }
+    }
+
+    fn go_on(&self) -> Result<(), LocalStoreError> {
+        if (self.cancelled)() {
+            return Err(LocalStoreError::Cancelled { path: self.database.path().to_owned() });
+        }
+        Ok(())
     }
 
     /// The row id of a valid path.
     pub(crate) fn id(&self, path: &StorePath) -> Result<Option<i64>, LocalStoreError> {
+        self.go_on()?;
         let path = self.store_dir.full(path);
         self.connection
             .prepare_cached("select id from ValidPaths where path = ?1")
@@ -56,6 +70,7 @@ impl<'a> Query<'a> {
 
     /// Everything about a valid path.
     pub(crate) fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, LocalStoreError> {
+        self.go_on()?;
         let full = self.store_dir.full(path);
         let row = self
             .connection
@@ -87,6 +102,7 @@ impl<'a> Query<'a> {
 
     /// The row with this id, unless it is gone.
     pub(crate) fn row(&self, id: i64) -> Result<Option<PathRow>, LocalStoreError> {
+        self.go_on()?;
         self.connection
             .prepare_cached(rows_where!("id = ?1"))
             .and_then(|mut statement| statement.query_row([id], read_row).optional())

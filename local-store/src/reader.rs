@@ -31,14 +31,15 @@ const PARTS: usize = 96;
 /// What an empty directory takes.
 const SMALLEST_NAR: usize = 96;
 
-/// The NARs of `infos`, packed by a thread that begins at the first poll.
-pub(crate) fn nars(store: LocalStore, infos: NarPlan) -> NarStream {
+/// The NARs of `infos` from `first` on, packed by a thread that begins at the first poll, and what they share.
+pub(crate) fn nars(store: LocalStore, infos: NarPlan, first: usize) -> (NarStream, Arc<Shared>) {
     let (sender, receiver) = channel();
     let shared = Arc::new(Shared {
         state: Mutex::new(State { receiver, parts: VecDeque::new(), body_is_out: false, waiting: None }),
         wanted: Arc::default(),
     });
-    Box::pin(Sequence { shared, infos, begun: 0, packer: Some((store, sender)) })
+    let sequence = Sequence { shared: shared.clone(), infos, begun: first, packer: Some((store, sender)) };
+    (Box::pin(sequence), shared)
 }
 
 enum Part {
@@ -47,7 +48,7 @@ enum Part {
     End(Result<(), StoreError>),
 }
 
-struct Shared {
+pub(crate) struct Shared {
     state: Mutex<State>,
     /// NARs before this one need not be packed any further.
     wanted: Arc<AtomicUsize>,
@@ -63,6 +64,11 @@ struct State {
 }
 
 impl Shared {
+    /// Whether the next NAR can be had without waiting for somebody to finish with the one before.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.state().body_is_out
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,8 +115,8 @@ impl Stream for Sequence {
                 parts: Vec::new(),
                 size: 0,
             };
-            let infos = this.infos.clone();
-            spawn_blocking(move || packer.run(&infos));
+            let (infos, first) = (this.infos.clone(), this.begun);
+            spawn_blocking(move || packer.run(&infos, first));
         }
         let mut state = this.shared.state();
         if state.body_is_out {
@@ -190,14 +196,14 @@ struct Packer {
 }
 
 impl Packer {
-    fn run(mut self, infos: &[Arc<PathInfo>]) {
+    fn run(mut self, infos: &[Arc<PathInfo>], first: usize) {
         // Closed: nobody is interested any more.
-        let _ = self.pack_all(infos).and_then(|()| self.send());
+        let _ = self.pack_all(infos, first).and_then(|()| self.send());
     }
 
-    fn pack_all(&mut self, infos: &[Arc<PathInfo>]) -> Result<(), Closed> {
+    fn pack_all(&mut self, infos: &[Arc<PathInfo>], first: usize) -> Result<(), Closed> {
         let options = self.store.pack_options();
-        for (index, info) in infos.iter().enumerate() {
+        for (index, info) in infos.iter().enumerate().skip(first) {
             if info.nar_size >= BLOCK as u64 {
                 // That takes time; what is there can go.
                 self.send()?;

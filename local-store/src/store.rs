@@ -138,7 +138,7 @@ impl LocalStore {
         mut query: impl FnMut(&Query<'_>) -> Result<T, LocalStoreError>,
     ) -> Result<T, LocalStoreError> {
         self.database().read(action, cancelled, |connection| {
-            query(&Query::new(connection, self.database(), self.store_dir()))
+            query(&Query::new(connection, self.database(), self.store_dir(), cancelled))
         })
     }
 
@@ -184,7 +184,7 @@ impl LocalStore {
             found.infos.dedup_by(|a, b| a.path == b.path);
             Ok(found)
         })?;
-        Ok(self.with_sizes(found))
+        self.with_sizes(found, cancelled)
     }
 
     /// Those of `paths` that are valid.
@@ -282,30 +282,32 @@ impl LocalStore {
         let found = self.query("compute the closure", cancelled, |query| {
             closure(query, roots, outputs, |path| self.store_dir().full(path))
         })?;
-        Ok(self.with_sizes(found))
+        self.with_sizes(found, cancelled)
     }
 
     /// Fills in the sizes that ancient rows do not have.
-    fn with_sizes(&self, mut found: PathInfos) -> PathInfos {
-        if found.infos.iter().all(|info| info.nar_size != 0) {
-            return found;
-        }
+    fn with_sizes(
+        &self,
+        mut found: PathInfos,
+        cancelled: Cancelled<'_>,
+    ) -> Result<PathInfos, LocalStoreError> {
         let bad = &mut found.bad;
-        found.infos.retain_mut(|info| {
-            if info.nar_size == 0 {
-                let real = self.real_path(&info.path);
-                match size_of(&real, &self.pack_options()) {
-                    Ok(size) => info.nar_size = size,
-                    Err(source) => {
-                        bad.push((info.path.clone(), LocalStoreError::Read { path: real, source }));
-                        return false;
-                    }
-                }
+        let before = bad.len();
+        for info in found.infos.iter_mut().filter(|info| info.nar_size == 0) {
+            let real = self.real_path(&info.path);
+            if cancelled() {
+                return Err(LocalStoreError::Cancelled { path: real });
             }
-            true
-        });
-        found.sort();
-        found
+            match size_of(&real, &self.pack_options()) {
+                Ok(size) => info.nar_size = size,
+                Err(source) => bad.push((info.path.clone(), LocalStoreError::Read { path: real, source })),
+            }
+        }
+        if bad.len() > before {
+            found.infos.retain(|info| info.nar_size != 0);
+            found.sort();
+        }
+        Ok(found)
     }
 
     pub(crate) fn pack_options(&self) -> PackOptions {

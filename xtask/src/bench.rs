@@ -226,9 +226,9 @@ impl<'a> Bench<'a> {
             Content::Big => later(&self.big, &|| closures::big(instance, store, self.options.big << 20))?,
             Content::ManyFiles => later(&self.many, &|| fixtures::many_files(instance))?,
             Content::Wide => later(&self.wide, &|| closures::wide(instance, store))?,
-            Content::Realistic => {
-                later(&self.realistic, &|| closures::realistic(instance, store, closures::PATHS, closures::BYTES))?
-            },
+            Content::Realistic => later(&self.realistic, &|| {
+                closures::realistic(instance, store, closures::PATHS, closures::BYTES)
+            })?,
         };
         let mut all = database::read(store)?;
         let mut rows = BTreeMap::new();

@@ -72,7 +72,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let seed = options.seed.unwrap_or_else(|| {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| u64::from(since.subsec_nanos()))
     });
-    let Some(mut workshop) = Workshop::open(options.release.unwrap_or(Release::Here), options.binary.as_ref())?
+    let Some(mut workshop) =
+        Workshop::open(options.release.unwrap_or(Release::Here), options.binary.as_ref())?
     else {
         return Ok(());
     };
@@ -83,7 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for number in numbers {
         let course = Course::draw(seed, number, &kinds);
         let began = Instant::now();
-        let tale = one(&workshop, &course).unwrap_or_else(Tale::failed);
+        let tale = one(&workshop, &course).unwrap_or_else(|error| Tale::failed(&error));
         println!("{number:4} {course}: {}  ({:.1} s)", tale.describe(), began.elapsed().as_secs_f64());
         if !tale.wrong.is_empty() {
             println!("     repeat it with --seed {seed} --run {number}{}", repeat(options));
@@ -103,7 +104,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     // A single run may come too late, and so may all of a kind that is asked for.
     let demanded = options.run.is_none() && options.kind.is_empty() && report.runs() >= Kind::ALL.len();
-    ensure!(!demanded || report.enough_in_time(), "too many faults came too late to show anything (seed {seed})");
+    ensure!(
+        !demanded || report.enough_in_time(),
+        "too many faults came too late to show anything (seed {seed})"
+    );
     Ok(())
 }
 

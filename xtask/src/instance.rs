@@ -75,7 +75,8 @@ impl LabStore {
     /// Gives a limited store other limits, and undoes [`freeze`].
     pub(crate) fn resize(&self, bytes: u64, files: u64) -> Result<()> {
         let options = std::ffi::CString::new(format!("size={bytes},nr_inodes={files}"))?;
-        mount_remount(self.store(), MountFlags::empty(), options.as_c_str()).context("cannot change a store's size")
+        mount_remount(self.store(), MountFlags::empty(), options.as_c_str())
+            .context("cannot change a store's size")
     }
 
     /// Shows the store read-only to everybody, as on NixOS: the mount, not the file system. After this no instance sees it

@@ -95,11 +95,15 @@ pub(super) fn finished(workshop: &Workshop, destination: &Receiver) -> Result<Ve
 /// Files of a store that somebody has locked, now that nobody is at work.
 fn held_locks(store: &LabStore) -> Result<Vec<String>> {
     let state = store.folder().join("nix/var/nix");
-    let mut files: Vec<PathBuf> = vec![state.join("gc.lock"), state.join("db/big-lock"), state.join("db/reserved")];
+    let mut files: Vec<PathBuf> =
+        vec![state.join("gc.lock"), state.join("db/big-lock"), state.join("db/reserved")];
     for (folder, suffix) in [(store.store(), ".lock"), (state.join("temproots"), "")] {
         let Ok(entries) = fs::read_dir(folder) else { continue };
         files.extend(
-            entries.flatten().map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(suffix)),
+            entries
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| path.to_string_lossy().ends_with(suffix)),
         );
     }
     let mut held = Vec::new();

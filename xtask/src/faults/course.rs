@@ -120,8 +120,7 @@ impl Course {
         let turn = usize::try_from(number).unwrap_or_default() % kinds.len().max(1);
         let kind = kinds.get(turn).copied().unwrap_or(Kind::Cut);
         let mut one_of = |of: u64| noise.below(of) == 0;
-        let direction =
-            if kind == Kind::KillDaemon || one_of(2) { Direction::From } else { Direction::To };
+        let direction = if kind == Kind::KillDaemon || one_of(2) { Direction::From } else { Direction::To };
         let protocol = if one_of(2) { Protocol::Serve } else { Protocol::Daemon };
         let transport = if kind == Kind::KillSsh || one_of(2) { "openssh" } else { "libssh2" };
         let by_daemon = kind == Kind::KillDaemon || (direction == Direction::From && one_of(3));

@@ -13,7 +13,7 @@ use anyhow::Result;
 use super::check;
 use super::course::{Course, Kind, Side};
 use super::report::Tale;
-use super::workshop::Workshop;
+use super::workshop::{self, Workshop};
 use crate::exec::{self, Finished};
 use crate::instance::{self, LabStore};
 use crate::interop::lab::{Protocol, Receiver};
@@ -89,7 +89,7 @@ fn read_only(workshop: &Workshop, course: &Course) -> Result<Tale> {
     let trouble = Trouble { way: course.way, after, effect };
     let far = workshop.far(course, &destination);
     let relay = Relay::with_trouble(far.server.port(), Line::default(), Some(trouble))?;
-    let daemon = workshop.daemon(course, &destination)?;
+    let daemon = workshop::daemon(course, &destination)?;
     let copy = exec::capture(&mut workshop.command(course, &destination, relay.port(), &[]))?;
     drop(daemon);
     over.store(true, Ordering::Release);
@@ -106,7 +106,7 @@ fn files(workshop: &Workshop, course: &Course) -> Result<Tale> {
     let most = 5 + course.noise.clone().below(18);
     let destination = &workshop.destination;
     let far = workshop.far(course, destination);
-    let daemon = workshop.daemon(course, destination)?;
+    let daemon = workshop::daemon(course, destination)?;
     let mut command;
     if course.side == Side::Server {
         let program = match course.protocol {
@@ -138,7 +138,7 @@ fn files(workshop: &Workshop, course: &Course) -> Result<Tale> {
 
 /// The copy without a line in between.
 fn direct(workshop: &Workshop, course: &Course, destination: &Receiver) -> Result<Finished> {
-    let daemon = workshop.daemon(course, destination)?;
+    let daemon = workshop::daemon(course, destination)?;
     let port = workshop.far(course, destination).server.port();
     let copy = exec::capture(&mut workshop.command(course, destination, port, &[]))?;
     check::silence([&workshop.source, destination], daemon.as_ref())?;

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::check;
 use super::course::{Course, Kind};
 use super::report::Tale;
-use super::workshop::Workshop;
+use super::workshop::{self, Workshop};
 use crate::exec;
 use crate::interop::lab::{self, Receiver};
 use crate::processes::{self, Process};
@@ -25,7 +25,7 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
     let after = course.point.of(workshop.carried(course, course.way)?);
     let whole: u64 = workshop.carried(course, Way::Up)? + workshop.carried(course, Way::Down)?;
     let far = workshop.far(course, destination);
-    let daemon = workshop.daemon(course, destination)?;
+    let daemon = workshop::daemon(course, destination)?;
     let blow = Blow {
         kind: course.kind,
         later: course.later,
@@ -68,11 +68,7 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
 }
 
 /// The copy over a line without faults, and what that carried.
-fn once_more(
-    workshop: &Workshop,
-    course: &Course,
-    destination: &Receiver,
-) -> Result<(exec::Finished, u64)> {
+fn once_more(workshop: &Workshop, course: &Course, destination: &Receiver) -> Result<(exec::Finished, u64)> {
     let relay = Relay::start(workshop.far(course, destination).server.port(), Line::default())?;
     let copy = exec::capture(&mut workshop.command(course, destination, relay.port(), &[]))?;
     Ok((copy, Way::ALL.into_iter().map(|way| relay.carried(way)).sum()))
@@ -92,10 +88,7 @@ fn ends(kind: Kind) -> &'static [&'static str] {
 }
 
 fn is_blow(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::KillClient | Kind::KillSsh | Kind::KillServer | Kind::KillLogin | Kind::KillDaemon
-    )
+    matches!(kind, Kind::KillClient | Kind::KillSsh | Kind::KillServer | Kind::KillLogin | Kind::KillDaemon)
 }
 
 /// A kill that is to come.

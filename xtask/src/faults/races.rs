@@ -29,7 +29,11 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
         let drawn = Course::draw(noise.next(), 0, &[Kind::Race]);
         let any = usize::try_from(noise.below(paths.len() as u64))?;
         // Half of them want all, the others what some path refers to.
-        let path = if noise.below(2) == 0 { &workshop.path } else { paths.get(any).copied().unwrap_or(&workshop.path) };
+        let path = if noise.below(2) == 0 {
+            &workshop.path
+        } else {
+            paths.get(any).copied().unwrap_or(&workshop.path)
+        };
         let is_ours = noise.below(3) > 0;
         let far = workshop.far(&drawn, destination);
         let command = if is_ours {

@@ -22,7 +22,7 @@ pub(super) struct Tale {
 
 impl Tale {
     /// A run that could not be made.
-    pub(super) fn failed(error: anyhow::Error) -> Self {
+    pub(super) fn failed(error: &anyhow::Error) -> Self {
         Self { wrong: vec![format!("{error:#}")], ..Self::default() }
     }
 
@@ -97,9 +97,10 @@ impl Report {
 
     /// For people, and for the docs.
     pub(super) fn table(&self) -> String {
-        let mut text = "| fault | runs | in time | sent twice, mean and most | wrong | the broken copies ended with |\n\
+        let mut text =
+            "| fault | runs | in time | sent twice, mean and most | wrong | the broken copies ended with |\n\
                         |---|---:|---:|---:|---:|---|\n"
-            .to_owned();
+                .to_owned();
         let rows = self.kinds.iter().map(|(kind, row)| (kind.to_string(), row));
         for (name, row) in rows.chain([("all".to_owned(), &self.sum)]) {
             let ends = row.ends.iter().map(|(end, count)| format!("{end}: {count}")).collect::<Vec<_>>();
@@ -130,13 +131,13 @@ mod tests {
         let tale = Tale { in_time: true, ends, twice: 3 << 10, ..Tale::default() };
         report.add(Kind::Cut, &tale);
         report.add(Kind::Cut, &Tale { ends: vec!["exit 0".to_owned()], ..Tale::default() });
-        let table = report.table();
-        assert!(table.contains("| cut | 2 | 1 | 2, 3 KiB | 0 | exit 0: 1, exit 6: 1 |"), "{table}");
-        assert!(table.contains("| all | 2 | 1 |"), "{table}");
+        let text = report.table();
+        assert!(text.contains("| cut | 2 | 1 | 2, 3 KiB | 0 | exit 0: 1, exit 6: 1 |"), "{text}");
+        assert!(text.contains("| all | 2 | 1 |"), "{text}");
         assert!(!report.enough_in_time() && report.failed() == 0 && report.runs() == 2);
         report.add(Kind::Slow, &tale);
         assert!(report.enough_in_time());
-        report.add(Kind::Slow, &Tale::failed(anyhow::anyhow!("no")));
+        report.add(Kind::Slow, &Tale::failed(&anyhow::anyhow!("no")));
         assert_eq!(report.failed(), 1);
     }
 }

@@ -103,11 +103,6 @@ impl Workshop {
         if course.direction == Direction::To { destination } else { &self.source }
     }
 
-    /// The daemon of this side, if the course has one.
-    pub(super) fn daemon(&self, course: &Course, destination: &Receiver) -> Result<Option<Daemon>> {
-        (course.near == Near::Daemon).then(|| Daemon::start(&destination.instance)).transpose()
-    }
-
     /// How many bytes a copy like this one carries where nothing goes wrong. The transports differ by little.
     pub(super) fn carried(&self, course: &Course, way: Way) -> Result<u64> {
         let key = (course.direction, course.protocol);
@@ -190,6 +185,11 @@ impl Workshop {
         ensure!(wrong.is_empty(), "the collector leaves: {}", wrong.join("; "));
         Ok(())
     }
+}
+
+/// The daemon of this side, if the course has one.
+pub(super) fn daemon(course: &Course, destination: &Receiver) -> Result<Option<Daemon>> {
+    (course.near == Near::Daemon).then(|| Daemon::start(&destination.instance)).transpose()
 }
 
 fn empty(release: Release, root: &Path, keys: &Keys) -> Result<Receiver> {
