@@ -208,6 +208,13 @@ pub(crate) struct How {
     #[arg(long, value_name = "SECONDS", default_value_t = STALL_TIMEOUT.as_secs())]
     pub(crate) stall_timeout: u64,
 
+    /// When the connection is lost, connect again and send the rest; give up after N tries in a row that brought nothing
+    ///
+    /// It is waited before each try, longer each time, at most half a minute. A host that refuses is not tried again, nor one
+    /// that could not be reached in the first place.
+    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "serve")]
+    pub(crate) retries: u32,
+
     /// The same as --gzip, with a warning
     #[arg(long, hide = true)]
     pub(crate) bzip2: bool,

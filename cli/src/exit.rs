@@ -12,8 +12,9 @@ Exit status:
   4    with --keep-going: some paths could not be copied, all others were
   5    it was refused: the host key, the login, the command, or paths without a
        signature that the receiving side trusts
-  6    the connection was lost on the way; the same command continues from there,
-       and this is the only status for which a script should simply try again
+  6    the connection was lost on the way, and not to be had again (--retries); the
+       same command continues from there, and this is the only status for which a
+       script should simply try again
   129, 130, 143
        as a shell reports it: killed by SIGHUP, SIGINT (Ctrl-C), SIGTERM
 

@@ -113,6 +113,12 @@ fn code_of(error: &(dyn Error + 'static)) -> Option<u8> {
     if unsigned_side(error).is_some() {
         return Some(exit::REFUSED);
     }
+    if let Some(CopyError::Interrupted { source, .. }) = error.downcast_ref::<CopyError>()
+        && source.is_temporary()
+    {
+        // Also where the last try did not even reach the host: it was lost.
+        return Some(exit::LOST);
+    }
     Some(match error.downcast_ref::<TransportError>()? {
         TransportError::Connect { failure, .. } => exit::of(failure.class()),
         _ => exit::UNREACHED,

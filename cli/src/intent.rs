@@ -15,9 +15,6 @@ use ncc_store::Outputs;
 
 use crate::{arguments::Arguments, failure::Failure, host::Host, machine::Machine, roots::Separated};
 
-/// With `--keep-going`: how often in a row a broken connection is made anew without a single path having come through.
-const RECONNECTS: u32 = 2;
-
 /// The store on this machine.
 pub(crate) struct Local {
     pub(crate) config: LocalStoreConfig,
@@ -89,8 +86,8 @@ impl CopyIntent {
         }
         if what.keep_going().map_or_else(|| machine.keeps_going(), Ok)? {
             request.on_failure = OnFailure::Continue;
-            request.reconnects = RECONNECTS;
         }
+        request.retries.limit = how.retries;
         request.sign_with = machine.signing_keys(arguments)?.into();
         request.signatures = machine.signatures(arguments)?;
         if what.dry_run {

@@ -38,6 +38,7 @@ mod observer;
 mod plan;
 mod report;
 mod request;
+mod retrying;
 mod run;
 mod signatures;
 
@@ -46,6 +47,6 @@ pub use ncc_store::OnFailure;
 pub use observer::{Event, NoObserver, Observer};
 pub use plan::{Plan, plan};
 pub use report::{Failed, Paths, Report};
-pub use request::{Purpose, Request, Signatures};
+pub use request::{Purpose, Request, Retries, Signatures};
 pub use run::{copy, run};
 pub use signatures::Unsigned;

@@ -1,6 +1,6 @@
 //! What others can see of a copy while it happens.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ncc_store::{PathInfo, StoreError, StorePath};
 
@@ -49,8 +49,17 @@ pub enum Event<'a> {
     Registered(&'a StorePath),
     /// A path could not be copied.
     Failed(&'a StorePath, &'a StoreError),
-    /// A connection broke with this error, and is made anew.
-    Reconnecting(&'a StoreError),
+    /// A connection broke, and is made anew.
+    Reconnecting {
+        /// How it broke, or why it could not be made anew.
+        error: &'a StoreError,
+        /// When.
+        pause: Duration,
+        /// Which try in a row this is, counted from 1.
+        number: u32,
+        /// How many there may be.
+        limit: u32,
+    },
     /// A connection has ended, and what is missing is asked for and sent anew: what was on its way is not any more.
     StartingAgain,
     /// The destination is asked whether all roots are valid.

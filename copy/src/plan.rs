@@ -14,7 +14,8 @@ use ncc_store::{
 };
 
 use crate::{
-    CopyError, Event, Failed, Observer, Purpose, Request, Unsigned, dependants::dependants, signatures,
+    CopyError, Event, Failed, Observer, Purpose, Request, Unsigned, dependants::dependants, retrying::Tries,
+    signatures,
 };
 
 /// A closure of at most this many paths is asked for as soon as it is known, without waiting for what the destination says
@@ -72,9 +73,13 @@ pub async fn plan(
         });
     }
     let ends = Ends { source, destination, request, observer };
-    let plan = match ends.closure_unless_present().await? {
-        None => Plan { roots: request.roots.clone(), roots_are_valid: true, ..Plan::default() },
-        Some((closure, valid)) => ends.plan(closure, valid).await?,
+    let mut tries = Tries::new(request.retries, observer);
+    let plan = loop {
+        match ends.make_plan().await {
+            Err(CopyError::Store(error)) => tries.wait_after(error).await?,
+            plan => break plan?,
+        }
+        observer.event(Event::StartingAgain);
     };
     observer.event(Event::Planned(&plan));
     Ok(plan)
@@ -88,6 +93,15 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
+    async fn make_plan(&self) -> Result<Plan, CopyError> {
+        match self.closure_unless_present().await? {
+            None => {
+                Ok(Plan { roots: self.request.roots.clone(), roots_are_valid: true, ..Plan::default() })
+            }
+            Some((closure, valid)) => self.plan(closure, valid).await,
+        }
+    }
+
     /// How the destination is asked.
     fn query(&self) -> ValidityQuery {
         match self.request.purpose {

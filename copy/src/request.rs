@@ -1,6 +1,6 @@
 //! What is wanted, as data.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ncc_store::{OnFailure, Outputs, PublicKey, SecretKey, StorePath};
 
@@ -26,6 +26,25 @@ pub enum Signatures {
     SignedBy(Arc<[PublicKey]>),
 }
 
+/// How a broken connection is made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retries {
+    /// How often in a row, without a single path having been registered in between.
+    pub limit: u32,
+    /// How long to wait before the first of a row, at most: up to half of it is left out at random, so that not all that one
+    /// host has lost come back at once.
+    pub first_pause: Duration,
+    /// Each further pause is four times as long as the one before, but not longer than this.
+    pub longest_pause: Duration,
+}
+
+/// None at all.
+impl Default for Retries {
+    fn default() -> Self {
+        Self { limit: 0, first_pause: Duration::from_millis(250), longest_pause: Duration::from_secs(30) }
+    }
+}
+
 /// A copy that is wanted. Fields may be added.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -40,8 +59,8 @@ pub struct Request {
     pub substitute: bool,
     /// What to do when one path cannot be copied.
     pub on_failure: OnFailure,
-    /// How often in a row a broken connection is made anew without a single path having been registered in between.
-    pub reconnects: u32,
+    /// What is done when a connection breaks.
+    pub retries: Retries,
     /// Keys that sign what is sent, on its way: nothing changes at the source, nor of what is present at the destination.
     pub sign_with: Arc<[SecretKey]>,
     /// Which paths may go without a signature.

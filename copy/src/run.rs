@@ -18,7 +18,7 @@ use ncc_store::{
 
 use crate::{
     CopyError, Event, Failed, Observer, Plan, Report, Request, dependants::dependants, observed::Observed,
-    plan, signatures,
+    plan, retrying::Tries, signatures,
 };
 
 /// Plans and runs.
@@ -47,7 +47,6 @@ pub async fn run(
     request: &Request,
     observer: &Arc<dyn Observer>,
 ) -> Result<Report, CopyError> {
-    let start = Instant::now();
     let Plan { roots, roots_are_valid, present, substituted, to_send, failed, .. } = plan;
     let mut report = Report {
         roots_were_valid: roots_are_valid,
@@ -61,15 +60,21 @@ pub async fn run(
         return Ok(report);
     }
     let missing: BTreeMap<_, _> = to_send.iter().map(|info| (info.path.clone(), Arc::clone(info))).collect();
-    let mut copying = Copying { source, destination, request, observer, report: &mut report, missing };
-    let interrupted = copying.send_all(to_send.into()).await.err();
-    let missing = copying.missing;
-    report.elapsed = start.elapsed();
-    report.unsent = missing.into_values().collect();
-    if let Some(source) = interrupted {
-        return Err(CopyError::Interrupted { report: Box::new(report), source });
+    let start = Instant::now();
+    let mut copying =
+        Copying { source, destination, request, observer, roots: &roots, start, report: &mut report, missing };
+    let ended = copying.copy_all(to_send.into()).await;
+    report.unsent = copying.missing.into_values().collect();
+    match ended {
+        Err(source) => Err(CopyError::Interrupted { report: Box::new(report), source }),
+        Ok(Some(missing)) => Err(CopyError::RootMissing {
+            store: destination.name().to_owned(),
+            path: destination.store_dir().full(&missing),
+            report: Box::new(report),
+        }),
+        Ok(None) if report.failed.is_empty() => Ok(report),
+        Ok(None) => Err(CopyError::Failed { report: Box::new(report) }),
     }
-    check_roots(destination, &roots, report, request.on_failure, observer).await
 }
 
 /// A copy under way.
@@ -78,27 +83,34 @@ struct Copying<'a> {
     destination: &'a dyn Destination,
     request: &'a Request,
     observer: &'a Arc<dyn Observer>,
+    roots: &'a [StorePath],
+    start: Instant,
     report: &'a mut Report,
     /// What is not registered yet.
     missing: BTreeMap<StorePath, Arc<PathInfo>>,
 }
 
 impl Copying<'_> {
-    /// Sends everything, in as many rounds as that takes. Each further round has fewer paths missing than there ever were,
-    /// or one more that failed, or is one of the reconnects without progress that the request allows, so there is an end.
-    async fn send_all(&mut self, mut plan: NarPlan) -> Result<(), StoreError> {
-        let mut in_vain = 0;
-        let mut fewest = self.missing.len();
-        while !plan.is_empty() {
-            let failed_before = self.report.failed.len();
-            let Err(error) = self.send(plan).await else { break };
+    /// Sends everything, in as many rounds as that takes, and gives the first root that is not there then. Each further round
+    /// has fewer paths missing than there ever were, or more that failed, or is one of the tries without progress that the
+    /// request allows, so there is an end.
+    async fn copy_all(&mut self, plan: NarPlan) -> Result<Option<StorePath>, StoreError> {
+        let mut tries = Tries::new(self.request.retries, self.observer).reached();
+        let (mut fewest, mut most_failed) = (self.missing.len(), self.report.failed.len());
+        let mut plan = Some(plan);
+        loop {
+            let error = match self.round(plan.take()).await {
+                Ok(missing) => return Ok(missing),
+                Err(error) => error,
+            };
             // What is registered and then gone again is no progress.
             if self.missing.len() < fewest {
                 fewest = self.missing.len();
-                in_vain = 0;
+                tries.progress();
             }
             // A path that failed may have taken the connection with it.
-            let has_failed = self.report.failed.len() > failed_before;
+            let has_failed = self.report.failed.len() > most_failed;
+            most_failed = self.report.failed.len().max(most_failed);
             match (error.scope(), error.path().cloned()) {
                 // It cannot be copied, and the connection went with it.
                 (Scope::Path, Some(path))
@@ -110,18 +122,27 @@ impl Copying<'_> {
                 }
                 _ if !error.is_temporary() => return Err(error),
                 _ if has_failed && self.request.on_failure == OnFailure::Continue => {}
-                _ if !has_failed && in_vain < self.request.reconnects => {
-                    in_vain += 1;
+                _ if self.request.on_failure == OnFailure::Stop && most_failed > 0 => return Err(error),
+                _ => {
+                    tries.wait_after(error).await?;
                     self.report.reconnects += 1;
-                    self.observer.event(Event::Reconnecting(&error));
                 }
-                _ => return Err(error),
             }
-            plan = self.plan_again().await?;
         }
-        let paths: Vec<Arc<PathInfo>> = self.missing.values().cloned().collect();
-        self.note_dependants(&paths);
-        Ok(())
+    }
+
+    /// Sends a plan, or what is missing now, and asks for the roots.
+    async fn round(&mut self, plan: Option<NarPlan>) -> Result<Option<StorePath>, StoreError> {
+        let plan = match plan {
+            Some(plan) => plan,
+            None => self.plan_again().await?,
+        };
+        if !plan.is_empty() {
+            self.send(plan).await?;
+        }
+        self.note_dependants();
+        self.report.elapsed = self.start.elapsed();
+        self.missing_root().await
     }
 
     fn has_failed(&self, path: &StorePath) -> bool {
@@ -137,7 +158,6 @@ impl Copying<'_> {
         self.report.failed.push(Failed { path, error: Some(error) });
     }
 
-    /// One round.
     async fn send(&mut self, plan: NarPlan) -> Result<(), StoreError> {
         let nars = self.source.nars(Arc::clone(&plan));
         let nars = Arc::new(Observed { nars, observer: Arc::clone(self.observer) });
@@ -233,12 +253,30 @@ impl Copying<'_> {
     }
 
     /// Notes what failed because of others.
-    fn note_dependants(&mut self, missing: &[Arc<PathInfo>]) {
-        let missing = in_order(missing);
+    fn note_dependants(&mut self) {
+        let missing = in_order(self.missing.values());
         let dependants = dependants(&missing, self.report.failed.iter().map(|failed| &failed.path));
         let noted: HashSet<&StorePath> = self.report.failed.iter().map(|failed| &failed.path).collect();
         let new: Vec<_> = dependants.into_iter().filter(|path| !noted.contains(path)).collect();
         self.report.failed.extend(new.into_iter().map(|path| Failed { path, error: None }));
+    }
+
+    /// The streams said that all is well; this is the only thing that proves it. Where paths failed, it proves that the
+    /// others are there.
+    async fn missing_root(&self) -> Result<Option<StorePath>, StoreError> {
+        let failed: HashSet<&StorePath> = self.report.failed.iter().map(|failed| &failed.path).collect();
+        // With `OnFailure::Stop`, what was not tried is not expected either.
+        let stopped = self.request.on_failure == OnFailure::Stop && !failed.is_empty();
+        let is_expected = |root: &&StorePath| {
+            !(failed.contains(*root) || stopped && self.missing.contains_key(*root))
+        };
+        let expected: Vec<StorePath> = self.roots.iter().filter(is_expected).cloned().collect();
+        if expected.is_empty() {
+            return Ok(None);
+        }
+        self.observer.event(Event::Checking);
+        let valid = self.destination.valid_paths(&expected, ValidityQuery::default()).await?;
+        Ok(expected.into_iter().find(|root| !valid.contains(root)))
     }
 }
 
@@ -247,40 +285,4 @@ fn in_order<'a>(infos: impl IntoIterator<Item = &'a Arc<PathInfo>>) -> Vec<Arc<P
     // They were a graph without cycles before, and so is every part of it.
     let graph = ncc_closure::Graph::partial(infos.into_iter().cloned()).unwrap_or_default();
     graph.iter().cloned().collect()
-}
-
-/// The streams said that all is well; this is the only thing that proves it. Where paths failed, it proves that the
-/// others are there.
-async fn check_roots(
-    destination: &dyn Destination,
-    roots: &[StorePath],
-    report: Report,
-    on_failure: OnFailure,
-    observer: &Arc<dyn Observer>,
-) -> Result<Report, CopyError> {
-    let failed: HashSet<&StorePath> = report.failed.iter().map(|failed| &failed.path).collect();
-    let unsent: HashSet<&StorePath> = report.unsent.iter().map(|info| &info.path).collect();
-    // With `OnFailure::Stop`, what was not tried is not expected either.
-    let stopped = on_failure == OnFailure::Stop && !failed.is_empty();
-    let mut expected: Vec<StorePath> = roots
-        .iter()
-        .filter(|root| !(failed.contains(root) || stopped && unsent.contains(root)))
-        .cloned()
-        .collect();
-    if !expected.is_empty() {
-        observer.event(Event::Checking);
-        match destination.valid_paths(&expected, ValidityQuery::default()).await {
-            Ok(valid) => expected.retain(|root| !valid.contains(root)),
-            Err(source) => return Err(CopyError::Interrupted { report: Box::new(report), source }),
-        }
-    }
-    match expected.first() {
-        Some(missing) => Err(CopyError::RootMissing {
-            store: destination.name().to_owned(),
-            path: destination.store_dir().full(missing),
-            report: Box::new(report),
-        }),
-        None if report.failed.is_empty() => Ok(report),
-        None => Err(CopyError::Failed { report: Box::new(report) }),
-    }
 }

@@ -135,6 +135,7 @@ fn spinning(state: &State, now: Duration, width: usize, look: Look) -> String {
         Phase::Copying => "nothing is missing".to_owned(),
         Phase::Checking if to_host => format!("checking that {host} has everything"),
         Phase::Checking => "checking that everything has come".to_owned(),
+        Phase::Pausing => format!("lost {host}, trying again"),
     };
     let since = now.saturating_sub(state.phase_since);
     // A number that is gone before it can be read is noise.

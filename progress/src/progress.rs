@@ -7,6 +7,7 @@ use ncc_copy::{Event, Observer, Report};
 use crate::{
     Console, Direction, Importance, ProgressOptions,
     bar::{self, Look},
+    chain,
     console::{Form, Shared},
     human,
     internal_json::InternalJson,
@@ -17,6 +18,9 @@ use crate::{
 
 /// How long a copy waits, once, for a line to stand on the terminal before ssh may ask something there.
 const BEFORE_SSH: Duration = Duration::from_millis(200);
+
+/// A pause that is over before anybody has read that there is one.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// What is shown of one copy, from its beginning to [`Progress::finish`] or until this is dropped.
 pub struct Progress {
@@ -177,6 +181,11 @@ impl Shared {
 impl Observer for Shared {
     fn event(&self, event: Event<'_>) {
         let now = self.now();
+        if let Event::Reconnecting { error, pause, number, limit } = event {
+            let when = if pause < MOMENT { String::new() } else { format!(" in {} s", pause.as_secs_f64().round()) };
+            let text = format!("warning: {}; trying again{when} ({number} of {limit})", chain(error));
+            self.say(Importance::Warning, &text);
+        }
         let before_ssh = self.change(|inner| {
             // After the end there is nothing more to say, though tasks that are cut off may still be at it.
             let Some(copy) = &mut inner.copy else { return false };

@@ -53,6 +53,7 @@ struct Done<'a> {
     success: bool,
     error: Option<String>,
     seconds: f64,
+    reconnects: u32,
     wire: Option<Wire>,
     roots: Vec<String>,
     present: Group,
@@ -107,6 +108,7 @@ pub fn copy_json(
         error,
         // A report is read by people too: no more digits than mean something.
         seconds: (report.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+        reconnects: report.reconnects,
         wire,
         roots: full(store_dir, roots),
         present: group(store_dir, &report.present),
@@ -203,6 +205,7 @@ mod tests {
                 "success": true,
                 "error": null,
                 "seconds": 8.123,
+                "reconnects": 0,
                 "wire": { "sent": 36_200_000, "received": 512 },
                 "roots": [story.full("data")],
                 "present": {

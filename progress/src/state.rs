@@ -34,6 +34,8 @@ pub(crate) enum Phase {
     Copying,
     /// The destination is asked about the roots.
     Checking,
+    /// The connection was lost, and is made anew in a moment.
+    Pausing,
 }
 
 /// A path of which some bytes were handed on.
@@ -136,7 +138,15 @@ impl State {
                 self.waiting.retain(|waiting| waiting != *path);
                 self.failed += 1;
             }
+            Event::Reconnecting { .. } => {
+                // Nothing may stand where ssh asks.
+                self.answered = false;
+                self.enter(Phase::Pausing, now);
+            }
             Event::StartingAgain => {
+                if self.phase == Phase::Pausing {
+                    self.enter(if self.open.is_empty() { Phase::Starting } else { Phase::Copying }, now);
+                }
                 // Another connection, for which ssh may ask another time.
                 self.answered = false;
                 for flying in self.in_flight.drain(..) {
@@ -239,6 +249,7 @@ impl State {
             Phase::Asking(paths) => {
                 format!("{destination} to answer which of {} are valid there", human::paths(paths))
             }
+            Phase::Pausing => format!("the next try to reach {host}"),
             Phase::Copying => self.waited_for_in_copying(source, destination, to_host),
             Phase::Checking => format!("{destination} to answer whether everything is valid there"),
         }

@@ -6,6 +6,7 @@ use ncc_protocol::{
     ProtocolError,
     worker::{DaemonError, Refusal},
 };
+use ncc_store::Retry;
 use ncc_transport::{Ending, Exit, Failure, FailureKind, TransportError};
 
 /// What went wrong with a host.
@@ -140,14 +141,21 @@ impl RemoteError {
     }
 
     /// Whether a new connection may fare better: a line was lost, or ended without a reason.
-    pub fn is_temporary(&self) -> bool {
+    pub fn retry(&self) -> Retry {
         match self {
             Self::Unreached { failure, .. } | Self::Transport(TransportError::Connect { failure, .. }) => {
-                failure.is_temporary()
+                match failure.kind {
+                    FailureKind::ConnectionLost | FailureKind::ClosedByServer => Retry::Worthwhile,
+                    // Also a name that is not known: that of a VPN that is down.
+                    _ if failure.is_of_the_network() => Retry::OnceReached,
+                    _ => Retry::Useless,
+                }
             }
-            Self::Ended { stderr, .. } => says_that_the_line_broke(stderr),
-            Self::Lost { .. } => true,
-            _ => false,
+            Self::Ended { stderr, .. } if says_that_the_line_broke(stderr) => Retry::Worthwhile,
+            Self::Lost { .. } => Retry::Worthwhile,
+            // A daemon that is being restarted.
+            Self::Transport(TransportError::Socket { .. }) => Retry::OnceReached,
+            _ => Retry::Useless,
         }
     }
 

@@ -143,8 +143,7 @@ pub(crate) fn store_error(
             Problem::Store { action, path: None, source: Box::new(error) }
         }
         path => {
-            let retry = if error.is_temporary() { Retry::Worthwhile } else { Retry::Useless };
-            Problem::Connection { action, path, retry, source: Box::new(error) }
+            Problem::Connection { action, path, retry: error.retry(), source: Box::new(error) }
         }
     };
     StoreError::new(side, store, problem)
@@ -158,8 +157,7 @@ pub(crate) fn session_ended(
     action: &'static str,
     error: Arc<RemoteError>,
 ) -> StoreError {
-    let worthwhile = error.is_temporary() || error.is_about_the_path();
-    let retry = if worthwhile { Retry::Worthwhile } else { Retry::Useless };
+    let retry = if error.is_about_the_path() { Retry::Worthwhile } else { error.retry() };
     let problem = Problem::Connection { action, path: None, retry, source: Box::new(error) };
     StoreError::new(side, store, problem)
 }

@@ -32,6 +32,9 @@ pub enum Side {
 pub enum Retry {
     /// Yes: a line broke, a host was busy.
     Worthwhile,
+    /// Where the same store was reached before: it cannot be reached, as while a network is down or a host boots. Else its name may
+    /// be mistyped, and trying again would only keep that from being said.
+    OnceReached,
     /// No: a key was refused, a program is missing.
     Useless,
 }
@@ -149,7 +152,12 @@ impl StoreError {
 
     /// Whether the same may succeed if it is simply tried again.
     pub fn is_temporary(&self) -> bool {
-        matches!(self.problem(), Problem::Connection { retry: Retry::Worthwhile, .. })
+        matches!(self.problem(), Problem::Connection { retry: Retry::Worthwhile | Retry::OnceReached, .. })
+    }
+
+    /// Whether the store could not even be reached, for a reason that may pass.
+    pub fn is_unreached(&self) -> bool {
+        matches!(self.problem(), Problem::Connection { retry: Retry::OnceReached, .. })
     }
 
     /// The one path this is about, or that was under way.

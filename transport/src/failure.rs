@@ -41,6 +41,13 @@ impl Failure {
         }
     }
 
+    /// Whether it is about the way to the host, which may be there again although nobody changes anything here. Of a host that was
+    /// reached before this is as good as temporary.
+    pub fn is_of_the_network(&self) -> bool {
+        use FailureKind::{ConnectionRefused, ProxyFailed, TimedOut, UnknownHost, Unreachable};
+        matches!(self.kind, UnknownHost | ConnectionRefused | Unreachable | TimedOut | ProxyFailed)
+    }
+
     /// Whether the server hung up before any login: no key was offered, nobody was asked for anything, no command was sent.
     /// Servers that are scanned all day drop new connections at random (MaxStartups), so that one more try after a short pause is
     /// right; and it can annoy nobody, which a second login could.

@@ -184,7 +184,7 @@ fn a_dead_line_is_one_error_in_either_direction(ssh: Ssh) {
         let server = if fetches { slow.display().to_string() } else { stuck(&world) };
         let copy = if fetches { world.fetch() } else { world.copy() };
         let mut command = ssh.reaching(copy, &sshd);
-        command.args(["--remote-program", &server, "127.0.0.1"]).args(&dependants);
+        command.args(["--retries", "0", "--remote-program", &server, "127.0.0.1"]).args(&dependants);
         let mut running = Running::start(&mut command);
         running.wait_for("-big'", SOON);
         for session in children(sshd.pid().unwrap()) {
@@ -208,7 +208,7 @@ fn a_line_that_goes_dead_ends_by_itself_with_exit_6_and_the_cause(ssh: Ssh) {
     let big = add_big(&world);
     let mut command = ssh.reach(&world, &sshd);
     prefer(&mut command, "-o ServerAliveInterval=1 -o ServerAliveCountMax=2");
-    command.args(["--remote-program", &stuck(&world), "127.0.0.1"]).arg(&big);
+    command.args(["--retries", "0", "--remote-program", &stuck(&world), "127.0.0.1"]).arg(&big);
     let mut running = Running::start(&mut command);
     running.wait_for("-big'", SOON);
     let sessions = children(sshd.pid().unwrap());

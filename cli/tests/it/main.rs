@@ -18,6 +18,8 @@ mod kept;
 #[cfg(feature = "ssh")]
 mod master;
 mod pictures;
+mod relay;
+mod retrying;
 mod roots;
 mod rows;
 mod settings;

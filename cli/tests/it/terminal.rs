@@ -5,8 +5,10 @@ use std::{fs, os::unix::fs::chown, path::Path, process::Command, time::Duration}
 use ncc_transport_ssh::test_util::Sshd;
 
 use crate::{
+    relay::{Then, relay},
+    retrying::{CUT, LONG, add_paths, lead},
     support::{AT_ONCE, PROGRAM, World},
-    transports::{Ssh, add_big, path, prefer, sshd, stuck, stuck_running, with_key},
+    transports::{Ssh, add_big, path, prefer, sshd, stuck, stuck_running, with_each_transport, with_key},
     tty::{Terminal, User, left_out},
 };
 
@@ -223,6 +225,29 @@ fn answered_wrong_is_exit_5(ssh: Ssh, login: Login) {
     }
     assert!(terminal.echoes());
     assert_eq!(asking.world.copied(&asking.world.all()), [false; 4]);
+}
+
+with_each_transport!(a_lost_connection_asks_again_and_the_bar_stays_away);
+
+fn a_lost_connection_asks_again_and_the_bar_stays_away(ssh: Ssh) {
+    let Some(mut asking) = Asking::new(ssh, Login::Password) else { return };
+    let paths = add_paths(&asking.world, 8);
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let port = relay(asking.sshd.port(), &[CUT], Then::Through);
+    lead(&mut asking.command, &asking.sshd, port);
+    let program = asking.program.clone();
+    let mut terminal = asking.start(&program, &paths);
+    terminal.write(&format!("{}\r", asking.answer));
+    terminal.wait_for("connecting again to");
+    terminal.wait_for_change(|screen| screen.ends_with(&asking.question));
+    // Long enough for a bar to come, which must not.
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(terminal.screen().ends_with(&asking.question), "{}", terminal.screen());
+    assert!(!terminal.echoes());
+    terminal.write(&format!("{}\r", asking.answer));
+    assert_eq!(terminal.end(LONG), 0, "{}", terminal.screen());
+    assert_eq!(asking.world.copied(&paths), [true; 8]);
+    assert_eq!(asking.sshd.log().matches(asking.accepted).count(), 2, "{}", asking.sshd.log());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Plans and runs between stores in memory. (Through a host: `remote-store/tests`.)
 
+mod retrying;
 mod rounds;
 mod signatures;
 

@@ -25,7 +25,7 @@ fn sizes(calls: &[Call]) -> Vec<usize> {
         .collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_broken_line_costs_no_path() {
     for on_failure in [OnFailure::Stop, OnFailure::Continue] {
         let here = MemoryStore::new("here");
@@ -34,14 +34,14 @@ async fn a_broken_line_costs_no_path() {
         let there = MemoryStore::new("there");
         let mut request = Request::new([chain[4].clone()]);
         request.on_failure = on_failure;
-        request.reconnects = 1;
+        request.retries.limit = 1;
         let report = copy(&here, &there, &request, &observer()).await.unwrap();
         assert_eq!((report.sent.count(), report.failed.len(), report.reconnects), (5, 0, 1));
         assert_eq!(there.paths(), here.paths());
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_leave_to_reconnect_a_broken_line_ends_the_copy_and_fails_no_path() {
     let here = MemoryStore::new("here");
     let chain = here.add_chain(3);
@@ -55,14 +55,14 @@ async fn without_leave_to_reconnect_a_broken_line_ends_the_copy_and_fails_no_pat
     assert_eq!((report.sent.count(), report.unsent.count(), report.failed.len()), (1, 2, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn reconnects_without_progress_come_to_an_end() {
     let here = MemoryStore::new("here");
     let chain = here.add_chain(5);
     let there = MemoryStore::new("there");
     there.inject(Fault::FailAfterAdds(2));
     let mut request = Request::new([chain[4].clone()]);
-    request.reconnects = 3;
+    request.retries.limit = 3;
     let error = copy(&here, &there, &request, &observer()).await.unwrap_err();
     let CopyError::Interrupted { report, .. } = error else { panic!("{error}") };
     assert_eq!((report.sent.count(), report.reconnects), (2, 3));
@@ -77,14 +77,14 @@ struct Collector {
 
 impl Observer for Collector {
     fn event(&self, event: Event<'_>) {
-        if let Event::Reconnecting(_) = event {
+        if let Event::Reconnecting { .. } = event {
             self.there.delete(&self.prey);
             *self.seen.lock().unwrap() += 1;
         }
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_vanished_while_nothing_protected_it_is_sent_again() {
     let here = MemoryStore::new("here");
     let chain = here.add_chain(5);
@@ -96,7 +96,7 @@ async fn what_vanished_while_nothing_protected_it_is_sent_again() {
         let collector =
             Arc::new(Collector { there: there.clone(), prey: prey.clone(), seen: Mutex::default() });
         let mut request = Request::new([chain[4].clone()]);
-        request.reconnects = 1;
+        request.retries.limit = 1;
         let report = copy(&here, &there, &request, &(Arc::clone(&collector) as _)).await.unwrap();
         assert_eq!(*collector.seen.lock().unwrap(), 1);
         assert_eq!(there.paths(), here.paths());
@@ -108,7 +108,7 @@ async fn what_vanished_while_nothing_protected_it_is_sent_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_path_that_takes_the_connection_with_it_leaves_the_others() {
     let here = MemoryStore::new("here").with_block_size(100 << 10);
     let big = here.add("big", vec![7; 1 << 20], &[]);
@@ -125,7 +125,7 @@ async fn a_path_that_takes_the_connection_with_it_leaves_the_others() {
     assert_eq!((report.sent.count(), report.reconnects), (3, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_roots_that_did_not_fail_are_checked_too() {
     let here = MemoryStore::new("here");
     let (good, bad) = (here.add("good", "x", &[]), here.add("bad", "y", &[]));
@@ -138,7 +138,7 @@ async fn the_roots_that_did_not_fail_are_checked_too() {
     assert!(matches!(error, CopyError::RootMissing { .. }), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn roots_that_are_not_valid_leave_the_others() {
     let here = MemoryStore::new("here");
     let good = here.add_chain(2);
@@ -221,7 +221,7 @@ impl Source for OddRow {
 }
 
 /// <https://github.com/NixOS/nix/issues/6843>
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn r6843_a_root_whose_row_cannot_be_read_leaves_the_others() {
     let store = MemoryStore::new("here");
     let good = store.add_chain(2);
@@ -241,7 +241,7 @@ async fn r6843_a_root_whose_row_cannot_be_read_leaves_the_others() {
     assert!(good.iter().all(|path| there.paths().contains(path)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_to_do_costs_one_question_about_the_roots() {
     let here = MemoryStore::new("here");
     let chain = here.add_chain(5000);
@@ -256,7 +256,7 @@ async fn nothing_to_do_costs_one_question_about_the_roots() {
     assert!(there.calls().iter().all(protects));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_large_closure_is_asked_for_only_when_a_root_is_missing() {
     let here = MemoryStore::new("here");
     let chain = here.add_chain(5000);
@@ -266,7 +266,7 @@ async fn a_large_closure_is_asked_for_only_when_a_root_is_missing() {
     assert_eq!(sizes(&there.calls()), [1, 5000]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_source_of_many_open_nars_gives_the_same() {
     let here = MemoryStore::new("here").with_access(NarAccess::Random { at_once: 8 });
     let chain = here.add_chain(20);
@@ -309,20 +309,20 @@ impl Destination for Liar {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_registered_and_then_gone_again_is_no_progress() {
     let here = MemoryStore::new("here");
     let chain = here.add_chain(3);
     let liar = Liar(ncc_store::StoreDir::default(), Mutex::default());
     let mut request = Request::new([chain[2].clone()]);
-    request.reconnects = 2;
+    request.retries.limit = 2;
     let error = copy(&here, &liar, &request, &observer()).await.unwrap_err();
     assert!(matches!(error, CopyError::Interrupted { .. }), "{error}");
     assert_eq!(*liar.1.lock().unwrap(), 3, "the first, and the two reconnects that were allowed");
 }
 
 /// Deletes a path at the source when a connection breaks.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_the_source_lost_meanwhile_costs_only_what_needs_it() {
     let here = MemoryStore::new("here");
     let chain = here.add_chain(2);
@@ -335,7 +335,7 @@ async fn what_the_source_lost_meanwhile_costs_only_what_needs_it() {
     let collector = Arc::new(Collector { there: here.clone(), prey: prey.clone(), seen: Mutex::default() });
     let mut request = Request::new([chain[1].clone(), needs_prey.clone(), other.clone()]);
     request.on_failure = OnFailure::Continue;
-    request.reconnects = 5;
+    request.retries.limit = 5;
     let error = copy(&here, &there, &request, &(Arc::clone(&collector) as _)).await.unwrap_err();
     let CopyError::Failed { report } = error else { panic!("{error}") };
     let failed: Vec<_> = report.failed.iter().map(|failed| &failed.path).collect();
@@ -343,7 +343,7 @@ async fn what_the_source_lost_meanwhile_costs_only_what_needs_it() {
     assert_eq!((report.sent.count(), report.unsent.count()), (3, 2));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_root_that_only_the_destination_has_is_there() {
     let here = MemoryStore::new("here");
     let there = MemoryStore::new("there");

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use ncc_store::{NarHash, PathInfo, StoreDir, StorePath};
+use ncc_store::{NarHash, PathInfo, Problem, Retry, Side, StoreDir, StoreError, StorePath};
 
 use super::*;
 use crate::{
@@ -340,6 +340,38 @@ fn a_second_connection_gets_the_terminal_for_its_question() {
         "{}",
         terminal.contents()
     );
+}
+
+#[test]
+fn a_lost_connection_is_a_warning_in_every_form() {
+    let story = Story::new();
+    let problem = Problem::Connection {
+        action: "answer",
+        path: None,
+        retry: Retry::Worthwhile,
+        source: "the line\x1b[2J broke".into(),
+    };
+    let error = StoreError::new(Side::Destination, "host 'web1'", problem);
+    let lost = |pause| Event::Reconnecting { error: &error, pause, number: 2, limit: 5 };
+    let said = "warning: host 'web1' could not answer: the line\\u{1b}[2J broke; trying again in 4 s (2 of 5)";
+
+    let (stage, terminal) = Stage::on_terminal(120, |_| {});
+    stage.play(&story, None, 5);
+    stage.event(lost(Duration::from_millis(3_700)));
+    stage.draw();
+    // Without a bar: ssh may ask something at once.
+    assert!(terminal.contents().ends_with(said), "{}", terminal.contents());
+
+    let (stage, pipe) = Stage::in_pipe(Form::Lines, |_, _| {});
+    stage.event(lost(Duration::from_millis(125)));
+    stage.draw();
+    assert_eq!(pipe.text(), said.replace(" in 4 s", "") + "\n");
+
+    let (stage, pipe) = Stage::in_pipe(Form::InternalJson, |_, _| {});
+    stage.event(lost(Duration::from_secs(4)));
+    stage.draw();
+    let text = pipe.text();
+    assert!(text.starts_with(r#"@nix {"action":"msg","level":1,"msg":"warning: host 'web1'"#), "{text}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ async fn a_host_that_always_breaks_ends_in_bounded_rounds() {
     let host = MemoryHost::new(&there).with_output_cut_at((LARGE + LARGE / 2) as u64);
     let mut request = Request::new(paths.clone());
     request.on_failure = OnFailure::Continue;
-    request.reconnects = 2;
+    request.retries.limit = 2;
     copy(&remote(&host), &here, &request, &NoObserver.shared()).await.unwrap();
     assert_eq!(here.paths(), there.paths());
     assert!(host.connections() <= 8, "{}", host.connections());
