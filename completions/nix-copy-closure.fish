@@ -1,6 +1,7 @@
 complete -c nix-copy-closure -l transport -d 'SSH implementation to use [default: openssh]' -r -f -a "openssh\t'The ssh program, with all of its configuration'
 libssh2\t'The libssh2 library, for machines without an ssh program'"
 complete -c nix-copy-closure -l stall-timeout -d 'Give up when nothing has been transferred for this long; 0 waits forever' -r
+complete -c nix-copy-closure -l retries -d 'When the connection is lost, connect again and send the rest; give up after N tries in a row that brought nothing' -r
 complete -c nix-copy-closure -l add-root -d 'Then make LINK, on the receiving side, a symlink to the path that keeps it from the garbage collector' -r
 complete -c nix-copy-closure -l profile -d 'Then make the path, on the receiving side, the current generation of PROFILE' -r
 complete -c nix-copy-closure -l store -d 'The local store: a directory DIR (with its files in DIR/nix/store), \'local?root=DIR\', \'local\', or \'daemon\'' -r

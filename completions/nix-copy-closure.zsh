@@ -18,6 +18,7 @@ _nix-copy-closure() {
 '--transport=[SSH implementation to use \[default\: openssh\]]:NAME:((openssh\:"The ssh program, with all of its configuration"
 libssh2\:"The libssh2 library, for machines without an ssh program"))' \
 '--stall-timeout=[Give up when nothing has been transferred for this long; 0 waits forever]:SECONDS:_default' \
+'(--serve)--retries=[When the connection is lost, connect again and send the rest; give up after N tries in a row that brought nothing]:N:_default' \
 '(--serve --profile)--add-root=[Then make LINK, on the receiving side, a symlink to the path that keeps it from the garbage collector]:LINK:_default' \
 '(--serve)--profile=[Then make the path, on the receiving side, the current generation of PROFILE]:PROFILE:_default' \
 '--store=[The local store\: a directory DIR (with its files in DIR/nix/store), '\''local?root=DIR'\'', '\''local'\'', or '\''daemon'\'']:URI:_default' \

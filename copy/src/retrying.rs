@@ -13,6 +13,10 @@ use crate::{Event, Observer, Retries};
 /// How much longer each pause is than the one before.
 const GROWTH: u32 = 4;
 
+/// How long nothing is said of a lost connection: what ended it may be about to end this process too, as Ctrl-C on a terminal,
+/// which goes to all that were started there.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// The tries that are left.
 pub(crate) struct Tries<'a> {
     retries: Retries,
@@ -50,10 +54,11 @@ impl<'a> Tries<'a> {
         let pause = self.pause();
         self.in_vain += 1;
         let (number, limit) = (self.in_vain, self.retries.limit);
+        let quiet = pause.min(QUIET);
+        tokio::time::sleep(quiet).await;
+        let pause = pause.saturating_sub(quiet);
         self.observer.event(Event::Reconnecting { error: &error, pause, number, limit });
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
+        tokio::time::sleep(pause).await;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Lines that are cut in the middle of a copy, which goes on by itself.
 
-use std::{fmt::Write as _, process::Command, time::Duration};
+use std::{fmt::Write as _, fs, io::Write as _, process::Command, time::Duration};
 
 use ncc_transport_ssh::test_util::Sshd;
 use rustix::process::Signal;
@@ -53,7 +53,10 @@ fn over(command: Command, ssh: Ssh, sshd: &Sshd, port: u16) -> Command {
 /// Leads a command that leads to the sshd to the relay.
 pub(crate) fn lead(command: &mut Command, sshd: &Sshd, port: u16) {
     // The key that is known is that of the other port.
-    prefer(command, &format!("-p {port} -o HostKeyAlias=[127.0.0.1]:{}", sshd.port()));
+    let key = fs::read_to_string(sshd.directory().join("host_key.pub")).unwrap();
+    let mut known = fs::File::options().append(true).open(sshd.known_hosts()).unwrap();
+    writeln!(known, "\n[127.0.0.1]:{port} {key}").unwrap();
+    prefer(command, &format!("-p {port}"));
 }
 
 fn report(ran: &Ran) -> Value {
