@@ -95,9 +95,7 @@ struct Ends<'a> {
 impl Ends<'_> {
     async fn make_plan(&self) -> Result<Plan, CopyError> {
         match self.closure_unless_present().await? {
-            None => {
-                Ok(Plan { roots: self.request.roots.clone(), roots_are_valid: true, ..Plan::default() })
-            }
+            None => Ok(Plan { roots: self.request.roots.clone(), roots_are_valid: true, ..Plan::default() }),
             Some((closure, valid)) => self.plan(closure, valid).await,
         }
     }

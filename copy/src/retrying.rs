@@ -66,8 +66,7 @@ impl<'a> Tries<'a> {
         let Retries { first_pause, longest_pause, .. } = self.retries;
         let whole = first_pause.saturating_mul(GROWTH.saturating_pow(self.in_vain)).min(longest_pause);
         // The standard library's hashers are seeded at random.
-        let random = RandomState::new().hash_one(()) & 0xffff_ffff;
-        let left_out = (whole / 2).as_nanos() * u128::from(random) >> 32;
-        whole.saturating_sub(Duration::from_nanos(u64::try_from(left_out).unwrap_or_default()))
+        let thousandths = RandomState::new().hash_one(()) % 1000;
+        whole.saturating_sub(whole / 2000 * u32::try_from(thousandths).unwrap_or_default())
     }
 }

@@ -61,8 +61,16 @@ pub async fn run(
     }
     let missing: BTreeMap<_, _> = to_send.iter().map(|info| (info.path.clone(), Arc::clone(info))).collect();
     let start = Instant::now();
-    let mut copying =
-        Copying { source, destination, request, observer, roots: &roots, start, report: &mut report, missing };
+    let mut copying = Copying {
+        source,
+        destination,
+        request,
+        observer,
+        roots: &roots,
+        start,
+        report: &mut report,
+        missing,
+    };
     let ended = copying.copy_all(to_send.into()).await;
     report.unsent = copying.missing.into_values().collect();
     match ended {
@@ -267,9 +275,8 @@ impl Copying<'_> {
         let failed: HashSet<&StorePath> = self.report.failed.iter().map(|failed| &failed.path).collect();
         // With `OnFailure::Stop`, what was not tried is not expected either.
         let stopped = self.request.on_failure == OnFailure::Stop && !failed.is_empty();
-        let is_expected = |root: &&StorePath| {
-            !(failed.contains(*root) || stopped && self.missing.contains_key(*root))
-        };
+        let is_expected =
+            |root: &&StorePath| !(failed.contains(*root) || stopped && self.missing.contains_key(*root));
         let expected: Vec<StorePath> = self.roots.iter().filter(is_expected).cloned().collect();
         if expected.is_empty() {
             return Ok(None);

@@ -182,7 +182,8 @@ impl Observer for Shared {
     fn event(&self, event: Event<'_>) {
         let now = self.now();
         if let Event::Reconnecting { error, pause, number, limit } = event {
-            let when = if pause < MOMENT { String::new() } else { format!(" in {} s", pause.as_secs_f64().round()) };
+            let when =
+                if pause < MOMENT { String::new() } else { format!(" in {} s", pause.as_secs_f64().round()) };
             let text = format!("warning: {}; trying again{when} ({number} of {limit})", chain(error));
             self.say(Importance::Warning, &text);
         }

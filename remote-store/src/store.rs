@@ -142,9 +142,7 @@ pub(crate) fn store_error(
         None if matches!(*error, RemoteError::Refused(_)) => {
             Problem::Store { action, path: None, source: Box::new(error) }
         }
-        path => {
-            Problem::Connection { action, path, retry: error.retry(), source: Box::new(error) }
-        }
+        path => Problem::Connection { action, path, retry: error.retry(), source: Box::new(error) },
     };
     StoreError::new(side, store, problem)
 }

@@ -48,7 +48,8 @@ fn pass(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64) {
     let mut buffer = [0; 16 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         let wanted = count as u64;
-        let had = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(wanted)));
+        let had =
+            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(wanted)));
         let passes = had.unwrap_or_default().min(wanted);
         let part = buffer.get(..usize::try_from(passes).expect("not more than the buffer"));
         if to.write_all(part.unwrap_or_default()).is_err() || passes < wanted {

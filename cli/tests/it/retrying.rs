@@ -81,7 +81,12 @@ fn cut_and_completed(ssh: Ssh, words: &[&str], check: impl Fn(&World)) {
         let ran = Running::start(&mut command).end(&world, LONG);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         let report = report(&ran);
-        assert_eq!((&report["sent"]["count"], &report["reconnects"]), (&16.into(), &3.into()), "{}", ran.stderr);
+        assert_eq!(
+            (&report["sent"]["count"], &report["reconnects"]),
+            (&16.into(), &3.into()),
+            "{}",
+            ran.stderr
+        );
         assert_eq!(sshd.logins() - before, 4, "{}", ran.stderr);
         assert_eq!(ran.stderr.matches("; trying again (1 of 5)").count(), 3, "{}", ran.stderr);
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();

@@ -23,10 +23,7 @@ struct Flaky {
 
 impl Flaky {
     fn new(questions: impl IntoIterator<Item = Option<Retry>>) -> Self {
-        Self {
-            store: MemoryStore::new("there"),
-            questions: Mutex::new(questions.into_iter().collect()),
-        }
+        Self { store: MemoryStore::new("there"), questions: Mutex::new(questions.into_iter().collect()) }
     }
 }
 
@@ -164,8 +161,6 @@ async fn the_last_question_is_put_again_with_everything_protected() {
     let (result, tries, _) = copied(&here, &there, 2).await;
     assert_eq!((result.unwrap().sent.count(), tries.len()), (5, 2));
     let calls = there.store.calls();
-    let locks = |call: &ncc_store::test_util::Call| {
-        matches!(call, ncc_store::test_util::Call::ValidPaths { paths, query } if query.lock && paths.len() == 5)
-    };
+    let locks = |call: &ncc_store::test_util::Call| matches!(call, ncc_store::test_util::Call::ValidPaths { paths, query } if query.lock && paths.len() == 5);
     assert_eq!(calls.iter().filter(|call| locks(call)).count(), 2, "{calls:#?}");
 }

@@ -353,7 +353,8 @@ fn a_lost_connection_is_a_warning_in_every_form() {
     };
     let error = StoreError::new(Side::Destination, "host 'web1'", problem);
     let lost = |pause| Event::Reconnecting { error: &error, pause, number: 2, limit: 5 };
-    let said = "warning: host 'web1' could not answer: the line\\u{1b}[2J broke; trying again in 4 s (2 of 5)";
+    let said =
+        "warning: host 'web1' could not answer: the line\\u{1b}[2J broke; trying again in 4 s (2 of 5)";
 
     let (stage, terminal) = Stage::on_terminal(120, |_| {});
     stage.play(&story, None, 5);
