@@ -23,8 +23,9 @@ pub(crate) enum Then {
 pub(crate) fn relay(port: u16, cuts: &[u64], then: Then) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let own = listener.local_addr().expect("an address").port();
-    let mut budgets = cuts.to_vec().into_iter();
+    let cuts = cuts.to_vec();
     std::thread::spawn(move || {
+        let mut budgets = cuts.into_iter();
         loop {
             let budget = match (budgets.next(), then) {
                 (Some(budget), _) => budget,
