@@ -58,7 +58,8 @@ impl NixsOwn {
         }
         let mut why = "there is none in PATH".to_owned();
         for file in self.candidates()? {
-            let error = Command::new(&file).args(words).env(MARK, (times + 1).to_string()).exec();
+            let error =
+                Command::new(&file).arg0(self.0).args(words).env(MARK, (times + 1).to_string()).exec();
             why = printable(&format!("'{}' cannot be started: {error}", file.display())).into();
         }
         Err(why)

@@ -127,9 +127,14 @@ impl Drop for Listening {
 
 /// What upstream's program makes of the whole store in `to`.
 pub(crate) fn verify(world: &World) {
+    verify_in(world, &world.to());
+}
+
+/// The same of another store.
+pub(crate) fn verify_in(world: &World, store: &Path) {
     let checked = Command::new("nix-store")
         .args(["--verify", "--check-contents", "--store"])
-        .arg(world.to())
+        .arg(store)
         .env_clear()
         .env("PATH", path())
         .env("HOME", world.directory())

@@ -6,6 +6,8 @@
 #![allow(clippy::tests_outside_test_module, reason = "this whole program is tests")]
 
 mod arguments;
+#[cfg(feature = "ssh")]
+mod callers;
 mod conformance;
 mod copies;
 mod daemons;
