@@ -167,19 +167,11 @@ impl Ends<'_> {
     async fn closure(&self) -> Result<Closure, CopyError> {
         let Self { source, request, observer, .. } = self;
         observer.event(Event::ComputingClosure);
-        let asks = request.on_failure == OnFailure::Continue && !source.is_at_hand();
-        let unknown =
-            if asks || request.without_references { self.unknown_roots().await? } else { Vec::new() };
         let mut closure = if request.without_references {
-            source.path_infos(&request.roots).await?.into()
-        } else if unknown.is_empty() {
-            source.closure(&request.roots, request.outputs).await?
+            self.roots_alone().await?
         } else {
-            let bad: BTreeSet<&StorePath> = unknown.iter().map(|(path, _)| path).collect();
-            let roots: Vec<_> = request.roots.iter().filter(|root| !bad.contains(root)).cloned().collect();
-            source.closure(&roots, request.outputs).await?
+            source.closure(&request.roots, request.outputs).await?
         };
-        closure.failed.extend(unknown);
         if request.on_failure == OnFailure::Stop {
             closure = closure.complete()?.into();
         }
@@ -190,18 +182,18 @@ impl Ends<'_> {
         Ok(closure)
     }
 
-    /// The roots that the source does not have. A host answers for all of a closure or for none of it, so that it is asked
-    /// for the roots beforehand where the others are wanted all the same.
-    async fn unknown_roots(&self) -> Result<Vec<(StorePath, StoreError)>, StoreError> {
+    /// The roots without what they refer to.
+    async fn roots_alone(&self) -> Result<Closure, StoreError> {
         let Self { source, request, .. } = self;
         let infos = source.path_infos(&request.roots).await?;
-        let known: BTreeSet<StorePath> = infos.into_iter().map(|info| info.path).collect();
-        let unknown = request.roots.iter().filter(|root| !known.contains(*root));
+        let known: BTreeSet<&StorePath> = infos.iter().map(|info| &info.path).collect();
+        let unknown = request.roots.iter().filter(|root| !known.contains(root));
         let error = |root: &StorePath| {
             let problem = Problem::NotValid { path: source.store_dir().full(root) };
-            StoreError::new(Side::Source, source.name(), problem)
+            (root.clone(), StoreError::new(Side::Source, source.name(), problem))
         };
-        Ok(unknown.map(|root| (root.clone(), error(root))).collect())
+        let failed = unknown.map(error).collect();
+        Ok(Closure { infos, failed })
     }
 
     /// What the destination has.

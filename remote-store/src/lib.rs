@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod closure;
 mod daemon;
 mod destination;
 mod error;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_util::future::{BoxFuture, Either, select};
 use ncc_protocol::{
     ProtocolError,
-    serve::{self, Request, read_path_infos, read_valid_paths},
+    serve::{Request, read_path_infos, read_valid_paths},
     wire::WireReader,
     worker::AnswerError,
 };
@@ -17,6 +17,7 @@ use ncc_transport::Reader;
 
 use crate::{
     RemoteStore,
+    closure::{Members, encode, locking},
     handing::{BlockSender, Blocks, NarSender, announce, hand_over, handed_over},
     session::{Lease, ReadAnswer},
     silence::Patience,
@@ -44,47 +45,38 @@ impl Source for RemoteStore {
     ) -> BoxFuture<'a, Result<Closure, StoreError>> {
         Box::pin(async move {
             let store_dir = self.store_dir();
-            let not_valid = |path: &StorePath| {
-                let problem = Problem::NotValid { path: store_dir.full(path) };
-                (path.clone(), StoreError::new(Side::Source, self.shared().name.as_str(), problem))
-            };
-            let mut closure = Closure::default();
             let mut valid_roots = roots.to_vec();
             if roots.len() > 1 {
                 let valid = self.ask_valid(Side::Source, roots, ValidityQuery::default().locking()).await?;
                 valid_roots.retain(|root| valid.contains(root));
-                closure.failed = roots.iter().filter(|root| !valid.contains(*root)).map(not_valid).collect();
             }
-            if valid_roots.is_empty() {
-                return Ok(closure);
-            }
-            let action = "compute the closure";
-            let request = encode(store_dir, &[Request::QueryClosure { outputs, paths: valid_roots.clone() }]);
-            let paths =
-                self.ask(Side::Source, action, Patience::Limited, &request, read_closure(store_dir)).await?;
+            let Members { paths, failed } = self.members(&valid_roots, outputs).await?;
+            let mut closure = Closure { failed, ..Closure::default() };
+            let mut undescribed = BTreeSet::new();
             let asked = Arc::new(paths);
             let paths = asked.as_slice();
-            let request = encode(
-                store_dir,
-                &[
-                    // Locking first: whatever is described afterwards stays until this session ends.
-                    Request::QueryValidPaths {
-                        query: ValidityQuery::default().locking(),
-                        paths: paths.to_vec(),
-                    },
-                    Request::QueryPathInfos { paths: paths.to_vec() },
-                ],
-            );
-            let read = read_description(store_dir, &asked);
-            let (infos, undescribed) =
-                self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
-            closure.infos = infos;
-            let described =
-                |path: &&StorePath| closure.infos.binary_search_by(|info| info.path.cmp(path)).is_ok();
+            if !paths.is_empty() {
+                // Locking first: whatever is described afterwards stays until this session ends.
+                let request = encode(
+                    store_dir,
+                    &[locking(paths), Request::QueryPathInfos { paths: paths.to_vec() }],
+                );
+                let read = read_description(store_dir, &asked);
+                (closure.infos, undescribed) =
+                    self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
+            }
+            let has_failed: BTreeSet<&StorePath> = closure.failed.iter().map(|(path, _)| path).collect();
+            let is_told_of = |path: &StorePath| {
+                has_failed.contains(path) || closure.infos.binary_search_by(|info| info.path.cmp(path)).is_ok()
+            };
             let lacking: BTreeSet<&StorePath> =
-                paths.iter().chain(&valid_roots).filter(|path| !described(path)).collect();
+                paths.iter().chain(roots).filter(|path| !is_told_of(path)).collect();
             let lacking = lacking.into_iter().map(|path| {
-                if undescribed.contains(path) { self.undescribed(path) } else { not_valid(path) }
+                if undescribed.contains(path) {
+                    return self.undescribed(path);
+                }
+                let problem = Problem::NotValid { path: store_dir.full(path) };
+                (path.clone(), StoreError::new(Side::Source, self.shared().name.as_str(), problem))
             });
             let lacking: Vec<_> = lacking.collect();
             closure.failed.extend(lacking);
@@ -122,21 +114,6 @@ impl RemoteStore {
         let source = "the host has it, but gives no metadata of it: perhaps its database is damaged".into();
         let problem = Problem::Path { action: "describe", path: path.clone(), source };
         (path.clone(), StoreError::new(Side::Source, self.shared().name.as_str(), problem))
-    }
-}
-
-fn encode(store_dir: &StoreDir, requests: &[Request]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for request in requests {
-        request.encode(store_dir, &mut bytes);
-    }
-    bytes
-}
-
-fn read_closure(store_dir: &StoreDir) -> impl ReadAnswer<StorePathSet> + Clone {
-    let store_dir = store_dir.clone();
-    move |reader: &mut WireReader<Reader>| -> BoxFuture<'_, Result<StorePathSet, ProtocolError>> {
-        Box::pin(async move { serve::read_closure(reader, &store_dir).await })
     }
 }
 

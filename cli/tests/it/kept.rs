@@ -1,24 +1,13 @@
 //! `--add-root` and `--profile`: what was copied outlives a real garbage collector.
 
-use std::{fs, io::Write as _, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use ncc_transport_ssh::test_util::{Sshd, required};
+use ncc_transport_ssh::test_util::Sshd;
 
 use crate::{
-    support::{World, valid},
+    support::{World, has_nix, valid},
     transports::{Ssh, path, with_each_transport},
 };
-
-/// Whether there is a real Nix. That there is not is said loudly.
-fn has_nix() -> bool {
-    if Command::new("nix-store").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        return true;
-    }
-    assert!(!required(), "real Nix is needed and is not here");
-    // Not eprintln, which the harness would swallow.
-    let _ = writeln!(std::io::stderr(), "LEFT OUT: no Nix here to make roots with");
-    false
-}
 
 /// Deletes all that nothing keeps from the store in `to`.
 fn collect_garbage(world: &World) {

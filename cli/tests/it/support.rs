@@ -18,6 +18,7 @@ use std::{
 
 use ncc_local_store::{Access, LocalStore, LocalStoreConfig};
 use ncc_store::StorePath;
+use ncc_transport::test_util::leave_out;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -423,6 +424,15 @@ impl Ran {
             assert!(self.stderr.contains(word), "it does not say {word:?}:\n{}", self.transcript());
         }
     }
+}
+
+/// Whether there is real Nix here. That there is not is said loudly.
+pub(crate) fn has_nix() -> bool {
+    let has = Command::new("nix-store").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !has {
+        leave_out("there is no Nix here");
+    }
+    has
 }
 
 /// Everything below a directory that can be told apart: names, kinds, modes, times, contents. Two files are left out that

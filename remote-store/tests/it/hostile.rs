@@ -102,9 +102,9 @@ async fn more_valid_paths_than_were_asked_for_are_not_gathered() {
 #[tokio::test(start_paused = true)]
 async fn a_closure_without_its_root_is_an_error() {
     let mut bytes = Vec::new();
-    for _ in 0..2 {
-        // The closure, then which of it is valid.
-        bytes.put_paths(&StoreDir::default(), &[path("other")]);
+    // Which roots are valid, the closure, and which of it is valid.
+    for name in ["asked", "other", "other"] {
+        bytes.put_paths(&StoreDir::default(), &[path(name)]);
     }
     bytes.extend(described(&[info("other", 96)]));
     bytes.put_u64(0);
