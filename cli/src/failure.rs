@@ -186,7 +186,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         None => {}
     }
     if let Some(CopyError::Interrupted { report, source }) = error.downcast_ref::<CopyError>() {
-        return (!report.sent.is_empty() && !source.is_damage()).then(|| {
+        // Of a lost line the cause below says the same.
+        let is_lost = code(source) == exit::LOST;
+        return (!report.sent.is_empty() && !source.is_damage() && !is_lost).then(|| {
             "what was registered stays; running the same command again continues from there".to_owned()
         });
     }
@@ -240,7 +242,8 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
         ),
         RemoteError::Silent { .. } => Some(
             "'nix-store' there hangs, or waits for a lock that another process holds, perhaps an earlier copy that was \
-             interrupted; '--stall-timeout' sets how long to wait"
+             interrupted; '--stall-timeout' sets how long to wait; what was registered stays, and the same command continues \
+             from there"
                 .to_owned(),
         ),
         RemoteError::Protocol { .. } => {

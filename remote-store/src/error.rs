@@ -49,7 +49,7 @@ pub enum RemoteError {
         #[source]
         source: ProtocolError,
     },
-    /// Nothing of ours ran there, neither by the usual command nor by the plain one: the account runs certain commands only, or
+    /// Nothing of ours ran there, neither by a script nor by the plain command: the account runs certain commands only, or
     /// none.
     #[error("it runs neither of the commands that start a server")]
     NotAllowed {

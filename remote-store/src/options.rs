@@ -62,14 +62,10 @@ impl ServeProgram {
     ) -> RemoteCommand {
         let words = match self {
             Self::Search => {
-                let account = match elevation {
-                    Elevation::None => Account::LoginUser,
-                    Elevation::Sudo => Account::Sudo,
-                };
                 return RemoteScript::new()
                     .find(Program::new(name).places(places).must_run())
                     .run(name, arguments)
-                    .account(account)
+                    .account(elevation.account())
                     .input(input)
                     .command();
             }
@@ -82,6 +78,27 @@ impl ServeProgram {
         let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
         RemoteCommand::new(program).args(arguments)
     }
+
+    /// What is tried where an account may not have let the first command pass: the plain one for a script, which is what a forced
+    /// command may look for; and a script for one that was named, which says when it runs.
+    pub(crate) fn second_command(
+        &self,
+        name: &str,
+        arguments: Vec<&str>,
+        elevation: Elevation,
+    ) -> RemoteCommand {
+        let words = match self {
+            Self::Search => {
+                let plain = Self::Named(name.to_owned());
+                return plain.command(name, Vec::new(), arguments, elevation, Input::Stdin);
+            }
+            Self::Named(program) => std::slice::from_ref(program),
+            Self::Words(words) => words,
+        };
+        let (program, more) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        let arguments = more.iter().map(String::as_str).chain(arguments);
+        RemoteScript::new().run(program, arguments).account(elevation.account()).command()
+    }
 }
 
 /// As whom the server runs.
@@ -93,6 +110,15 @@ pub enum Elevation {
     None,
     /// As root through `sudo -n`, which never asks for a password: there is no terminal to ask on.
     Sudo,
+}
+
+impl Elevation {
+    const fn account(self) -> Account {
+        match self {
+            Self::None => Account::LoginUser,
+            Self::Sudo => Account::Sudo,
+        }
+    }
 }
 
 /// Whether the server may change its store.
@@ -193,11 +219,9 @@ impl ServeOptions {
         ))
     }
 
-    /// What is tried where the host did not let the first one pass; `None` where it would be the same.
-    pub(crate) fn plain_command(&self) -> Option<RemoteCommand> {
-        let plain = ServeProgram::Named("nix-store".to_owned());
-        (self.program == ServeProgram::Search)
-            .then(|| plain.command("nix-store", Vec::new(), self.arguments(), self.elevation, Input::Stdin))
+    /// What is tried where the host did not let the first one pass.
+    pub(crate) fn second_command(&self) -> RemoteCommand {
+        self.program.second_command("nix-store", self.arguments(), self.elevation)
     }
 
     fn arguments(&self) -> Vec<&str> {
@@ -227,7 +251,8 @@ mod tests {
         options.access = RemoteAccess::ReadOnly;
         options.elevation = Elevation::Sudo;
         assert_eq!(options.command().to_shell(), "sudo -n nix-store --serve --store 'local?root=/mnt'");
-        assert_eq!(options.plain_command(), None);
+        let second = options.second_command().to_shell().to_string_lossy().into_owned();
+        assert!(second.starts_with("exec sh -c ") && second.contains("exec sudo -n "), "{second}");
         assert_eq!(
             options.foresight_command().unwrap().to_shell(),
             "xargs sudo -n nix-store --realise --dry-run --store 'local?root=/mnt'"
@@ -243,6 +268,6 @@ mod tests {
     fn a_search_has_the_plain_command_to_fall_back_to() {
         let options = ServeOptions::default();
         assert!(options.command().to_shell().to_string_lossy().starts_with("exec sh -c "));
-        assert_eq!(options.plain_command().unwrap().to_shell(), "nix-store --serve --write");
+        assert_eq!(options.second_command().to_shell(), "nix-store --serve --write");
     }
 }

@@ -36,15 +36,18 @@ pub(crate) struct Pool {
 /// What leads to the service.
 pub(crate) struct Connectors {
     pub(crate) first: Arc<dyn Connector>,
-    /// For where that is not let through.
-    pub(crate) plain: Option<Arc<dyn Connector>>,
+    /// Whether the first says when something of ours runs there. Otherwise only words can tell a program that failed from an
+    /// account that did not run it, and the second may.
+    pub(crate) first_says_that_it_runs: bool,
+    /// For where the first is not let through.
+    pub(crate) second: Option<Arc<dyn Connector>>,
 }
 
 /// Which command the host is given. Found out once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Way {
-    /// The account lets only the plain command through.
-    plain: bool,
+    /// The account did not let the first command through.
+    second: bool,
     /// The host hung up once before any login.
     waited: bool,
 }
@@ -154,8 +157,9 @@ impl Pool {
                 continue;
             }
             return Err(match first {
-                // Of the plain command alone nobody could tell.
-                Some(source) if way.plain && source.can_be_a_forced_command() => {
+                // One of the two says when something of ours runs.
+                Some(_) if way.second && has_started => error,
+                Some(source) if way.second && source.can_be_a_forced_command() => {
                     Arc::new(RemoteError::NotAllowed { source })
                 }
                 first => first.unwrap_or(error),
@@ -176,8 +180,8 @@ impl Pool {
                 State::Open(..) | State::Empty => {}
             }
             let way = self.way();
-            let plain = self.connectors.plain.as_ref().filter(|_| way.plain);
-            let connector = Arc::clone(plain.unwrap_or(&self.connectors.first));
+            let second = self.connectors.second.as_ref().filter(|_| way.second);
+            let connector = Arc::clone(second.unwrap_or(&self.connectors.first));
             match Session::open(connector, &self.opening).await {
                 Ok(session) => *state = State::Open(Arc::new(session), way),
                 Err(error) => {
@@ -195,7 +199,7 @@ impl Pool {
     }
 
     /// Whether a session that failed before its greeting, and was opened this `way`, is worth another try: a busy host is
-    /// tried once more, after a pause; and an account that runs only certain commands gets the plain one. At most one login
+    /// tried once more, after a pause; and an account that may run only certain commands gets the other one. At most one login
     /// more comes of it.
     async fn another_way(&self, way: Way, error: &RemoteError, has_started: bool) -> bool {
         let wait = {
@@ -209,11 +213,12 @@ impl Pool {
                 true
             } else if !has_started
                 && error.can_be_a_forced_command()
-                && !known.plain
-                && self.connectors.plain.is_some()
+                && (self.connectors.first_says_that_it_runs || !error.is_of_the_program())
+                && !known.second
+                && self.connectors.second.is_some()
             {
-                known.plain = true;
-                tracing::info!(%error, "the host did not let the command pass, trying the plain one");
+                known.second = true;
+                tracing::info!(%error, "the host may not have let the command pass, trying the other one");
                 false
             } else {
                 return false;
@@ -253,6 +258,16 @@ impl RemoteError {
             | Self::ProgramNotFound { .. }
             | Self::Protocol { source: ProtocolError::NoGreeting { .. }, .. } => true,
             Self::Unreached { failure, .. } => failure.kind == FailureKind::LoginShellEnded,
+            _ => false,
+        }
+    }
+
+    /// Whether these are the words of the program, of sudo, or of a shell that does not find it: the account runs commands.
+    fn is_of_the_program(&self) -> bool {
+        let is_own = |line: &str| line.starts_with("error:") || line.starts_with("sudo:");
+        match self {
+            Self::Ended { stderr, .. } => stderr.lines().any(is_own),
+            Self::ProgramNotFound { .. } => true,
             _ => false,
         }
     }

@@ -11,7 +11,7 @@ use ncc_store::{Problem, Retry, Side, StoreDir, StoreError, StorePath, ValidityQ
 use ncc_transport::{CommandOnHost, Connector, Reader, Transport};
 
 use crate::{
-    RemoteError, ServeOptions,
+    RemoteError, ServeOptions, ServeProgram,
     pool::{Connectors, Pool},
     session::{Opening, Protocol, ReadAnswer},
     silence::Patience,
@@ -47,8 +47,11 @@ impl RemoteStore {
         let name = format!("host '{}'", transport.describe());
         let on_host =
             |command| -> Arc<dyn Connector> { Arc::new(CommandOnHost::new(Arc::clone(&transport), command)) };
-        let connectors =
-            Connectors { first: on_host(options.command()), plain: options.plain_command().map(on_host) };
+        let connectors = Connectors {
+            first: on_host(options.command()),
+            first_says_that_it_runs: options.program == ServeProgram::Search,
+            second: Some(on_host(options.second_command())),
+        };
         let opening = Opening {
             protocol: Protocol::Serve,
             program: options.program.name().to_owned(),

@@ -12,8 +12,8 @@ use crate::{
 with_each_transport! {
     both_directions_over_ssh,
     what_the_remote_shell_prints_is_passed_over,
-    a_shell_that_only_prints_is_quoted,
     an_account_that_allows_no_command_is_exit_5_with_a_hint,
+    a_named_program_that_fails_is_no_refusal,
     a_server_that_is_not_on_the_path_is_found_in_the_usual_places,
     a_server_that_is_nowhere_is_an_error_that_says_where_it_was_looked_for,
     a_named_program_that_is_nowhere_is_an_error_with_a_hint,
@@ -70,16 +70,7 @@ fn what_the_remote_shell_prints_is_passed_over(ssh: Ssh) {
     ");
 }
 
-fn a_shell_that_only_prints_is_quoted(ssh: Ssh) {
-    let Some(sshd) = sshd(&["ForceCommand echo This account is currently not available."]) else {
-        return;
-    };
-    let world = World::new();
-    let ran = world.run(ssh.served(&world, &sshd).arg("127.0.0.1").arg(&world.other));
-    ran.says(1, &["127.0.0.1", "This account is currently not available.", "hint:"]);
-}
-
-/// Whatever a refusal looks like: words on either stream, or a status alone.
+/// Whatever a refusal looks like: words on either stream, or a status alone; and whichever program was to run.
 fn an_account_that_allows_no_command_is_exit_5_with_a_hint(ssh: Ssh) {
     let refusals = [
         ("sh -c 'echo This account is closed. >&2; exit 1'", "This account is closed."),
@@ -88,10 +79,40 @@ fn an_account_that_allows_no_command_is_exit_5_with_a_hint(ssh: Ssh) {
     ];
     for (refusal, words) in refusals {
         let Some(sshd) = sshd(&[&format!("ForceCommand {refusal}")]) else { return };
+        for named in [false, true] {
+            let world = World::new();
+            let mut command = if named { ssh.served(&world, &sshd) } else { ssh.reach(&world, &sshd) };
+            let ran = world.run(command.arg("127.0.0.1").arg(&world.other));
+            ran.says(5, &["127.0.0.1", words, "hint: the login worked", "'nix-store --serve --write'"]);
+            assert_eq!(ran.stderr.matches("hint:").count(), 1, "{}", ran.transcript());
+            assert_eq!(world.copied(&world.all()), [false; 4]);
+        }
+        assert_eq!(logins(&sshd), 2 * ssh.logins(2), "{}", sshd.log());
+    }
+}
+
+fn logins(sshd: &Sshd) -> usize {
+    sshd.log().matches("Accepted publickey").count()
+}
+
+/// An account that runs commands has refused nothing, whatever a program says before it greets; and where it is clear that the
+/// words are the program's, nobody logs in again.
+fn a_named_program_that_fails_is_no_refusal(ssh: Ssh) {
+    let Some(sshd) = sshd(&[]) else { return };
+    for (body, words, expected) in [
+        ("echo 'error: cannot open the database' >&2; exit 1", "cannot open the database", 1),
+        ("echo No database. >&2; exit 1", "No database.", 2),
+        ("echo No database.", "No database.", 2),
+        ("exit 3", "exit status 3", 2),
+    ] {
         let world = World::new();
-        let ran = world.run(ssh.reach(&world, &sshd).arg("127.0.0.1").arg(&world.other));
-        ran.says(5, &["127.0.0.1", words, "hint: the login worked", "'nix-store --serve --write'"]);
-        assert_eq!(world.copied(&world.all()), [false; 4]);
+        let program = world.script("program", &format!("#!/bin/sh\n{body}\n"));
+        let before = logins(&sshd);
+        let mut command = ssh.reach(&world, &sshd);
+        let ran = world.run(command.arg("--remote-program").arg(program).arg("127.0.0.1").arg(&world.other));
+        ran.says(if words == "exit status 3" { 6 } else { 1 }, &["127.0.0.1", words]);
+        assert!(!ran.stderr.contains("the login worked"), "{}", ran.transcript());
+        assert_eq!(logins(&sshd) - before, ssh.logins(expected), "{}", ran.transcript());
     }
 }
 
@@ -218,7 +239,6 @@ fn remote_sudo_runs_the_server_through_sudo(ssh: Ssh) {
 /// https://github.com/NixOS/nix/issues/14148
 fn r14148_localhost_with_words_for_ssh_is_reached_over_ssh(ssh: Ssh) {
     let Some(sshd) = sshd(&[]) else { return };
-    let logins = || sshd.log().matches("Accepted publickey").count();
     let known = format!("-o HostKeyAlias=[127.0.0.1]:{}", sshd.port());
     // With '--transport' and NIX_SSHOPTS, then with the latter alone, where OpenSSH is the default.
     for (round, words) in
@@ -234,10 +254,10 @@ fn r14148_localhost_with_words_for_ssh_is_reached_over_ssh(ssh: Ssh) {
             command.env("PATH", crate::transports::path()).env("NIX_SSHOPTS", sshd.nix_sshopts());
         }
         crate::transports::prefer(&mut command, &known);
-        let before = logins();
+        let before = logins(&sshd);
         let ran = world.run(command.args(*words).args(["-v", "localhost"]).arg(&world.other));
         ran.says(0, &["copying 1 paths...", "'localhost' is reached over ssh: "]);
-        assert_eq!(logins(), before + 1, "{}", sshd.log());
+        assert_eq!(logins(&sshd), before + 1, "{}", sshd.log());
     }
 }
 

@@ -40,6 +40,14 @@ impl Ssh {
         }
     }
 
+    /// How many logins so many commands, one after the other, take.
+    pub(crate) fn logins(self, commands: usize) -> usize {
+        match self {
+            Self::OpenSsh => commands,
+            Self::Libssh2 => commands.min(1),
+        }
+    }
+
     /// Chooses it. There is an `ssh` on the PATH for OpenSSH alone: the other one has to do without.
     pub(crate) fn choose(self, command: &mut Command) {
         match self {

@@ -22,7 +22,7 @@ pub use options::{DaemonOptions, DaemonProgram};
 
 use self::ahead::Window;
 use crate::{
-    RemoteError,
+    RemoteError, ServeProgram,
     pool::{Connectors, Pool},
     session::{Answers, Lease, Opening, Protocol},
     store::store_error,
@@ -72,7 +72,11 @@ impl DaemonStore {
     /// The store of the daemon that listens at `socket` on this machine. Nothing is connected yet.
     pub fn at_socket(socket: &Path, options: DaemonOptions) -> Self {
         let name = format!("the daemon at '{}'", socket.display());
-        let connectors = Connectors { first: Arc::new(UnixSocket::new(socket)), plain: None };
+        let connectors = Connectors {
+            first: Arc::new(UnixSocket::new(socket)),
+            first_says_that_it_runs: true,
+            second: None,
+        };
         Self::new(name, connectors, "the daemon", Reach::Socket, options)
     }
 
@@ -82,8 +86,11 @@ impl DaemonStore {
         let name = format!("host '{}'", transport.describe());
         let on_host =
             |command| -> Arc<dyn Connector> { Arc::new(CommandOnHost::new(Arc::clone(transport), command)) };
-        let connectors =
-            Connectors { first: on_host(program.command()), plain: program.plain_command().map(on_host) };
+        let connectors = Connectors {
+            first: on_host(program.command()),
+            first_says_that_it_runs: program.program == ServeProgram::Search,
+            second: Some(on_host(program.second_command())),
+        };
         let reach = Reach::Login { is_root: program.runs_as_root() };
         Self::new(name, connectors, program.name(), reach, options)
     }

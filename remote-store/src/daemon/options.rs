@@ -44,24 +44,24 @@ impl DaemonProgram {
 
     /// The command that is tried first.
     pub(super) fn command(&self) -> RemoteCommand {
-        self.start(&self.program)
+        self.program.command(NAME, places(NAME), self.arguments(), self.elevation, Input::Stdin)
     }
 
-    /// What is tried where the host did not let the first one pass; `None` where it would be the same.
-    pub(super) fn plain_command(&self) -> Option<RemoteCommand> {
-        (self.program == ServeProgram::Search).then(|| self.start(&ServeProgram::Named(NAME.to_owned())))
+    /// What is tried where the host did not let the first one pass.
+    pub(super) fn second_command(&self) -> RemoteCommand {
+        self.program.second_command(NAME, self.arguments(), self.elevation)
     }
 
     pub(super) fn runs_as_root(&self) -> bool {
         self.login_is_root || self.elevation == Elevation::Sudo
     }
 
-    fn start(&self, program: &ServeProgram) -> RemoteCommand {
+    fn arguments(&self) -> Vec<&str> {
         let mut arguments = vec!["--stdio"];
         if let Some(uri) = &self.store {
             arguments.extend(["--store", uri]);
         }
-        program.command(NAME, places(NAME), arguments, self.elevation, Input::Stdin)
+        arguments
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
         let program = ServeProgram::Named("nix-daemon".into());
         let mut program = DaemonProgram { program, ..DaemonProgram::default() };
         assert_eq!(program.command().to_shell(), "nix-daemon --stdio");
-        assert_eq!((program.plain_command(), program.runs_as_root()), (None, false));
+        assert!(!program.runs_as_root());
         program.store = Some("local?root=/mnt".into());
         program.elevation = Elevation::Sudo;
         assert_eq!(program.command().to_shell(), "sudo -n nix-daemon --stdio --store 'local?root=/mnt'");
@@ -126,6 +126,6 @@ mod tests {
         let script = program.command().to_shell().to_string_lossy().into_owned();
         assert!(script.starts_with("exec sh -c ") && script.contains("nix-daemon"), "{script}");
         assert!(!script.contains("nix-store"), "{script}");
-        assert_eq!(program.plain_command().unwrap().to_shell(), "nix-daemon --stdio");
+        assert_eq!(program.second_command().to_shell(), "nix-daemon --stdio");
     }
 }
