@@ -50,6 +50,10 @@ fn main() -> ExitCode {
         Ok(task) => task,
         Err(code) => return code,
     };
+    if let Err(error) = environment::check_descriptors() {
+        eprintln!("error: could not start: {error}");
+        return exit::ERROR.into();
+    }
     let options = task.console_options();
     let console = match Console::start(options) {
         Ok(console) => console,

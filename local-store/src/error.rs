@@ -9,6 +9,7 @@ use ncc_store::{
     Cause, ContentAddressError, HashError, NarHash, Problem, Scope, Side, StoreError, StorePath,
     StorePathError,
 };
+use rustix::io::Errno;
 
 /// Why a store on this disk could not do its part. Every variant names the file, the path or the row it is about.
 #[derive(Debug, thiserror::Error)]
@@ -365,22 +366,38 @@ impl LocalStoreError {
             | Self::NotAFile { .. }
             | Self::Unverifiable { .. }
             | Self::Derivation { .. }
-            | Self::Remove { .. }
             | Self::NoLockFile { .. }
             | Self::InvalidReference { .. }
             | Self::Name { .. } => true,
             Self::Body { source, .. } => source.scope() == Scope::Path,
-            // Names that this file system cannot hold, and the like. Without space or rights nothing else fares
-            // better.
-            Self::Write { source, .. } => !matches!(
-                source.io_kind(),
-                Some(
-                    io::ErrorKind::StorageFull
-                        | io::ErrorKind::QuotaExceeded
-                        | io::ErrorKind::ReadOnlyFilesystem
-                        | io::ErrorKind::PermissionDenied
-                )
-            ),
+            Self::Remove { source, .. } => !source.is_out_of_descriptors(),
+            // Names that this file system cannot hold, and the like. Without space, rights or descriptors nothing else
+            // fares better.
+            Self::Write { source, .. } => {
+                !source.is_out_of_descriptors()
+                    && !matches!(
+                        source.io_kind(),
+                        Some(
+                            io::ErrorKind::StorageFull
+                                | io::ErrorKind::QuotaExceeded
+                                | io::ErrorKind::ReadOnlyFilesystem
+                                | io::ErrorKind::PermissionDenied
+                        )
+                    )
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this process, or the system, has no descriptor left to open a file with.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
+            }
+            Self::Read { source, .. } | Self::Write { source, .. } | Self::Remove { source, .. } => {
+                source.is_out_of_descriptors()
+            }
             _ => false,
         }
     }
@@ -397,7 +414,10 @@ impl LocalStoreError {
             // The source's own words.
             (Self::Body { source, .. }, _) => return source,
             (Self::NotValid { path }, _) => (side, name.to_owned(), Problem::NotValid { path }),
-            (error, Some(path)) if error.concerns_one_object() || side == Side::Source => {
+            (error, Some(path))
+                if error.concerns_one_object()
+                    || side == Side::Source && !error.is_out_of_descriptors() =>
+            {
                 (side, name.to_owned(), Problem::Path { action, path: path.clone(), source: Box::new(error) })
             }
             (error, path) => {
@@ -429,10 +449,10 @@ impl fmt::Display for ForeignReason {
 }
 
 fn remount_advice(source: Option<&io::Error>) -> &'static str {
-    let errno = source.and_then(rustix::io::Errno::from_io_error);
+    let errno = source.and_then(Errno::from_io_error);
     match errno {
-        Some(rustix::io::Errno::PERM) => ", and only root may remount it for this process",
-        Some(rustix::io::Errno::INVAL) => ", together with what is around it",
+        Some(Errno::PERM) => ", and only root may remount it for this process",
+        Some(Errno::INVAL) => ", together with what is around it",
         Some(_) => ", and cannot be remounted for this process",
         None => "",
     }

@@ -9,7 +9,6 @@ use std::{
 
 use ncc_nar::{Malformation, Metadata, UnpackOptions, Unpacker, remove_at};
 use ncc_store::{NarHasher, PathInfo, StorePath};
-use rustix::io::Errno;
 
 use crate::{
     Durability, LocalStore, LocalStoreError, Optimise, content,
@@ -271,9 +270,7 @@ impl<'a> Writer<'a> {
             Ok(Some(lock)) => return Ok(lock),
             Ok(None) => {}
             // Other writers of this process may have used up the descriptors; a batch frees its own.
-            Err(LocalStoreError::Io { source, .. })
-                if self.batch.locks > 0
-                    && matches!(Errno::from_io_error(&source), Some(Errno::MFILE | Errno::NFILE)) => {}
+            Err(error) if self.batch.locks > 0 && error.is_out_of_descriptors() => {}
             Err(error) => return Err(error),
         }
         self.commit()?;

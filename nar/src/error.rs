@@ -151,6 +151,17 @@ impl Error {
         }
     }
 
+    /// Whether this process, or the system, has no descriptor left to open a file with: nothing is wrong with the object.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        match self {
+            Self::FileSystem { source, .. } => matches!(
+                rustix::io::Errno::from_io_error(source),
+                Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)
+            ),
+            _ => false,
+        }
+    }
+
     /// What is wrong with the archive, if that is the problem.
     pub fn malformation(&self) -> Option<&Malformation> {
         match self {

@@ -109,7 +109,7 @@ impl RemoteError {
     pub(crate) fn is_about_the_path(&self) -> bool {
         match self {
             Self::Ended { stderr, .. } => {
-                !says_that_the_line_broke(stderr) && !says_that_the_disk_is_full(stderr)
+                !says_that_the_line_broke(stderr) && !says_that_there_is_no_room(stderr)
             }
             Self::Refused(_) => !self.is_about_the_store(),
             Self::NoSize => true,
@@ -132,9 +132,9 @@ impl RemoteError {
     /// Whether no other path will fare better.
     pub(crate) fn is_about_the_store(&self) -> bool {
         match self {
-            Self::Ended { stderr, .. } => says_that_the_disk_is_full(stderr),
+            Self::Ended { stderr, .. } => says_that_there_is_no_room(stderr),
             Self::Refused(error) => {
-                error.refusal() == Refusal::NotPrivileged || says_that_the_disk_is_full(&error.message)
+                error.refusal() == Refusal::NotPrivileged || says_that_there_is_no_room(&error.message)
             }
             _ => false,
         }
@@ -186,10 +186,11 @@ fn says_that_the_line_broke(stderr: &str) -> bool {
     WORDS.iter().any(|words| reason.contains(words))
 }
 
-/// Whether the reason that a server gives is that there is no room for anything: the file system's words, and SQLite's.
-pub(crate) fn says_that_the_disk_is_full(stderr: &str) -> bool {
+/// Whether the reason that a server gives is that there is no room for anything, on the disk or among open files: the system's
+/// words, and SQLite's.
+pub(crate) fn says_that_there_is_no_room(stderr: &str) -> bool {
     let reason = reason(stderr);
-    ["No space left on device", "disk is full", "Disk quota exceeded"]
+    ["No space left on device", "disk is full", "Disk quota exceeded", "Too many open files"]
         .iter()
         .any(|words| reason.contains(words))
 }
@@ -280,6 +281,22 @@ mod tests {
             assert!(text.len() < 2100 && text.ends_with('…'), "{} bytes", text.len());
             assert!(quoted(&stderr).len() < 2100);
         }
+    }
+
+    #[test]
+    fn without_room_no_other_path_fares_better() {
+        let ended = |stderr: &str| RemoteError::Ended { exit: Exit::Code(1), stderr: stderr.to_owned() };
+        for words in [
+            "error: opening file '/nix/store/x/y': Too many open files",
+            "error: writing to file: No space left on device",
+            "error: executing SQLite statement: database or disk is full",
+            "error: creating directory '/nix/store/x': Disk quota exceeded",
+        ] {
+            let error = ended(words);
+            assert!(error.is_about_the_store() && !error.is_about_the_path(), "{words}");
+        }
+        let error = ended("error: opening file '/nix/store/x/y': Input/output error");
+        assert!(error.is_about_the_path() && !error.is_about_the_store());
     }
 
     #[test]

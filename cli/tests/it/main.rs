@@ -24,6 +24,7 @@ mod relay;
 mod retrying;
 mod roots;
 mod rows;
+mod scarce;
 mod settings;
 mod signals;
 mod silence;

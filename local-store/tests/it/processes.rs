@@ -4,10 +4,12 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::Stdio,
+    sync::Arc,
 };
 
 use futures_util::StreamExt as _;
-use ncc_store::{Outcome, test_util::MemoryStore};
+use ncc_nar::{Encoder, Executable};
+use ncc_store::{Outcome, Scope, Source as _, test_util::MemoryStore};
 
 use crate::support::*;
 
@@ -197,15 +199,19 @@ async fn a_collector_at_work_takes_nothing_that_is_being_added() {
     assert_eq!(assert_sound(&scratch.store()), 0);
 }
 
+/// Lets this process open only so many files.
+fn limit_files(files: u64) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(files);
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
 /// With as many descriptors as `NCC_TEST_FILES` says.
 #[test]
 #[ignore = "only as a child of the test below"]
 fn child_adds_with_few_descriptors() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let files = std::env::var("NCC_TEST_FILES").unwrap().parse().unwrap();
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = Some(files);
-    setrlimit(Resource::Nofile, limit).unwrap();
+    limit_files(std::env::var("NCC_TEST_FILES").unwrap().parse().unwrap());
     child_adds();
 }
 
@@ -221,4 +227,62 @@ fn few_descriptors_make_small_batches() {
         assert!(output.status.success(), "{files}: {}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(assert_sound(&scratch.store()), PATHS);
     }
+}
+
+/// Into a directory below directories, each in the one before.
+fn deep_nar() -> Vec<u8> {
+    const DEPTH: usize = 40;
+    let mut nar = Encoder::new(Vec::new());
+    for _ in 0..DEPTH {
+        nar.directory().unwrap();
+        nar.entry("d").unwrap();
+    }
+    nar.file(Executable::No, "deep").unwrap();
+    for _ in 0..DEPTH {
+        nar.directory_end().unwrap();
+    }
+    nar.finish().unwrap()
+}
+
+/// Nothing is wrong with a path over which the descriptors run out, and nobody should be told so.
+#[test]
+#[ignore = "only as a child of the test below"]
+fn child_runs_out_of_descriptors() {
+    let root = std::env::var("NCC_TEST_ROOT").unwrap();
+    let nar = deep_nar();
+    let info = output("deep", &nar);
+    let (writing, reading) = (open(root.as_ref()), open(root.as_ref()));
+    // What is open, and a few more.
+    let open_now = u64::try_from(std::fs::read_dir("/proc/self/fd").unwrap().count()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let add = async |files| {
+            limit_files(files);
+            add_one(&writing, info.clone(), [Ok(nar.clone().into())].into()).await
+        };
+        let error = add(open_now + 8).await.unwrap_err();
+        assert_eq!(error.scope(), Scope::Store, "{error}");
+        assert!(matches!(add(1024).await, Ok(Outcome::Added(_))));
+        limit_files(open_now + 8);
+        let nars = reading.nars([Arc::new(info.clone())].into());
+        let mut body = nars.open(&Arc::new(info.clone()), 0).await.unwrap();
+        let error = loop {
+            match body.next().await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break error,
+                None => panic!("there were enough"),
+            }
+        };
+        assert_eq!(error.scope(), Scope::Store, "{error}");
+    });
+    limit_files(1024);
+    assert_eq!(assert_sound(&writing), 1);
+}
+
+#[test]
+fn descriptors_that_run_out_are_no_fault_of_a_path() {
+    let scratch = Scratch::new();
+    let output =
+        child("processes::child_runs_out_of_descriptors").env("NCC_TEST_ROOT", scratch.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
