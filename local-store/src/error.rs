@@ -415,8 +415,7 @@ impl LocalStoreError {
             (Self::Body { source, .. }, _) => return source,
             (Self::NotValid { path }, _) => (side, name.to_owned(), Problem::NotValid { path }),
             (error, Some(path))
-                if error.concerns_one_object()
-                    || side == Side::Source && !error.is_out_of_descriptors() =>
+                if error.concerns_one_object() || side == Side::Source && !error.is_out_of_descriptors() =>
             {
                 (side, name.to_owned(), Problem::Path { action, path: path.clone(), source: Box::new(error) })
             }

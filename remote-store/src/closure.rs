@@ -31,11 +31,7 @@ pub(crate) struct Members {
 
 impl RemoteStore {
     /// What `roots` refer to.
-    pub(crate) async fn members(
-        &self,
-        roots: &[StorePath],
-        outputs: Outputs,
-    ) -> Result<Members, StoreError> {
+    pub(crate) async fn members(&self, roots: &[StorePath], outputs: Outputs) -> Result<Members, StoreError> {
         if roots.is_empty() {
             return Ok(Members::default());
         }
@@ -47,13 +43,16 @@ impl RemoteStore {
         let valid: Arc<OnceLock<BTreeSet<StorePath>>> = Arc::default();
         let (known, store_dir) = (Arc::clone(&valid), store_dir.clone());
         let asked: Arc<StorePathSet> = Arc::new(roots.iter().cloned().collect());
-        let answer =
-            self.shared().pool.ask(Patience::Limited, &request, |reader: &mut WireReader<Reader>| -> BoxFuture<'_, _> {
+        let answer = self.shared().pool.ask(
+            Patience::Limited,
+            &request,
+            |reader: &mut WireReader<Reader>| -> BoxFuture<'_, _> {
                 Box::pin(async move {
                     let _ = known.set(read_valid_paths(reader, &store_dir, &asked).await?);
                     read_closure(reader, &store_dir).await
                 })
-            });
+            },
+        );
         let error = match answer.await {
             Ok(paths) => return Ok(Members { paths, ..Members::default() }),
             Err(error) => error,
@@ -97,7 +96,8 @@ impl RemoteStore {
                     Outputs::Include => "compute the closure of",
                 };
                 if failed.len() == ENDS {
-                    let problem = Problem::Store { action, path: Some(path.clone()), source: Box::new(error) };
+                    let problem =
+                        Problem::Store { action, path: Some(path.clone()), source: Box::new(error) };
                     return Err(StoreError::new(Side::Source, self.shared().name.as_str(), problem));
                 }
                 let error = self.shared().failed(Side::Source, action, Some(path), error);
@@ -134,8 +134,10 @@ impl RemoteStore {
         let request = encode(store_dir, &paths.iter().map(question).collect::<Vec<_>>());
         let (store_dir, found) = (store_dir.clone(), Arc::clone(found));
         let paths: Arc<[StorePath]> = paths.into();
-        let answers =
-            self.shared().pool.ask(Patience::Limited, &request, |reader: &mut WireReader<Reader>| -> BoxFuture<'_, _> {
+        let answers = self.shared().pool.ask(
+            Patience::Limited,
+            &request,
+            |reader: &mut WireReader<Reader>| -> BoxFuture<'_, _> {
                 Box::pin(async move {
                     for path in &*paths {
                         let answer = match outputs {
@@ -150,7 +152,8 @@ impl RemoteStore {
                     }
                     Ok(())
                 })
-            });
+            },
+        );
         answers.await
     }
 }

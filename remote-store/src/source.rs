@@ -57,17 +57,16 @@ impl Source for RemoteStore {
             let paths = asked.as_slice();
             if !paths.is_empty() {
                 // Locking first: whatever is described afterwards stays until this session ends.
-                let request = encode(
-                    store_dir,
-                    &[locking(paths), Request::QueryPathInfos { paths: paths.to_vec() }],
-                );
+                let request =
+                    encode(store_dir, &[locking(paths), Request::QueryPathInfos { paths: paths.to_vec() }]);
                 let read = read_description(store_dir, &asked);
                 (closure.infos, undescribed) =
                     self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
             }
             let has_failed: BTreeSet<&StorePath> = closure.failed.iter().map(|(path, _)| path).collect();
             let is_told_of = |path: &StorePath| {
-                has_failed.contains(path) || closure.infos.binary_search_by(|info| info.path.cmp(path)).is_ok()
+                has_failed.contains(path)
+                    || closure.infos.binary_search_by(|info| info.path.cmp(path)).is_ok()
             };
             let lacking: BTreeSet<&StorePath> =
                 paths.iter().chain(roots).filter(|path| !is_told_of(path)).collect();

@@ -54,7 +54,8 @@ fn real_server(world: &World) -> Option<(PathBuf, PathBuf)> {
 /// How a copy with `--keep-going` from real Nix ended, and how many connections it took.
 fn fetched(world: &World, arguments: &[&str]) -> Option<(Ran, usize)> {
     let (server, started) = real_server(world)?;
-    let ran = world.run(world.fetch().args(["-k", "--remote-program"]).arg(server).arg("localhost").args(arguments));
+    let ran = world
+        .run(world.fetch().args(["-k", "--remote-program"]).arg(server).arg("localhost").args(arguments));
     Some((ran, fs::read_to_string(started).unwrap().lines().count()))
 }
 
@@ -105,7 +106,8 @@ fn r6843_with_outputs_a_bad_path_costs_the_roots_that_need_it() {
 fn a_store_full_of_bad_rows_is_given_up() {
     for (count, code) in [(16, 4), (17, 1)] {
         let world = World::new();
-        let bad: Vec<_> = (0..count).map(|number| full(&world.add(&format!("bad{number}"), "file", "x", []))).collect();
+        let bad: Vec<_> =
+            (0..count).map(|number| full(&world.add(&format!("bad{number}"), "file", "x", []))).collect();
         world.change_database(&format!("{ODD} where path like '%-bad%'"));
         let mut roots: Vec<&str> = bad.iter().map(String::as_str).collect();
         roots.push(&world.other);

@@ -282,7 +282,9 @@ fn child_runs_out_of_descriptors() {
 #[test]
 fn descriptors_that_run_out_are_no_fault_of_a_path() {
     let scratch = Scratch::new();
-    let output =
-        child("processes::child_runs_out_of_descriptors").env("NCC_TEST_ROOT", scratch.path()).output().unwrap();
+    let output = child("processes::child_runs_out_of_descriptors")
+        .env("NCC_TEST_ROOT", scratch.path())
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
