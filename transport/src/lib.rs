@@ -87,7 +87,7 @@ pub use futures_core::future::BoxFuture;
 pub use host_key::{PinnedHostKey, PinnedHostKeyError};
 pub use host_params::{HostParamError, HostParams};
 pub use local::LocalProcess;
-pub use script::{Account, Fact, Findings, Input, Program, RemoteScript};
+pub use script::{Account, Fact, FilteredStream, Findings, Input, Program, RemoteScript};
 pub use ssh_options::{
     Compression, KeepAlive, SshOption, SshOptionsError, parse_ssh_options, ssh_options_in,
 };

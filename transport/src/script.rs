@@ -112,6 +112,23 @@ pub enum Input {
     Arguments,
 }
 
+/// Which stream of the program at the end of a script goes through a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FilteredStream {
+    /// What comes to the host's program has gone through the filter.
+    Stdin,
+    /// What the host's program writes goes through the filter.
+    Stdout,
+}
+
+/// One program that a stream may go through.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Filter {
+    stream: FilteredStream,
+    name: String,
+    args: Vec<OsString>,
+}
+
 /// A small POSIX program to be run on a host, as data: what to look for, what to report, what to become.
 ///
 /// All of it happens within the one start of a command, so that looking for a program costs no round trip. It needs a POSIX `sh`
@@ -139,7 +156,7 @@ pub struct RemoteScript {
     programs: Vec<Program>,
     facts: Vec<Fact>,
     report: bool,
-    filter: Option<(String, Vec<OsString>)>,
+    filters: Vec<Filter>,
     run: Option<(String, Vec<OsString>)>,
     account: Account,
     input: Input,
@@ -151,7 +168,7 @@ impl RemoteScript {
         Self::default()
     }
 
-    /// Looks for a program. It need not be there, unless it is what is [run](Self::run) or [filters](Self::filter).
+    /// Looks for a program. It need not be there, unless it is what is [run](Self::run).
     #[must_use]
     pub fn find(mut self, program: Program) -> Self {
         self.programs.push(program);
@@ -173,15 +190,19 @@ impl RemoteScript {
         self
     }
 
-    /// Sends stdin through this program first: what is [run](Self::run) gets its output. The filter's own failure shows as an
-    /// input that ends early. Ignored where nothing is run.
+    /// Sends a stream of what is [run](Self::run) through a program that was [looked for](Self::find). Of several filters the
+    /// first whose program is there is used; where none is, there is no filter. [`report`](Self::report) tells which are there.
+    ///
+    /// The status is that of the program that is run, whatever became of the filter. Its stdin ends early where a filter fails.
     #[must_use]
     pub fn filter(
         mut self,
+        stream: FilteredStream,
         program: impl Into<String>,
         args: impl IntoIterator<Item: Into<OsString>>,
     ) -> Self {
-        self.filter = Some((program.into(), args.into_iter().map(Into::into).collect()));
+        let (name, args) = (program.into(), args.into_iter().map(Into::into).collect());
+        self.filters.push(Filter { stream, name, args });
         self
     }
 
@@ -246,23 +267,36 @@ impl RemoteScript {
     }
 
     fn write_run(&self, (name, args): &(String, Vec<OsString>), writer: &mut Writer) {
-        let filter = self.filter.as_ref().map(|(filter, args)| self.starting(filter, args, writer));
-        let words = self.starting(name, args, writer);
-        if let Some(filter) = filter {
-            writer.push(format_args!("{filter} | "));
+        if let Some(index) = self.index_of(name) {
+            writer.insist(index, name);
         }
         let sudo = if self.account == Account::Sudo { "sudo -n " } else { "" };
         let xargs = if self.input == Input::Arguments { "xargs " } else { "" };
-        writer.push(format_args!("exec {xargs}{sudo}{words}"));
+        let run = format!("{xargs}{sudo}{}", self.starting(name, args, writer));
+        for Filter { stream, name, args } in &self.filters {
+            let Some(index) = self.index_of(name) else { continue };
+            let filter = self.starting(name, args, writer);
+            // A pipeline has the status of its last program.
+            let piped = match stream {
+                FilteredStream::Stdin => format!("{filter} | exec {run}; exit"),
+                // Stdout is 3, and 4 leads the status past the filter.
+                FilteredStream::Stdout => format!(
+                    "exec 3>&1; s=$( {{ {{ {run} 3>&- 4>&-; echo $? >&4; }} | {filter} >&3 4>&-; }} 4>&1 ); exit $s"
+                ),
+            };
+            writer.push(format_args!("if [ \"$p{index}\" ]; then {piped}; fi; "));
+        }
+        writer.push(format_args!("exec {run}"));
     }
 
-    /// The words that start a program, and before them the script's insistence on its being there.
+    fn index_of(&self, name: &str) -> Option<usize> {
+        self.programs.iter().position(|program| program.name == name)
+    }
+
+    /// The words that start a program.
     fn starting(&self, name: &str, args: &[OsString], writer: &mut Writer) -> String {
-        let mut words = match self.programs.iter().position(|program| program.name == name) {
-            Some(index) => {
-                writer.insist(index, name);
-                format!("\"$p{index}\"")
-            }
+        let mut words = match self.index_of(name) {
+            Some(index) => format!("\"$p{index}\""),
             None => format!("\"{}\"", writer.word(name)),
         };
         for arg in args {
@@ -374,6 +408,20 @@ impl Findings {
         Some(findings)
     }
 
+    /// Where the report ends in what has come on stdout so far, if all of it is there: behind that comes what the program
+    /// writes. Unlike [`parse`](Self::parse) this is for a program whose own words cannot be told from noise.
+    pub fn end_in(noise: &[u8]) -> Option<usize> {
+        let mut end = 0;
+        noise.split_inclusive(|&byte| byte == b'\n').find_map(|line| {
+            end += line.len();
+            let text = line.strip_suffix(b"\n")?;
+            let text = text.strip_suffix(b"\r").unwrap_or(text);
+            // A shell that shows what it runs shows the script too, in which no report ends.
+            let is_whole = text.ends_with(b"\t.") && memmem(text, MARK.as_bytes());
+            is_whole.then_some(end)
+        })
+    }
+
     fn value(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
@@ -402,6 +450,10 @@ impl Findings {
     pub fn free_bytes(&self) -> Option<u64> {
         self.value("free-kib")?.parse::<u64>().ok()?.checked_mul(1024)
     }
+}
+
+fn memmem(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 #[cfg(test)]

@@ -216,26 +216,44 @@ fn what_was_found_is_reported_and_leaves_stdin_alone() {
 }
 
 #[test]
-fn a_filter_stands_in_front() {
+fn the_first_filter_that_is_there_is_used() {
     let host = Host::new();
-    let script =
-        RemoteScript::new().find(Program::new("tr")).filter("tr", ["a-c", "A-C"]).run("sed", ["s/$/|/"]);
+    let with = |stream, filters: &[&str]| {
+        let mut script = look(&["sed"]).find(Program::new("tr")).find(Program::new("ncc-none"));
+        for name in filters {
+            script = script.filter(stream, *name, ["a-c", "A-C"]);
+        }
+        script.run("sed", ["s/a/ab|/"])
+    };
+    let input = "abcd\nx\n";
     for shell in ways() {
-        assert_eq!(
-            host.run(shell, &script, "abcd\nx\n"),
-            ("ABCd|\nx|\n".to_owned(), String::new(), Some(0)),
-            "{shell}"
-        );
+        for (stream, filters, expected) in [
+            (FilteredStream::Stdin, &["ncc-none", "tr"][..], "ABCd\nx\n"),
+            (FilteredStream::Stdout, &["tr", "ncc-none"], "AB|BCd\nx\n"),
+            (FilteredStream::Stdin, &["ncc-none"], "ab|bcd\nx\n"),
+            (FilteredStream::Stdout, &["ncc-none"], "ab|bcd\nx\n"),
+        ] {
+            let (stdout, stderr, status) = host.run(shell, &with(stream, filters), input);
+            assert_eq!((stdout.as_str(), stderr.as_str(), status), (expected, "", Some(0)), "{shell} {filters:?}");
+        }
     }
-    // The status is the program's, and a filter that is not there is an error before anything starts.
-    let fails = RemoteScript::new().filter("cat", [""; 0]).run("sh", ["-c", "exit 7"]);
-    assert_eq!(host.run("", &fails, "").2, Some(7));
-    let missing = RemoteScript::new().find(Program::new("ncc-none")).filter("ncc-none", [""; 0]);
-    let (stdout, stderr, code) = host.run("", &missing.run("echo", ["started"]), "");
-    assert_eq!(
-        (stdout.as_str(), stderr.as_str(), code),
-        ("", "ncc-none: command not found; looked for: ncc-none\n", Some(127))
-    );
+}
+
+#[test]
+fn the_status_is_the_programs_whatever_became_of_the_filter() {
+    let host = Host::new().with("bin on path/ncc-dies", "#!/bin/sh\nkill -9 $$\n");
+    for shell in ways() {
+        for (stream, filter) in [
+            (FilteredStream::Stdin, "cat"),
+            (FilteredStream::Stdin, "ncc-dies"),
+            (FilteredStream::Stdout, "cat"),
+            (FilteredStream::Stdout, "ncc-dies"),
+        ] {
+            let script = look(&[]).find(Program::new(filter)).filter(stream, filter, [""; 0]);
+            let script = script.run("sh", ["-c", "cat >/dev/null; exit 7"]);
+            assert_eq!(host.run(shell, &script, "").2, Some(7), "{shell} {stream:?} {filter}");
+        }
+    }
 }
 
 #[test]
@@ -285,7 +303,8 @@ fn one_pair_of_quotes_carries_it() {
         .measure(Fact::System)
         .measure(Fact::FreeSpace("'".into()))
         .report()
-        .filter("!", ["\\"])
+        .filter(FilteredStream::Stdin, "!", ["\\"])
+        .filter(FilteredStream::Stdout, "!", ["\\"])
         .run("it's!\\", ["\n"])
         .account(Account::Sudo)
         .input(Input::Arguments);
@@ -306,6 +325,16 @@ fn one_pair_of_quotes_carries_it() {
 #[case::first_value(b"ncc-found\ta=1\ta=2\t.\n", Some("1"))]
 fn reports(#[case] noise: &[u8], #[case] expected: Option<&str>) {
     assert_eq!(Findings::parse(noise).unwrap_or_default().program("a"), expected);
+}
+
+#[rstest]
+#[case::nothing(b"", None)]
+#[case::noise(b"Welcome\nncc-found\ta=b\t.\n\x28\xb5", Some(24))]
+#[case::without_a_newline_before(b"bye ncc-found\ta=b\t.\r\n\n", Some(21))]
+#[case::the_script_itself(b"printf %s \"ncc-found\ta=$p0\t.\"; echo\n", None)]
+#[case::cut(b"ncc-found\ta=b\t.", None)]
+fn the_end_of_a_report(#[case] noise: &[u8], #[case] expected: Option<usize>) {
+    assert_eq!(Findings::end_in(noise), expected);
 }
 
 #[test]
