@@ -1,3 +1,5 @@
+complete -c nix-copy-closure -l compress -d 'Compress paths on their way: \'auto\', \'none\', \'gzip\', \'zstd\', or \'zstd:LEVEL\' (1 to 19)' -r
+complete -c nix-copy-closure -l bwlimit -d 'Use no more than RATE of the line, in each direction: KiB per second, or with a unit such as \'m\' or \'MB\', as with rsync; 0 is no limit' -r
 complete -c nix-copy-closure -l transport -d 'SSH implementation to use [default: openssh]' -r -f -a "openssh\t'The ssh program, with all of its configuration'
 libssh2\t'The libssh2 library, for machines without an ssh program'"
 complete -c nix-copy-closure -l stall-timeout -d 'Give up when nothing has been transferred for this long; 0 waits forever' -r
@@ -30,7 +32,7 @@ complete -c nix-copy-closure -s k -l keep-going -d 'If some paths cannot be copi
 complete -c nix-copy-closure -l no-keep-going -d 'Undo --keep-going'
 complete -c nix-copy-closure -s n -l dry-run -d 'Print what would be copied, and change nothing on either machine'
 complete -c nix-copy-closure -s s -l use-substitutes -l substitute-on-destination -d 'Let the receiving side fetch what it can from its substituters first, and send the rest'
-complete -c nix-copy-closure -l gzip -d 'Compress the SSH connection'
+complete -c nix-copy-closure -l gzip -d 'Compress the SSH connection, as upstream\'s option does; --compress is better at it'
 complete -c nix-copy-closure -l bzip2 -d 'The same as --gzip, with a warning'
 complete -c nix-copy-closure -l xz -d 'The same as --gzip, with a warning'
 complete -c nix-copy-closure -l remote-sudo -d 'Run the program on HOST as root with \'sudo -n\', which must not need a password'

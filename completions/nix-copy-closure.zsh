@@ -15,6 +15,8 @@ _nix-copy-closure() {
 
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
+'(--serve)--compress=[Compress paths on their way\: '\''auto'\'', '\''none'\'', '\''gzip'\'', '\''zstd'\'', or '\''zstd\:LEVEL'\'' (1 to 19)]:METHOD:_default' \
+'(--serve)--bwlimit=[Use no more than RATE of the line, in each direction\: KiB per second, or with a unit such as '\''m'\'' or '\''MB'\'', as with rsync; 0 is no limit]:RATE:_default' \
 '--transport=[SSH implementation to use \[default\: openssh\]]:NAME:((openssh\:"The ssh program, with all of its configuration"
 libssh2\:"The libssh2 library, for machines without an ssh program"))' \
 '--stall-timeout=[Give up when nothing has been transferred for this long; 0 waits forever]:SECONDS:_default' \
@@ -47,7 +49,7 @@ internal-json\:"For programs\: lines of '\''@nix'\'' and JSON"))' \
 '-s[Let the receiving side fetch what it can from its substituters first, and send the rest]' \
 '--use-substitutes[Let the receiving side fetch what it can from its substituters first, and send the rest]' \
 '--substitute-on-destination[Let the receiving side fetch what it can from its substituters first, and send the rest]' \
-'--gzip[Compress the SSH connection]' \
+'--gzip[Compress the SSH connection, as upstream'\''s option does; --compress is better at it]' \
 '--bzip2[The same as --gzip, with a warning]' \
 '--xz[The same as --gzip, with a warning]' \
 '(--serve)--remote-sudo[Run the program on HOST as root with '\''sudo -n'\'', which must not need a password]' \

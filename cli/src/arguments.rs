@@ -7,6 +7,7 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    str::FromStr,
 };
 
 use clap::{
@@ -16,8 +17,9 @@ use clap::{
 };
 use clap_complete::Shell;
 use ncc_progress::{ConsoleOptions, LogFormat, Patient, printable};
-use ncc_remote_store::STALL_TIMEOUT;
+use ncc_remote_store::{Compress, STALL_TIMEOUT};
 use ncc_settings::Flag;
+use ncc_transport::{Rate, RateError};
 
 use crate::{exit, settings};
 
@@ -194,7 +196,26 @@ pub(crate) struct How {
     #[arg(short = 's', long, visible_alias = "substitute-on-destination")]
     pub(crate) use_substitutes: bool,
 
-    /// Compress the SSH connection
+    /// Compress paths on their way: 'auto', 'none', 'gzip', 'zstd', or 'zstd:LEVEL' (1 to 19)
+    ///
+    /// The host needs nothing but its 'zstd' or 'gzip'. 'auto' compresses where the line is what the copy waits for, as hard as it
+    /// leaves time for, and says with -v what it does and why; the others do it always. Up to 128 MiB of what came before are
+    /// looked through for repetitions, which both sides keep in memory.
+    #[arg(long, value_name = "METHOD", default_value = "auto", conflicts_with = "serve")]
+    pub(crate) compress: Compress,
+
+    /// Use no more than RATE of the line, in each direction: KiB per second, or with a unit such as 'm' or 'MB', as with rsync;
+    /// 0 is no limit
+    #[arg(
+        long,
+        value_name = "RATE",
+        conflicts_with = "serve",
+        default_value = "0",
+        hide_default_value = true
+    )]
+    pub(crate) bwlimit: Limit,
+
+    /// Compress the SSH connection, as upstream's option does; --compress is better at it
     #[arg(long)]
     pub(crate) gzip: bool,
 
@@ -222,6 +243,18 @@ pub(crate) struct How {
     /// The same as --gzip, with a warning
     #[arg(long, hide = true)]
     pub(crate) xz: bool,
+}
+
+/// How much of the line may be used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit(pub(crate) Option<Rate>);
+
+impl FromStr for Limit {
+    type Err = RateError;
+
+    fn from_str(text: &str) -> Result<Self, RateError> {
+        Ok(Self(if text == "0" { None } else { Some(text.parse()?) }))
+    }
 }
 
 /// The default is known to the binary alone.

@@ -2,10 +2,10 @@
 
 use std::{env, path::Path, path::PathBuf};
 
-use ncc_remote_store::{Elevation, RemoteAccess, ServeProgram};
+use ncc_remote_store::{Compress, Elevation, RemoteAccess, ServeProgram};
 use ncc_settings::{Parameters, StoreKind};
 use ncc_store::StoreDir;
-use ncc_transport::{Compression, HostArgument, PinnedHostKey, Scheme, Target};
+use ncc_transport::{Compression, HostArgument, PinnedHostKey, Rate, Scheme, Target};
 
 use crate::{
     arguments::{Arguments, Ssh},
@@ -27,6 +27,9 @@ pub(crate) struct Host {
     /// Its logical store directory, if that is not the one of the local store.
     pub(crate) store_dir: Option<StoreDir>,
     pub(crate) stall_timeout: Option<std::time::Duration>,
+    pub(crate) compress: Compress,
+    /// What may be used of the line.
+    pub(crate) rate: Option<Rate>,
 }
 
 /// What is spoken with a host.
@@ -85,6 +88,7 @@ impl Host {
         let program = arguments.stores.remote_program.clone().or_else(|| value("remote-program"));
         let mut program = program.map_or(Ok(ServeProgram::Search), |program| serve_program(&program))?;
         let connection = Connection::new(arguments, parameters)?;
+        let compress = compress(arguments, &connection, protocol);
         let reason = connection.reason(arguments);
         let way = match reason {
             Some(reason) if target.is_localhost() => {
@@ -113,6 +117,8 @@ impl Host {
                 .map_err(|error| Failure::new("the host's parameter 'store' is no store directory", error))?,
             stall_timeout: (arguments.how.stall_timeout > 0)
                 .then(|| std::time::Duration::from_secs(arguments.how.stall_timeout)),
+            compress,
+            rate: arguments.how.bwlimit.0,
             target,
         })
     }
@@ -150,9 +156,13 @@ impl Connection {
             host_key,
             options,
             verbosity: arguments.verbosity(),
-            several_channels: !arguments.what.from
-                // What would be substituted is a question of its own, and a root is made by a program of its own.
-                && if arguments.what.dry_run { how.use_substitutes } else { arguments.keep.is_given() },
+            // What would be substituted is a question of its own, a root is made by a program of its own, and what is
+            // compressed has a session to itself.
+            several_channels: if arguments.what.dry_run {
+                how.use_substitutes && !arguments.what.from
+            } else {
+                how.compress != Compress::None || arguments.keep.is_given() && !arguments.what.from
+            },
         })
     }
 
@@ -184,6 +194,28 @@ fn target(word: &str, authority: &str) -> Result<(Target, Protocol), Failure> {
     })?;
     let protocol = if argument.scheme == Some(Scheme::SshNg) { Protocol::Daemon } else { Protocol::Serve };
     Ok((argument.target, protocol))
+}
+
+/// How what is copied is compressed, beside what SSH does.
+fn compress(arguments: &Arguments, connection: &Connection, protocol: Protocol) -> Compress {
+    match arguments.how.compress {
+        Compress::None => Compress::None,
+        Compress::Auto if connection.compression == Compression::On => {
+            tracing::info!("paths are not compressed: SSH compresses the connection");
+            Compress::None
+        }
+        wanted if protocol == Protocol::Daemon => {
+            // The daemon's answers are waited for in the middle, and a filter on the way prints late.
+            let why = "paths are not compressed: the protocol of 'ssh-ng' leaves no room for it";
+            if wanted == Compress::Auto {
+                tracing::info!("{why}");
+            } else {
+                tracing::warn!("{why}; '--gzip' compresses the connection");
+            }
+            Compress::None
+        }
+        wanted => wanted,
+    }
 }
 
 /// A program, perhaps with arguments: upstream hands the text to a shell.

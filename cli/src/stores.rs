@@ -8,7 +8,7 @@ use ncc_remote_store::{
     DaemonOptions, DaemonProgram, DaemonStore, NewRoot, RemoteStore, RootMaker, ServeOptions,
 };
 use ncc_store::{Destination, Source, StorePath};
-use ncc_transport::{LocalProcess, Transport};
+use ncc_transport::{Limited, LocalProcess, Transport};
 
 use crate::{
     environment::is_on_path,
@@ -68,7 +68,10 @@ impl Stores {
         let counter = Counter::default();
         let transport = ssh::transport(intent.host.target.clone(), intent.host.way.clone())?;
         let keeper = Keeper::new(intent, &transport, progress);
-        let transport: Arc<dyn Transport> = Arc::new(Counted::new(transport, counter.clone()));
+        let mut transport: Arc<dyn Transport> = Arc::new(Counted::new(transport, counter.clone()));
+        if let Some(rate) = intent.host.rate {
+            transport = Arc::new(Limited::new(transport, rate));
+        }
         let remote = remote(intent, progress, &transport);
         let (source, destination) = remote.ends();
         let mut stores = Self {
@@ -139,7 +142,11 @@ impl Stores {
 
     /// The bytes that went to and came from the host so far.
     pub(crate) fn wire(&self) -> Wire {
-        Wire { sent: self.counter.sent(), received: self.counter.received() }
+        let compression = match &self.remote {
+            Remote::Serve(store) => store.compression(),
+            Remote::Daemon(_) => None,
+        };
+        Wire { sent: self.counter.sent(), received: self.counter.received(), compression }
     }
 
     /// Makes what keeps these paths at the destination. Until then the connections that brought them do.
@@ -207,6 +214,8 @@ fn remote(intent: &CopyIntent, progress: &Progress, transport: &Arc<dyn Transpor
     options.store.clone_from(&host.store);
     options.store_dir = store_dir;
     options.stall_timeout = host.stall_timeout;
+    options.compress = host.compress;
+    options.line_is_slow = host.rate.is_some();
     options.stderr = Some(progress.host_line());
     options.greeted = Some(progress.greeted());
     Remote::Serve(RemoteStore::new(Arc::clone(transport), options))

@@ -11,13 +11,15 @@ use crate::{Direction, chain};
 /// Goes up when a field changes its meaning or vanishes, not when one is added.
 const VERSION: u8 = 1;
 
-/// Bytes on the wire, both ways, before and after any compression that ssh does.
+/// Bytes on the wire, both ways, without what SSH adds and saves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Wire {
     /// Written to the host.
     pub sent: u64,
     /// Read from the host.
     pub received: u64,
+    /// What paths were compressed with, if any were.
+    pub compression: Option<&'static str>,
 }
 
 /// Some paths with their size.
@@ -191,7 +193,7 @@ mod tests {
         report.present = story.plan.present.clone().into();
         report.sent = story.plan.to_send.clone().into();
         report.elapsed = Duration::from_micros(8_123_456);
-        let wire = Some(Wire { sent: 36_200_000, received: 512 });
+        let wire = Some(Wire { sent: 36_200_000, received: 512, compression: Some("zstd") });
         let text = copy_json(&to(), &story.plan.roots, Some(&report), wire, None);
         let value: Value = serde_json::from_str(&text).unwrap();
         let item = |name: &str, size: u64| json!({ "path": story.full(name), "narSize": size });
@@ -206,7 +208,7 @@ mod tests {
                 "error": null,
                 "seconds": 8.123,
                 "reconnects": 0,
-                "wire": { "sent": 36_200_000, "received": 512 },
+                "wire": { "sent": 36_200_000, "received": 512, "compression": "zstd" },
                 "roots": [story.full("data")],
                 "present": {
                     "count": 2,

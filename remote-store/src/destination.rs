@@ -11,6 +11,7 @@ use ncc_store::{
     Destination, NarPlan, NarSource, OnFailure, Outcome, Outcomes, PathInfo, PlanQueue, Scope, Side,
     StoreDir, StoreError, StorePath, ValidityQuery,
 };
+use ncc_transport::FilteredStream;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -50,13 +51,13 @@ impl Destination for RemoteStore {
     /// Outside of a tokio runtime.
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
         let store = self.clone();
-        let queue = PlanQueue::new(plan, on_failure);
+        let queue = PlanQueue::new(NarPlan::clone(&plan), on_failure);
         let (outcomes, mut receiver) = mpsc::channel(64);
         tokio::spawn(async move {
             tokio::select! {
                 // Nobody waits for outcomes: the connection is dropped, and with it the server.
                 () = outcomes.closed() => {}
-                result = add_all(&store, queue, nars, &outcomes) => {
+                result = add_all(&store, &plan, queue, nars, &outcomes) => {
                     if let Err(error) = result {
                         let _ = outcomes.send(Err(error)).await;
                     }
@@ -87,6 +88,7 @@ enum Written {
 
 async fn add_all(
     store: &RemoteStore,
+    plan: &NarPlan,
     queue: PlanQueue,
     nars: Arc<dyn NarSource>,
     outcomes: &OutcomeSender,
@@ -96,21 +98,24 @@ async fn add_all(
         let action = if path.is_some() { "add" } else { "add paths" };
         shared.failed(Side::Destination, action, path, error)
     };
-    let mut lease = shared.pool.lease().await.map_err(|error| failed(None, error))?;
+    let lease = shared.lease_for(FilteredStream::Stdin, plan).await;
+    let mut lease = lease.map_err(|error| failed(None, error))?;
+    let is_apart = lease.is_apart();
     let (expected, expecting) = mpsc::unbounded_channel();
+    let mut progressed = false;
     let Lease { requests, answers, .. } = &mut lease;
     let (written, read) = {
         let mut writing = pin!(async {
             let written = write_all(requests, shared, queue, &*nars, expected).await;
-            if !matches!(written, Written::All(_)) {
-                // The server sees the end of its input here, in the middle of a path, and registers nothing of it.
+            if is_apart || !matches!(written, Written::All(_)) {
+                // The server sees the end of its input here; in the middle of a path it registers nothing of that.
                 requests.close();
             }
             written
         });
         // The reader always runs: a server blocks once its answers fill the pipe. It ends when all that is expected has
         // been answered, or at the end of the stream, whatever the writer does.
-        let mut reading = pin!(read_all(answers, expecting, outcomes));
+        let mut reading = pin!(read_all(answers, expecting, outcomes, &mut progressed));
         let mut written = None;
         let read = loop {
             tokio::select! {
@@ -122,7 +127,7 @@ async fn add_all(
     };
     match (written, read) {
         (Some(Written::All(result)), Ok(())) => {
-            lease.give_back();
+            lease.finish().await;
             result
         }
         // What the source did wrong explains that its path was not answered. That another one was not is an older story.
@@ -135,6 +140,9 @@ async fn add_all(
                 Ok(()) => (None, ProtocolError::UnexpectedEnd { what: "answers to added paths" }),
             };
             let error = lease.explain(error).await;
+            if !progressed && matches!(*error, RemoteError::Filtered { .. }) {
+                shared.give_up_compressing(&error);
+            }
             Err(failed(path.as_ref(), error))
         }
     }
@@ -248,15 +256,19 @@ async fn read_all(
     answers: &mut Answers,
     mut expecting: mpsc::UnboundedReceiver<Expected>,
     outcomes: &OutcomeSender,
+    progressed: &mut bool,
 ) -> Result<(), (StorePath, ProtocolError)> {
     while let Some(expected) = expecting.recv().await {
         let outcome = match expected {
             Expected::Failed(path, error) => Outcome::Failed { path, error },
             Expected::Answer(info) => {
-                let answer = read_added(&mut answers.reader).await;
+                let answer = async { read_added(answers.greeted().await?).await }.await;
                 answers.pulse().settle(info.nar_size);
                 match answer {
-                    Ok(()) => Outcome::Added(info.path.clone()),
+                    Ok(()) => {
+                        *progressed = true;
+                        Outcome::Added(info.path.clone())
+                    }
                     Err(error) => return Err((info.path.clone(), error)),
                 }
             }

@@ -69,6 +69,14 @@ pub enum RemoteError {
         #[source]
         source: ProtocolError,
     },
+    /// A session failed, one direction of which was compressed.
+    #[error("the connection that was compressed with {method} failed")]
+    Filtered {
+        /// The format.
+        method: &'static str,
+        /// How.
+        source: Arc<RemoteError>,
+    },
     /// A daemon refused what it was asked.
     #[error(transparent)]
     Refused(DaemonError),
@@ -152,10 +160,22 @@ impl RemoteError {
                 }
             }
             Self::Ended { stderr, .. } if says_that_the_line_broke(stderr) => Retry::Worthwhile,
-            Self::Lost { .. } => Retry::Worthwhile,
+            // Perhaps only because of the filter, and the next one has none.
+            Self::Lost { .. } | Self::Filtered { .. } => Retry::Worthwhile,
             // A daemon that is being restarted.
             Self::Transport(TransportError::Socket { .. }) => Retry::OnceReached,
             _ => Retry::Useless,
+        }
+    }
+
+    /// Whether the server ended by itself and said why: no filter is to blame.
+    pub(crate) fn is_the_servers_own(&self) -> bool {
+        match self {
+            Self::Ended { exit, stderr } => {
+                !exit.is_success() && has_error(stderr) && !says_that_the_line_broke(stderr)
+            }
+            Self::Protocol { .. } | Self::Lost { .. } => false,
+            _ => true,
         }
     }
 
@@ -167,7 +187,7 @@ impl RemoteError {
             | Self::Ended { stderr, .. }
             | Self::Silent { stderr, .. }
             | Self::Protocol { stderr, .. } => stderr,
-            Self::NotAllowed { source } => source.stderr(),
+            Self::NotAllowed { source } | Self::Filtered { source, .. } => source.stderr(),
             _ => "",
         }
     }
@@ -200,6 +220,11 @@ fn quoted(stderr: &str) -> String {
         "" => String::new(),
         text => format!("; it said: {}", shortened(last_lines(text))),
     }
+}
+
+/// Whether there is a line with an error as Nix writes it.
+fn has_error(stderr: &str) -> bool {
+    stderr.lines().any(|line| line.starts_with("error:"))
 }
 
 /// The part of a server's stderr that says why it ended: from the last line that begins with "error" on, or the last

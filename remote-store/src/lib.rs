@@ -42,9 +42,11 @@ mod source;
 mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
+mod wire;
 
 pub use daemon::{DaemonOptions, DaemonProgram, DaemonStore};
 pub use error::RemoteError;
 pub use options::{Elevation, RemoteAccess, STALL_TIMEOUT, ServeOptions, ServeProgram};
 pub use root::{NewRoot, RootError, RootMaker};
 pub use store::RemoteStore;
+pub use wire::{Compress, CompressError};

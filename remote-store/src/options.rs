@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use ncc_store::StoreDir;
 use ncc_transport::{Account, Input, LineSink, Program, RemoteCommand, RemoteScript};
 
+use crate::Compress;
+
 /// Where a host may have its Nix, beside the `PATH` of a shell that is not a login shell: the profiles of the user, of the
 /// system, and of NixOS.
 const DIRECTORIES: [&str; 6] = [
@@ -16,7 +18,7 @@ const DIRECTORIES: [&str; 6] = [
     "/usr/local/bin",
 ];
 
-/// Where a host may have this program of Nix.
+/// Where a host may have this program of Nix, or another one that a profile may hold.
 pub(crate) fn places(name: &str) -> Vec<String> {
     let fixed = DIRECTORIES.iter().map(|directory| format!("{directory}/{name}"));
     std::iter::once(name.to_owned()).chain(fixed).collect()
@@ -62,12 +64,7 @@ impl ServeProgram {
     ) -> RemoteCommand {
         let words = match self {
             Self::Search => {
-                return RemoteScript::new()
-                    .find(Program::new(name).places(places).must_run())
-                    .run(name, arguments)
-                    .account(elevation.account())
-                    .input(input)
-                    .command();
+                return self.script(name, places, arguments, elevation).input(input).command();
             }
             Self::Named(program) => vec![program.as_str()],
             Self::Words(words) => words.iter().map(String::as_str).collect(),
@@ -87,18 +84,42 @@ impl ServeProgram {
         arguments: Vec<&str>,
         elevation: Elevation,
     ) -> RemoteCommand {
+        match self {
+            Self::Search => {
+                Self::Named(name.to_owned()).command(name, Vec::new(), arguments, elevation, Input::Stdin)
+            }
+            named => named.script(name, Vec::new(), arguments, elevation).command(),
+        }
+    }
+
+    /// A script that becomes it, to be made more of; the name and the places are for [`Search`](Self::Search).
+    pub(crate) fn script(
+        &self,
+        name: &str,
+        places: Vec<String>,
+        arguments: Vec<&str>,
+        elevation: Elevation,
+    ) -> RemoteScript {
         let words = match self {
             Self::Search => {
-                let plain = Self::Named(name.to_owned());
-                return plain.command(name, Vec::new(), arguments, elevation, Input::Stdin);
+                let program = Program::new(name).places(places).must_run();
+                return RemoteScript::new().find(program).run(name, arguments).account(elevation.account());
             }
             Self::Named(program) => std::slice::from_ref(program),
             Self::Words(words) => words,
         };
         let (program, more) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
         let arguments = more.iter().map(String::as_str).chain(arguments);
-        RemoteScript::new().run(program, arguments).account(elevation.account()).command()
+        RemoteScript::new().run(program, arguments).account(elevation.account())
     }
+}
+
+/// Where a host may have a server.
+fn server_places() -> Vec<String> {
+    let mut places = places("nix-store");
+    // This very program serves too, where there is no Nix at all.
+    places.push(OURS.to_owned());
+    places
 }
 
 /// As whom the server runs.
@@ -156,6 +177,10 @@ pub struct ServeOptions {
     /// How many sessions are opened for data beside the one for questions, over the same authenticated connection. With
     /// none, which is the default, there is one session for all.
     pub data_sessions: usize,
+    /// Whether NARs are compressed on their way.
+    pub compress: Compress,
+    /// The line is known to be slow, however short it seems.
+    pub line_is_slow: bool,
     /// A connection over which nothing moves for this long, while something is waited for, fails; [`STALL_TIMEOUT`] by
     /// default, `None` waits for ever. A host that was asked to substitute is always waited for: it is silent while it
     /// downloads.
@@ -173,6 +198,8 @@ impl Default for ServeOptions {
             stderr: None,
             greeted: None,
             data_sessions: 0,
+            compress: Compress::None,
+            line_is_slow: false,
             stall_timeout: Some(STALL_TIMEOUT),
         }
     }
@@ -188,6 +215,7 @@ impl std::fmt::Debug for ServeOptions {
             .field("store", &self.store)
             .field("store_dir", &self.store_dir)
             .field("data_sessions", &self.data_sessions)
+            .field("compress", &self.compress)
             .field("stall_timeout", &self.stall_timeout)
             .finish_non_exhaustive()
     }
@@ -196,10 +224,7 @@ impl std::fmt::Debug for ServeOptions {
 impl ServeOptions {
     /// The command that is tried first.
     pub(crate) fn command(&self) -> RemoteCommand {
-        let mut places = places("nix-store");
-        // This very program serves too, where there is no Nix at all.
-        places.push(OURS.to_owned());
-        self.program.command("nix-store", places, self.arguments(), self.elevation, Input::Stdin)
+        self.program.command("nix-store", server_places(), self.arguments(), self.elevation, Input::Stdin)
     }
 
     /// Says what the host would substitute of the paths that it is given on stdin, one per line. `None` for this very
@@ -222,6 +247,11 @@ impl ServeOptions {
     /// What is tried where the host did not let the first one pass.
     pub(crate) fn second_command(&self) -> RemoteCommand {
         self.program.second_command("nix-store", self.arguments(), self.elevation)
+    }
+
+    /// What starts the server, to be made more of.
+    pub(crate) fn script(&self) -> RemoteScript {
+        self.program.script("nix-store", server_places(), self.arguments(), self.elevation)
     }
 
     fn arguments(&self) -> Vec<&str> {

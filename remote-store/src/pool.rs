@@ -9,14 +9,20 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use ncc_protocol::ProtocolError;
-use ncc_transport::{Connector, Failure, FailureKind, TransportError};
-use tokio::sync::Mutex;
+use ncc_protocol::{
+    ProtocolError,
+    serve::{Request, read_valid_paths},
+    wire::WireReader,
+};
+use ncc_store::{StoreDir, StorePathSet, ValidityQuery};
+use ncc_transport::{Connector, Failure, FailureKind, Reader, TransportError};
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     RemoteError,
     session::{Lease, Opening, ReadAnswer, Session},
     silence::Patience,
+    wire::Filter,
 };
 
 /// How long to wait before a host is tried once more that hung up before any login: it drops new connections at random while it
@@ -120,6 +126,42 @@ impl Pool {
         self.with_session(&self.questions, &work).await
     }
 
+    /// A session for one transfer that goes through a filter; it ends with the transfer. Somebody must have logged in already.
+    pub(crate) async fn lease_apart(
+        &self,
+        connector: Arc<dyn Connector>,
+        filter: &Filter,
+    ) -> Result<Lease, Arc<RemoteError>> {
+        let session = Arc::new(Session::open(connector, &self.opening, Some(filter)).await?);
+        match session.lease().await {
+            Ok(lease) => Ok(lease),
+            Err(error) => Err(session.explain(error).await.0),
+        }
+    }
+
+    /// How long a question takes to be answered that costs the host nothing.
+    pub(crate) async fn round_trip(&self) -> Result<Duration, Arc<RemoteError>> {
+        let mut question = Vec::new();
+        Request::QueryValidPaths { query: ValidityQuery::default(), paths: Vec::new() }
+            .encode(&StoreDir::default(), &mut question);
+        let mut shortest = Duration::MAX;
+        for _ in 0..3 {
+            let start = Instant::now();
+            self.ask(Patience::Limited, &question, read_no_paths).await?;
+            shortest = shortest.min(start.elapsed());
+            // A line that is as long as this is no accident of scheduling.
+            if shortest > Duration::from_millis(20) {
+                break;
+            }
+        }
+        Ok(shortest)
+    }
+
+    /// Whether the account did not let the first command through.
+    pub(crate) fn needed_the_second_command(&self) -> bool {
+        self.way().second
+    }
+
     /// Ends all sessions and waits for the servers to end: they let go of their temporary roots.
     pub(crate) async fn close(&self) {
         for slot in self.data.iter().chain([&self.questions]) {
@@ -182,7 +224,7 @@ impl Pool {
             let way = self.way();
             let second = self.connectors.second.as_ref().filter(|_| way.second);
             let connector = Arc::clone(second.unwrap_or(&self.connectors.first));
-            match Session::open(connector, &self.opening).await {
+            match Session::open(connector, &self.opening, None).await {
                 Ok(session) => *state = State::Open(Arc::new(session), way),
                 Err(error) => {
                     let error = Arc::new(error);
@@ -232,6 +274,13 @@ impl Pool {
         }
         true
     }
+}
+
+/// The answer to a question about no path.
+fn read_no_paths(reader: &mut WireReader<Reader>) -> BoxFuture<'_, Result<(), ProtocolError>> {
+    Box::pin(async move {
+        read_valid_paths(reader, &StoreDir::default(), &StorePathSet::default()).await.map(drop)
+    })
 }
 
 fn is_session_refused(error: &RemoteError) -> bool {

@@ -23,7 +23,7 @@ use ncc_protocol::{
 };
 use ncc_store::StoreDir;
 use ncc_transport::{
-    ChannelControl, Connector, End, Ending, Exit, LineSink, Reader, StderrTail, Writer, throttled,
+    Channel, ChannelControl, Connector, End, Ending, Exit, LineSink, Reader, StderrTail, Writer, throttled,
 };
 use tokio::{
     io::AsyncWriteExt as _,
@@ -35,6 +35,7 @@ use crate::{
     daemon::log_to,
     error::Ended,
     silence::{Patience, Pulse},
+    wire::{Filter, Method},
 };
 
 /// How long a server may take to end once its input has ended, before its process is ended for it.
@@ -90,6 +91,13 @@ pub(crate) struct Session {
     daemon: OnceLock<Daemon>,
     /// Why a daemon does not want this user.
     turned_away: OnceLock<DaemonError>,
+    /// For one transfer alone, which ends it.
+    apart: Option<Apart>,
+}
+
+/// A session whose one direction goes through a filter, if the host has one.
+struct Apart {
+    method: Option<Method>,
 }
 
 /// What became of the process at the other end.
@@ -138,6 +146,21 @@ impl Lease {
     pub(crate) fn give_back(mut self) {
         self.breaks.done();
         self.unfinished.done();
+    }
+
+    /// Whether the session is for this transfer alone: nothing is sure to arrive before the requests are closed.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.session.apart.is_some()
+    }
+
+    /// Ends a transfer that has all its answers, and the session where it is [apart](Self::is_apart).
+    pub(crate) async fn finish(self) {
+        let session = Arc::clone(&self.session);
+        let is_apart = self.is_apart();
+        self.give_back();
+        if is_apart {
+            session.close().await;
+        }
     }
 
     /// Ends the session, which failed with `error`, and finds out why.
@@ -269,14 +292,34 @@ impl<S: Deref<Target = Session>> Drop for Unfinished<S> {
 }
 
 impl Session {
-    /// Begins a conversation.
-    pub(crate) async fn open(connector: Arc<dyn Connector>, opening: &Opening) -> Result<Self, RemoteError> {
+    /// Begins a conversation; with a filter, one that is for one transfer.
+    pub(crate) async fn open(
+        connector: Arc<dyn Connector>,
+        opening: &Opening,
+        filter: Option<&Filter>,
+    ) -> Result<Self, RemoteError> {
         tracing::debug!(service = ?connector, "starting the server");
-        let channel = connector.connect().await?;
+        let Channel { mut stdin, mut stdout, stderr, control } = connector.connect().await?;
         let pulse = Pulse::new(opening.stall_timeout);
+        let process = ServerProcess::new(
+            stderr,
+            control,
+            pulse.clone(),
+            opening.program.clone(),
+            opening.stderr.clone().map(throttled),
+        );
+        let mut apart = None;
+        if let Some(filter) = filter {
+            let method;
+            (stdin, stdout, method) = match filter.begin(stdin, stdout).await {
+                Ok(streams) => streams,
+                Err(error) => return Err(process.explain(&*connector, false, error).await.0),
+            };
+            apart = Some(Apart { method });
+        }
         let greeted = Arc::new(AtomicBool::new(false));
         let requests = Requests {
-            stdin: Some(pulse.note_requests(channel.stdin)),
+            stdin: Some(pulse.note_requests(stdin)),
             unsent: match opening.protocol {
                 Protocol::Serve => client_greeting(),
                 Protocol::Daemon(_) => worker::client_greeting(Version::NEWEST),
@@ -284,18 +327,11 @@ impl Session {
             pulse: pulse.clone(),
         };
         let answers = Answers {
-            reader: WireReader::new(pulse.watch_answers(channel.stdout)),
+            reader: WireReader::new(pulse.watch_answers(stdout)),
             greeted: Arc::clone(&greeted),
             on_greeting: opening.greeted.clone(),
             pulse: pulse.clone(),
         };
-        let process = ServerProcess::new(
-            channel.stderr,
-            channel.control,
-            pulse.clone(),
-            opening.program.clone(),
-            opening.stderr.clone().map(throttled),
-        );
         Ok(Self {
             connector,
             requests: Arc::new(Mutex::new(requests)),
@@ -307,7 +343,13 @@ impl Session {
             opening: opening.clone(),
             daemon: OnceLock::new(),
             turned_away: OnceLock::new(),
+            apart,
         })
+    }
+
+    /// What one direction is compressed with.
+    pub(crate) fn method(&self) -> Option<Method> {
+        self.apart.as_ref()?.method
     }
 
     pub(crate) fn is_greeted(&self) -> bool {
@@ -445,7 +487,12 @@ impl Session {
         if let Some(why) = self.turned_away.get() {
             (error, has_started) = (RemoteError::Refused(why.clone()), true);
         }
-        let error = Arc::new(error);
+        let mut error = Arc::new(error);
+        if let Some(method) = self.method()
+            && !(self.is_greeted() && error.is_the_servers_own())
+        {
+            error = Arc::new(RemoteError::Filtered { method: method.name(), source: error });
+        }
         *process = Process::Ended { error: Arc::clone(&error), has_started };
         (error, has_started)
     }

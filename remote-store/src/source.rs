@@ -13,10 +13,10 @@ use ncc_store::{
     Closure, NarPlan, NarSource, Outputs, PathInfo, Problem, Side, Source, StoreDir, StoreError, StorePath,
     StorePathSet, ValidityQuery,
 };
-use ncc_transport::Reader;
+use ncc_transport::{FilteredStream, Reader};
 
 use crate::{
-    RemoteStore,
+    RemoteError, RemoteStore,
     closure::{Members, encode, locking},
     handing::{BlockSender, Blocks, NarSender, announce, hand_over, handed_over},
     session::{Lease, ReadAnswer},
@@ -147,7 +147,7 @@ async fn send_nars(store: RemoteStore, paths: NarPlan, nars: NarSender) {
     let lease = tokio::select! {
         biased;
         () = nars.closed() => return,
-        lease = shared.pool.lease() => lease,
+        lease = shared.lease_for(FilteredStream::Stdout, &paths) => lease,
     };
     let mut lease = match lease {
         Ok(lease) => lease,
@@ -157,10 +157,14 @@ async fn send_nars(store: RemoteStore, paths: NarPlan, nars: NarSender) {
         }
     };
     match transfer(&shared, &mut lease, &paths, &nars).await {
-        Transferred::All => lease.give_back(),
+        Transferred::All => lease.finish().await,
         Transferred::Unwanted => {}
         Transferred::Failed { path, error, blocks } => {
             let error = lease.explain(error).await;
+            let is_first = paths.first().is_some_and(|info| info.path == path);
+            if is_first && matches!(*error, RemoteError::Filtered { .. }) {
+                shared.give_up_compressing(&error);
+            }
             let failed = shared.failed(Side::Source, "send", Some(&path), Arc::clone(&error));
             // In the body of the NAR that was cut; and in the place of the next one, that the session has ended.
             let _ = blocks.send(Err(failed)).await;
@@ -184,6 +188,7 @@ async fn transfer(
     paths: &[Arc<PathInfo>],
     nars: &NarSender,
 ) -> Transferred {
+    let is_apart = lease.is_apart();
     let Lease { requests, answers, .. } = lease;
     let ask = async {
         let mut bytes = Vec::new();
@@ -198,11 +203,19 @@ async fn transfer(
             }
         }
         let _ = requests.write(&bytes).await;
+        if is_apart {
+            // A filter gives the last of it away only at the end.
+            requests.close();
+        }
     };
     let take = async {
         for info in paths {
             let Some(blocks) = announce(info, nars).await else { return Transferred::Unwanted };
-            match hand_over(&mut answers.reader, Blocks::of_size(info.nar_size), &blocks, nars).await {
+            let reader = match answers.greeted().await {
+                Ok(reader) => reader,
+                Err(error) => return Transferred::Failed { path: info.path.clone(), error, blocks },
+            };
+            match hand_over(reader, Blocks::of_size(info.nar_size), &blocks, nars).await {
                 Ok(true) => {}
                 Err(AnswerError::Broken(error)) => {
                     return Transferred::Failed { path: info.path.clone(), error, blocks };

@@ -15,6 +15,7 @@ use crate::{
     pool::{Connectors, Pool},
     session::{Opening, Protocol, ReadAnswer},
     silence::Patience,
+    wire::Compressing,
 };
 
 /// A Nix store on a host. Clones share the sessions with it, which are opened when they are first needed.
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) options: ServeOptions,
+    pub(crate) compressing: Compressing,
 }
 
 impl std::fmt::Debug for RemoteStore {
@@ -60,12 +62,19 @@ impl RemoteStore {
             greeted: options.greeted.clone(),
         };
         let pool = Pool::new(connectors, opening, options.data_sessions);
-        Self { shared: Arc::new(Shared { name, pool, transport, options }) }
+        Self {
+            shared: Arc::new(Shared { name, pool, transport, options, compressing: Compressing::default() }),
+        }
     }
 
     /// Ends the sessions, if there are any, and waits for the servers to end: they let go of their temporary roots.
     pub async fn close(&self) {
         self.shared.pool.close().await;
+    }
+
+    /// What transfers have been compressed with: `zstd` or `gzip`, if any was.
+    pub fn compression(&self) -> Option<&'static str> {
+        self.shared.compression()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

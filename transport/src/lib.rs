@@ -42,6 +42,7 @@
 //! | [`parse_ssh_options`], [`Compression`], [`KeepAlive`], [`PinnedHostKey`] | what every SSH transport is told in the same words |
 //! | [`End`], [`Ending`], [`Failure`], [`FailureKind`], [`FailureClass`] | how the other end ended, and what a person can do |
 //! | [`StderrTail`], [`throttled`], [`sanitize_line`] | a peer's messages, bounded and made harmless |
+//! | [`Limited`], [`Rate`] | a transport that keeps to a rate |
 //! | [`LocalProcess`] | the transport of `localhost` |
 //! | [`TransportError`], [`TargetError`] | what goes wrong |
 //!
@@ -49,7 +50,7 @@
 //!
 //! * `test-util`: the module `conformance`, a suite that each transport has to pass, and `test_util` with what tests share.
 //!
-//! Filters over the streams (compression of one-way bulk data) will be adapters over [`Channel`]'s boxed streams; a transport does
+//! Filters over the streams (compression of one-way bulk data) are adapters over [`Channel`]'s boxed streams; a transport does
 //! not know of them.
 
 #![cfg_attr(
@@ -67,6 +68,7 @@ mod error;
 mod failure;
 mod host_key;
 mod host_params;
+mod limited;
 mod local;
 mod process;
 mod script;
@@ -86,6 +88,7 @@ pub use failure::{Client, Failure, FailureClass, FailureKind};
 pub use futures_core::future::BoxFuture;
 pub use host_key::{PinnedHostKey, PinnedHostKeyError};
 pub use host_params::{HostParamError, HostParams};
+pub use limited::{Limited, Rate, RateError};
 pub use local::LocalProcess;
 pub use script::{Account, Fact, FilteredStream, Findings, Input, Program, RemoteScript};
 pub use ssh_options::{

@@ -8,6 +8,7 @@
 mod arguments;
 #[cfg(feature = "ssh")]
 mod callers;
+mod compress;
 mod conformance;
 mod copies;
 mod daemons;

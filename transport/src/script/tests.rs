@@ -234,7 +234,11 @@ fn the_first_filter_that_is_there_is_used() {
             (FilteredStream::Stdout, &["ncc-none"], "ab|bcd\nx\n"),
         ] {
             let (stdout, stderr, status) = host.run(shell, &with(stream, filters), input);
-            assert_eq!((stdout.as_str(), stderr.as_str(), status), (expected, "", Some(0)), "{shell} {filters:?}");
+            assert_eq!(
+                (stdout.as_str(), stderr.as_str(), status),
+                (expected, "", Some(0)),
+                "{shell} {filters:?}"
+            );
         }
     }
 }
