@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -179,6 +180,17 @@ impl Instance {
     /// Shows the whole host at `/host` inside, so that a forced ssh command may `chroot /host` back to it.
     pub(crate) fn bind_host(&mut self) -> Result<()> {
         self.add_mount("host", |target| mount_bind_recursive("/", target))
+    }
+
+    /// Makes the file `inside` start a program of the host: the instance sees the host under /host, and a script goes back there.
+    pub(crate) fn lend(&mut self, program: &str, inside: &str) -> Result<()> {
+        self.bind_host()?;
+        let file = self.path(inside);
+        exec::make_folder(file.parent().context("a folder")?)?;
+        let script = format!("#!/bin/sh\nexec /usr/sbin/chroot /host /usr/bin/env {program} \"$@\"\n");
+        exec::write_file(&file, script)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot make {} executable", file.display()))
     }
 
     /// Where the host sees a file of this instance.

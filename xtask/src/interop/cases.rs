@@ -113,6 +113,14 @@ pub(crate) const CASES: &[Case] = &[
     case("dry-run-to", "--dry-run leaves the remote's database and store as they are", options::dry_run_to),
     case("dry-run-from", "same for this side", options::dry_run_from),
     case("gzip-to", "--gzip", options::gzip_to),
+    case("compress-zstd-to", "--compress zstd", |lab| options::compressed(lab, Direction::To, "zstd")),
+    case("compress-zstd-from", "--compress zstd, fetched", |lab| {
+        options::compressed(lab, Direction::From, "zstd")
+    }),
+    case("compress-gzip-to", "--compress gzip", |lab| options::compressed(lab, Direction::To, "gzip")),
+    case("compress-gzip-from", "--compress gzip, fetched", |lab| {
+        options::compressed(lab, Direction::From, "gzip")
+    }),
     case("url-parameters-to", "ssh://root@host:port?compress=true&ssh-key=...", options::url_parameters_to),
     case("keep-going-to", "--keep-going with a damaged path", options::keep_going_to),
     case("keep-going-from", "same, fetching", options::keep_going_from),

@@ -11,10 +11,10 @@ use super::Outcome;
 use super::failures::{Damage, damage, sound};
 use crate::database;
 use crate::exec::{self, Finished};
-use crate::instance::LabStore;
+use crate::instance::{Instance, LabStore};
 use crate::interop::compare::{self, Times};
 use crate::interop::lab::{Direction, Lab, Receiver};
-use crate::sshd::Settings;
+use crate::sshd::{Server, Settings};
 
 /// What `QueryClosure` with outputs gives on this version, which is what its own query says.
 fn with_outputs(lab: &Lab<'_>) -> Result<Vec<String>> {
@@ -213,6 +213,42 @@ pub(super) fn gzip_to(lab: &Lab<'_>) -> Result<Outcome> {
         outcome.wrong.push(format!("sshd does not say that it compresses: {log}"));
     }
     Ok(outcome)
+}
+
+/// Compressed, whatever the line is; compared with what upstream makes of it without. No Debian here has the program: it is lent
+/// this machine's.
+pub(super) fn compressed(lab: &Lab<'_>, direction: Direction, method: &str) -> Result<Outcome> {
+    if lab.candidate.lenient {
+        return Ok(Outcome::skip("upstream has no such option"));
+    }
+    let paths = lab.mixed.roots();
+    let baseline = lab.baseline(direction, &paths)?;
+    let lend = |instance: &mut Instance| instance.lend(method, &format!("usr/local/bin/{method}"));
+    let copy = |store: &LabStore, server: &Server| {
+        let mut command = lab.candidate.command(direction, store, server, &paths);
+        exec::capture(command.args(["-v", "--compress", method]))?.success()
+    };
+    let (finished, mut wrong) = match direction {
+        Direction::To => {
+            let receiver = lab.receiver_with(&Settings::default(), lend)?;
+            let finished = copy(&lab.source.store, &receiver.server)?;
+            let mut wrong = compare::stores(&baseline, &receiver.store, Times::Kept)?;
+            wrong.extend(compare::judge(&receiver.instance, &receiver.store, &paths)?);
+            (finished, wrong)
+        }
+        Direction::From => {
+            let door = lab.door(&Settings::default(), lend)?;
+            let store = LabStore::create("ours", lab.release.name())?;
+            let finished = copy(&store, &door.server)?;
+            let mut wrong = compare::stores(&baseline, &store, Times::Now)?;
+            wrong.extend(compare::judge(&lab.inspect(&store)?, &store, &paths)?);
+            (finished, wrong)
+        }
+    };
+    if !finished.stderr.contains(&format!("compressing with {method}")) {
+        wrong.push(format!("it does not say that it compresses: {}", finished.describe()));
+    }
+    Ok(Outcome::of(wrong))
 }
 
 /// Each option that upstream's manual has, and those common to its old commands.

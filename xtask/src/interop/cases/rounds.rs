@@ -1,8 +1,6 @@
 //! There and back between stores in folders, the way there twice at once: what upstream's own functional test of copying over
 //! ssh (`nix-copy-ssh`) asks, with our program at either end.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -68,18 +66,9 @@ pub(super) fn client(lab: &Lab<'_>) -> Result<Outcome> {
     Ok(Outcome::of(wrong))
 }
 
-/// Our binary is built for the host: the instance sees the host under /host, and the script goes back there.
+/// Our binary is built for the host.
 fn install_server(lab: &Lab<'_>, instance: &mut Instance) -> Result<()> {
-    instance.bind_host()?;
-    exec::make_folder(&instance.path("lab"))?;
-    let file = instance.path(SERVER);
-    let binary = lab.candidate.binary.display();
-    exec::write_file(
-        &file,
-        format!("#!/bin/sh\nexec /usr/sbin/chroot /host /usr/bin/env {binary} \"$@\"\n"),
-    )?;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("cannot make {} executable", file.display()))
+    instance.lend(&lab.candidate.binary.display().to_string(), SERVER)
 }
 
 /// Two copies of the same paths to the same place, at the same time; both must succeed.
