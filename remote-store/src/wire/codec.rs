@@ -228,11 +228,12 @@ fn encode<R: AsyncRead + Unpin, W: tokio::io::AsyncWrite + Unpin>(
     let (input_waited, line_waited) = (Rc::clone(&input.waited), Rc::clone(&output.waited));
     let mut frame = Frame::begin(&encoding, step, output)?;
     let mut block = vec![0; BLOCK];
-    let mut start = Instant::now();
+    let (mut start, mut bytes_since) = (Instant::now(), 0_usize);
     loop {
         let size = input.read(&mut block)?;
         let Some(bytes) = block.get(..size).filter(|bytes| !bytes.is_empty()) else { break };
         frame.write(bytes)?;
+        bytes_since = bytes_since.saturating_add(size);
         if encoding.level.is_some() || start.elapsed() < WHILE {
             continue;
         }
@@ -240,12 +241,13 @@ fn encode<R: AsyncRead + Unpin, W: tokio::io::AsyncWrite + Unpin>(
             total: start.elapsed(),
             waiting_for_input: input_waited.take(),
             waiting_for_line: line_waited.take(),
+            kibibytes: u32::try_from(bytes_since / 1024).unwrap_or(u32::MAX),
         };
         if let Some(step) = adapting.observe(spent) {
             tracing::info!("compression: level {} from now on, as the line takes it", step.level);
             frame = Frame::begin(&encoding, step, frame.finish()?)?;
         }
-        start = Instant::now();
+        (start, bytes_since) = (Instant::now(), 0);
     }
     frame.finish()?.flush()
 }
