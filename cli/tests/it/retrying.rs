@@ -57,6 +57,8 @@ pub(crate) fn lead(command: &mut Command, sshd: &Sshd, port: u16) {
     let mut known = fs::File::options().append(true).open(sshd.known_hosts()).unwrap();
     writeln!(known, "\n[127.0.0.1]:{port} {key}").unwrap();
     prefer(command, &format!("-p {port}"));
+    // It is cut behind so many bytes: a busy machine, to which the line seems long, must not make them fewer.
+    command.args(["--compress", "none"]);
 }
 
 fn report(ran: &Ran) -> Value {
