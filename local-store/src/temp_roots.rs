@@ -7,12 +7,9 @@ use std::{
     collections::{HashMap, HashSet},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::{
-        fd::AsRawFd as _,
-        unix::{
-            fs::{MetadataExt as _, OpenOptionsExt as _},
-            net::UnixStream,
-        },
+    os::unix::{
+        fs::{MetadataExt as _, OpenOptionsExt as _},
+        net::UnixStream,
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
@@ -222,15 +219,40 @@ impl TempRoots {
         let socket = if path.as_os_str().len() <= SOCKET_PATH_LIMIT {
             UnixStream::connect(path)
         } else {
-            // Addresses of sockets hold about 100 bytes; a chroot store may lie deeper.
-            let directory = File::open(directory)?;
-            UnixStream::connect(format!("/proc/self/fd/{}/socket", directory.as_raw_fd()))
+            connect_in(&directory)
         }?;
         socket.set_read_timeout(Some(ANSWER_PAUSE))?;
         socket.set_write_timeout(Some(ANSWER_PAUSE))?;
         Ok(socket)
     }
 }
+
+/// Addresses of sockets hold about 100 bytes; a chroot store may lie deeper.
+#[cfg(target_os = "linux")]
+fn connect_in(directory: &Path) -> io::Result<UnixStream> {
+    use std::os::fd::AsRawFd as _;
+
+    let directory = File::open(directory)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/socket", directory.as_raw_fd()))
+}
+
+/// The same where there is no /proc: through a link with a short path, for a moment.
+#[cfg(any(test, not(target_os = "linux")))]
+fn connect_through_link(directory: &Path) -> io::Result<UnixStream> {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let link = std::env::temp_dir().join(format!("ncc-{}-{number}", std::process::id()));
+    // Never one that is there: it may be somebody else's.
+    std::os::unix::fs::symlink(directory, &link)?;
+    let socket = UnixStream::connect(link.join("socket"));
+    fs::remove_file(&link)?;
+    socket
+}
+
+#[cfg(not(target_os = "linux"))]
+use connect_through_link as connect_in;
 
 /// What it protected is fair game from here on.
 impl Drop for TempRoots {
@@ -519,5 +541,21 @@ mod tests {
         let expected: Vec<String> = paths.iter().map(|path| StoreDir::default().full(path)).collect();
         assert_eq!(told, expected);
         assert_eq!(listed(&state), full(&["x"]) + &expected.join("\0") + "\0");
+    }
+
+    #[test]
+    fn a_socket_too_deep_for_an_address_is_reached_without_proc() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("d".repeat(SOCKET_PATH_LIMIT));
+        fs::create_dir(&deep).unwrap();
+        // What can be bound is as short as what can be connected to.
+        let listener = UnixListener::bind(directory.path().join("s")).unwrap();
+        fs::rename(directory.path().join("s"), deep.join("socket")).unwrap();
+        UnixStream::connect(deep.join("socket")).unwrap_err();
+        for connect in [connect_in, connect_through_link] {
+            let mut socket = connect(&deep).unwrap();
+            listener.accept().unwrap().0.write_all(b"x").unwrap();
+            socket.read_exact(&mut [0]).unwrap();
+        }
     }
 }

@@ -335,6 +335,7 @@ fn a_host_that_was_forgotten_gets_a_hint() {
 
 /// It waits for the list, and a signal ends it all the same.
 #[test]
+#[cfg(target_os = "linux")] // which says what signals a process hears
 fn signals_are_heard_while_paths_are_read() {
     let world = World::new();
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {

@@ -256,6 +256,7 @@ impl Running {
     }
 
     /// Waits until this signal does not simply end it any more.
+    #[cfg(target_os = "linux")]
     #[track_caller]
     pub(crate) fn wait_for_handler(&self, signal: Signal, within: Duration) {
         let start = Instant::now();

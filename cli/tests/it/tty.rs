@@ -50,9 +50,8 @@ impl Terminal {
         let name = PathBuf::from(name.to_str().expect("UTF-8"));
         let slave = File::options().read(true).write(true).open(name).expect("the other end");
         let end = || Stdio::from(slave.try_clone().expect("a copy"));
-        // setsid makes it the controlling terminal: Ctrl-C and /dev/tty work.
-        let mut wrapped = Command::new(setsid());
-        wrapped.arg("--ctty").arg(command.get_program()).args(command.get_args()).env_clear();
+        let mut wrapped = Command::new(perl());
+        wrapped.args(["-e", LEADER, TIOCSCTTY]).arg(command.get_program()).args(command.get_args()).env_clear();
         for (name, value) in command.get_envs() {
             wrapped.env(name, value.unwrap_or_default());
         }
@@ -63,7 +62,7 @@ impl Terminal {
         if let Some(directory) = command.get_current_dir() {
             wrapped.current_dir(directory);
         }
-        let child = wrapped.spawn().expect("setsid starts");
+        let child = wrapped.spawn().expect("perl starts");
         let master = File::from(master);
         let raw = Arc::new(Mutex::new(Vec::new()));
         let (mut from, into) = (master.try_clone().expect("a copy"), Arc::clone(&raw));
@@ -159,11 +158,18 @@ impl Drop for Terminal {
     }
 }
 
+/// Makes its terminal the controlling one, so that Ctrl-C and /dev/tty work, and becomes the command. Without unsafe code that takes
+/// a program, and util-linux's setsid is not everywhere.
+const LEADER: &str = "use POSIX; my $request = shift; setsid() != -1 && ioctl(STDIN, $request, 0) or die $!; exec {$ARGV[0]} @ARGV";
+
+/// The number of that request.
+const TIOCSCTTY: &str = if cfg!(target_os = "linux") { "21518" } else { "536900705" };
+
 /// The command's own PATH may lead nowhere.
-fn setsid() -> PathBuf {
+fn perl() -> PathBuf {
     let path = path();
-    let mut places = std::env::split_paths(&path).map(|directory| directory.join("setsid"));
-    places.find(|file| file.is_file()).expect("setsid (util-linux)")
+    let mut places = std::env::split_paths(&path).map(|directory| directory.join("perl"));
+    places.find(|file| file.is_file()).expect("perl")
 }
 
 /// Says that this test is left out; not with eprintln, which the harness would swallow.

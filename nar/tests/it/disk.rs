@@ -650,6 +650,7 @@ fn remove_deletes_read_only_directories_of_an_ordinary_user() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn what_cannot_be_removed_is_named() {
     let error = remove(Path::new("/proc/self/status")).unwrap_err();
     match error {

@@ -143,6 +143,7 @@ async fn agreements_that_fail() {
 }
 
 #[tokio::test]
+#[cfg(target_os = "linux")] // the script looks at processes in /proc
 async fn a_connection_that_ends() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let transport = sshd.transport();

@@ -136,6 +136,7 @@ async fn options_have_their_effect() {
 }
 
 #[tokio::test]
+#[cfg(target_os = "linux")] // it looks at processes in /proc
 async fn a_dropped_channel_leaves_neither_ssh_nor_the_remote_command() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let mut channel = sshd.transport().open(&sh("echo $$; exec cat")).await.unwrap();
@@ -154,6 +155,7 @@ async fn a_dropped_channel_leaves_neither_ssh_nor_the_remote_command() {
 }
 
 /// The processes that were started with this text among their arguments.
+#[cfg(target_os = "linux")]
 fn processes_with(text: &str) -> usize {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     entries
@@ -189,6 +191,7 @@ async fn a_master_of_the_users_is_used_and_never_made_without_persistence() {
 }
 
 #[tokio::test]
+#[cfg(target_os = "linux")] // it looks at processes in /proc
 async fn the_sshd_for_tests_leaves_nothing_behind() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let mut channel = sshd.transport().open(&sh("echo $$; exec sleep 600")).await.unwrap();

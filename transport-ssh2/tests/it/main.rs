@@ -2,6 +2,7 @@
 
 mod auth;
 mod host_keys;
+#[cfg(target_os = "linux")] // it looks at threads and processes in /proc
 mod streams;
 mod ways;
 

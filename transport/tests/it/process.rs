@@ -1,9 +1,6 @@
 //! How processes end.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use ncc_transport::{Channel, Exit, LocalProcess, RemoteCommand, StderrTail, Transport, TransportError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,7 +21,8 @@ async fn line(channel: &mut Channel) -> String {
 
 /// Gone and reaped: not even a zombie.
 fn exists(pid: &str) -> bool {
-    Path::new("/proc").join(pid).exists()
+    let pid = rustix::process::Pid::from_raw(pid.parse().expect("a number")).expect("not zero");
+    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
 }
 
 /// Ignores SIGTERM and the end of its input.
