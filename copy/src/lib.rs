@@ -12,24 +12,7 @@
 //!
 //! [`copy`] does all five. An [`Observer`] sees it happen.
 //!
-//! ```
-//! use ncc_copy::{NoObserver, Request, copy};
-//! use ncc_store::test_util::MemoryStore;
-//!
-//! # futures_util::FutureExt::now_or_never(async {
-//! let here = MemoryStore::new("this machine");
-//! let library = here.add("library", "code", &[]);
-//! let program = here.add("program", "more code", &[library]);
-//! let there = MemoryStore::new("the other machine");
-//!
-//! let report = copy(&here, &there, &Request::new([program.clone()]), &NoObserver.shared()).await?;
-//! assert_eq!(report.sent.count(), 2);
-//! let again = copy(&here, &there, &Request::new([program]), &NoObserver.shared()).await?;
-//! assert_eq!(again.sent.count(), 0);
-//! # Ok::<(), ncc_copy::CopyError>(())
-//! # }).expect("memory is always ready")?;
-//! # Ok::<(), ncc_copy::CopyError>(())
-//! ```
+//! The README has an example.
 
 mod dependants;
 mod error;
@@ -50,3 +33,8 @@ pub use report::{Failed, Paths, Report};
 pub use request::{Purpose, Request, Retries, Signatures};
 pub use run::{copy, run};
 pub use signatures::Unsigned;
+
+/// The example in README.md is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -8,23 +8,7 @@
 //! * source: the closure, then all metadata and the protection from the garbage collector at once, then all NARs;
 //!   three round trips.
 //!
-//! ```no_run
-//! use std::sync::Arc;
-//!
-//! use ncc_remote_store::{RemoteStore, ServeOptions};
-//! use ncc_store::{Outputs, Source as _, StoreDir};
-//! use ncc_transport::LocalProcess;
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let store = RemoteStore::new(Arc::new(LocalProcess::new()), ServeOptions::default());
-//! let root = StoreDir::default().parse("/nix/store/nlhn6cma43vk5l44cgr8sw3ykiir1wmm-hi")?;
-//! for info in store.closure(&[root], Outputs::Exclude).await?.complete()? {
-//!     println!("{} {}", info.nar_size, info.path);
-//! }
-//! store.close().await;
-//! # Ok(())
-//! # }
-//! ```
+//! The README has an example.
 
 mod closure;
 mod daemon;
@@ -50,3 +34,8 @@ pub use options::{Elevation, RemoteAccess, STALL_TIMEOUT, ServeOptions, ServePro
 pub use root::{NewRoot, RootError, RootMaker};
 pub use store::RemoteStore;
 pub use wire::{Compress, CompressError};
+
+/// The example in README.md is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
