@@ -41,8 +41,8 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
-    /// Reads the package lists of `suite`. `folder` is kept between runs, so that only what changed is fetched.
-    pub(crate) fn update(folder: &Path, suite: &str) -> Result<Self> {
+    /// Reads the package lists of `suite`, also of `foreign` architectures. `folder` is kept between runs, so that only what changed is fetched.
+    pub(crate) fn update(folder: &Path, suite: &str, foreign: &[&str]) -> Result<Self> {
         ensure!(exec::available("apt-get"), "no apt-get here: not a Debian machine");
         let mirror = mirror()?;
         for sub in ["state/lists/partial", "cache/archives/partial", "parts"] {
@@ -55,6 +55,8 @@ impl Apt {
             format!("deb [check-valid-until=no signed-by={}] {} {suite} main\n", mirror.keyring, mirror.uri),
         )?;
         let at = folder.display();
+        let foreign: String =
+            foreign.iter().map(|name| format!("APT::Architectures:: \"{name}\";\n")).collect();
         exec::write_file(
             &folder.join("apt.conf"),
             format!(
@@ -69,7 +71,7 @@ impl Apt {
                  Acquire::Check-Valid-Until \"false\";\n\
                  Acquire::Retries \"3\";\n\
                  APT::Install-Recommends \"false\";\n\
-                 APT::Sandbox::User \"root\";\n"
+                 APT::Sandbox::User \"root\";\n{foreign}"
             ),
         )?;
         let apt = Self { folder: folder.to_path_buf() };

@@ -25,11 +25,11 @@ use crate::fixtures;
 use crate::instance::Instance;
 use crate::interop::compare;
 use crate::interop::lab::{self, Direction, Protocol, Receiver};
-use crate::namespace;
 use crate::relay::Relay;
 use crate::roots::{self, Release};
 use crate::sshd::{Keys, Server, Settings};
 use crate::user::User;
+use crate::{namespace, plot};
 use cases::{CASES, Case, Content, TINY, There};
 use contender::Contender;
 use report::{Measurement, Sample};
@@ -79,6 +79,9 @@ pub(crate) struct Options {
     /// Print the cases and stop
     #[arg(long)]
     list: bool,
+    /// Draw the tables of docs/benchmarks.md as docs/benchmarks.svg and stop
+    #[arg(long)]
+    plot: bool,
 }
 
 impl Options {
@@ -93,6 +96,10 @@ impl Options {
 
 /// Before the namespaces: what needs no root. Tells whether there is anything to run.
 pub(crate) fn prepare(options: &Options) -> Result<bool> {
+    if options.plot {
+        plot::run(&namespace::workspace())?;
+        return Ok(false);
+    }
     if options.list {
         for case in CASES {
             println!("{:20} {}", case.name, case.about);

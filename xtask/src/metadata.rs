@@ -42,8 +42,13 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 
 impl Metadata {
     pub(crate) fn read() -> Result<Self> {
+        Self::with(&["--all-features"])
+    }
+
+    /// As these arguments of cargo's narrow it down.
+    pub(crate) fn with(arguments: &[&str]) -> Result<Self> {
         let mut cargo = Command::new("cargo");
-        cargo.args(["metadata", "--format-version", "1", "--locked", "--all-features"]);
+        cargo.args(["metadata", "--format-version", "1", "--locked"]).args(arguments);
         let output = exec::capture(&mut cargo)?.success()?;
         Ok(Self(serde_json::from_slice(&output.stdout).context("cargo metadata is no JSON")?))
     }
@@ -104,6 +109,21 @@ impl<'a> Package<'a> {
 
     pub(crate) fn name(&self) -> &'a str {
         self.0["name"].as_str().unwrap_or_default()
+    }
+
+    /// A field of the manifest that is one text; empty where there is none.
+    pub(crate) fn field(&self, name: &str) -> &'a str {
+        self.0[name].as_str().unwrap_or_default()
+    }
+
+    /// A field that is a list of texts.
+    pub(crate) fn list(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        list(&self.0[name]).filter_map(Value::as_str)
+    }
+
+    pub(crate) fn is_published(&self) -> bool {
+        // `publish = false` is a list of no registries.
+        self.0["publish"].is_null()
     }
 
     fn library(&self) -> Option<&'a str> {

@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 
-use crate::exec;
+use crate::{exec, test::require_real};
 
 /// Set in the environment of the inner process.
 const INSIDE: &str = "NCC_XTASK_INSIDE";
@@ -69,11 +69,6 @@ fn mount_run_folder() -> Result<()> {
 /// The folder for everything one run makes.
 pub(crate) fn run_folder() -> &'static Path {
     Path::new(RUN)
-}
-
-/// Whether leaving out anything real is a failure.
-pub(crate) fn require_real() -> bool {
-    std::env::var_os("NCC_REQUIRE_REAL").is_some_and(|value| value == "1")
 }
 
 /// Says loudly what is not tested and goes on, or fails where CI demands the real thing.

@@ -174,15 +174,43 @@ pub(crate) fn ensure_all(wanted: &[Release]) -> Result<BTreeMap<Release, PathBuf
     Ok(roots)
 }
 
+/// What a cached root is made of.
+pub(crate) struct Recipe<'a> {
+    /// Its folder's.
+    pub(crate) name: &'a str,
+    pub(crate) suite: &'a str,
+    /// Changes when the way it is made changes; an older one is then built anew.
+    pub(crate) version: &'a str,
+    pub(crate) packages: &'a [&'a str],
+    /// Architectures of packages beside this machine's.
+    pub(crate) foreign: &'a [&'a str],
+    /// Of what the packages need, what is taken along.
+    pub(crate) is_used: fn(&str) -> bool,
+}
+
 /// The root of one release: the cached one, or a new one.
 fn ensure_one(release: Release) -> Result<PathBuf> {
+    let recipe = Recipe {
+        name: release.name(),
+        suite: release.name(),
+        version: RECIPE,
+        packages: &WANTED,
+        foreign: &[],
+        is_used,
+    };
+    ensure_root(&recipe, |root| check(release, root))
+}
+
+/// The root that a recipe makes: the cached one, or a new one that passes `check`.
+pub(crate) fn ensure_root(recipe: &Recipe<'_>, check: impl Fn(&Path) -> Result<()>) -> Result<PathBuf> {
+    let name = recipe.name;
     let folder = namespace::cache_folder().join("roots");
     exec::make_folder(&folder)?;
-    let root = folder.join(release.name());
-    let stamp = folder.join(format!("{release}.complete"));
+    let root = folder.join(name);
+    let stamp = folder.join(format!("{name}.complete"));
     // Two runs at once: the second waits here, then finds the stamp.
-    let _lock = namespace::lock_file(&folder.join(format!("{release}.lock")))?;
-    if fs::read_to_string(&stamp).is_ok_and(|recipe| recipe == RECIPE) {
+    let _lock = namespace::lock_file(&folder.join(format!("{name}.lock")))?;
+    if fs::read_to_string(&stamp).is_ok_and(|version| version == recipe.version) {
         return Ok(root);
     }
     let start = Instant::now();
@@ -194,19 +222,19 @@ fn ensure_one(release: Release) -> Result<PathBuf> {
         }
         .with_context(|| format!("cannot remove {}", leftover.display()))?;
     }
-    let apt_folder = folder.join(format!("{release}.apt"));
-    let apt = Apt::update(&apt_folder, release.name())?;
-    let mut packages = apt.resolve(&WANTED)?;
-    packages.retain(|name, _| is_used(name));
+    let apt_folder = folder.join(format!("{name}.apt"));
+    let apt = Apt::update(&apt_folder, recipe.suite, recipe.foreign)?;
+    let mut packages = apt.resolve(recipe.packages)?;
+    packages.retain(|package, _| (recipe.is_used)(package));
     let files = apt.download(&packages)?;
     let downloaded = start.elapsed();
     build(&root, &files)?;
-    check(release, &root)?;
+    check(&root)?;
     // The package lists (70 MB) and packages have done their duty.
     fs::remove_dir_all(&apt_folder).with_context(|| format!("cannot remove {}", apt_folder.display()))?;
-    exec::write_file(&stamp, RECIPE)?;
+    exec::write_file(&stamp, recipe.version)?;
     eprintln!(
-        "root of {release}: {} packages, fetched in {:.1} s, complete after {:.1} s",
+        "root of {name}: {} packages, fetched in {:.1} s, complete after {:.1} s",
         files.len(),
         downloaded.as_secs_f64(),
         start.elapsed().as_secs_f64()
@@ -240,6 +268,7 @@ fn build(root: &Path, packages: &[PathBuf]) -> Result<()> {
         "usr/lib",
         "usr/lib64",
         "etc/nix",
+        "etc/pam.d",
         "etc/ssh",
         "root",
         "run/sshd",

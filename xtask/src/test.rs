@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{dependencies, exec, layers, metadata::Metadata, namespace};
+use crate::{book, dependencies, exec, layers, manifests, metadata::Metadata, plot};
 
 /// Programs that tests use, with the Debian packages that have them.
 /// A path instead of a name is a file that must be there.
@@ -68,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let missing = install();
     if !missing.is_empty() {
         let text = format!("tests with {}: not installed, and not installable here", missing.join(", "));
-        ensure!(!namespace::require_real(), "NCC_REQUIRE_REAL=1, but {text}");
+        ensure!(!require_real(), "NCC_REQUIRE_REAL=1, but {text}");
         summary.left_out.push(text);
     }
 
@@ -84,7 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let rest = ["--all-targets", "--locked", "--", "-D", "warnings"];
         cargo(&[&["clippy"], &alone[..], &rest].concat(), &[])
     })?;
-    summary.step("layers, dependencies", house)?;
+    summary.step("layers, manifests, dependencies, book", house)?;
     summary.step("manual page, completions", || cargo(&["xtask", "man", "--check"], &[]))?;
     summary.step("tests", tests)?;
     summary.step("examples in the docs", || {
@@ -100,17 +101,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         cargo(&["build", "--profile", "fast", "--locked", "--package", "nix-copy-closure"], &[])
     })?;
     summary.step("demo", || cargo(&["xtask", "demo"], &[]))?;
+    summary.step("packages of the crates", packages)?;
     if options.quick {
-        summary.left_out.push("fuzzing, faults, and interop with four versions of Nix (--quick)".to_owned());
-    } else {
-        summary.step("fuzz targets", fuzz)?;
-        if cfg!(all(target_os = "linux", target_env = "gnu")) {
-            summary.step("a static build on an old Debian", static_build)?;
-        }
-        summary.step("interop", || cargo(&["xtask", "interop"], &[]))?;
         summary
-            .step("interop over libssh2", || cargo(&["xtask", "interop", "--transport", "libssh2"], &[]))?;
-        summary.step("faults", || cargo(&["xtask", "faults"], &[]))?;
+            .left_out
+            .push("fuzzing, a static build, faults, and interop with four versions of Nix (--quick)".to_owned());
+    } else {
+        summary.step("fuzz targets", || fuzz(&Fuzz { seconds: FUZZ_SECONDS }))?;
+        if cfg!(target_os = "linux") {
+            summary.step("types on macOS", || cargo(&["xtask", "darwin"], &[]))?;
+            summary.step("an archive, and its program on an old Debian", archive)?;
+            summary.step("interop", || cargo(&["xtask", "interop"], &[]))?;
+            summary.step("interop over libssh2", || {
+                cargo(&["xtask", "interop", "--transport", "libssh2"], &[])
+            })?;
+            summary.step("faults", || cargo(&["xtask", "faults"], &[]))?;
+        } else {
+            summary.left_out.push("a static build, interop, faults: they need Linux".to_owned());
+        }
     }
     summary.print();
     Ok(())
@@ -120,6 +128,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn house() -> Result<()> {
     let metadata = Metadata::read()?;
     layers::check(&metadata)?;
+    manifests::check(&metadata)?;
+    book::check(Path::new("."))?;
+    plot::check(Path::new("."))?;
     dependencies::check(&metadata)
 }
 
@@ -141,6 +152,11 @@ impl Summary {
             eprintln!("LEFT OUT: {text}");
         }
     }
+}
+
+/// Whether leaving out anything real is a failure.
+pub(crate) fn require_real() -> bool {
+    std::env::var_os("NCC_REQUIRE_REAL").is_some_and(|value| value == "1")
 }
 
 fn is_there(program: &str) -> bool {
@@ -188,8 +204,16 @@ fn tests() -> Result<()> {
     }
 }
 
-/// Builds every fuzz target and runs it for a moment.
-fn fuzz() -> Result<()> {
+/// Arguments of `cargo xtask fuzz`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Fuzz {
+    /// How long each target runs
+    #[arg(long, default_value_t = FUZZ_SECONDS)]
+    seconds: u32,
+}
+
+/// Builds every fuzz target and runs it for a while.
+pub(crate) fn fuzz(options: &Fuzz) -> Result<()> {
     if !exec::available("cargo-fuzz") {
         cargo(&["install", "cargo-fuzz", "--locked", "--quiet"], &[])?;
     }
@@ -200,7 +224,7 @@ fn fuzz() -> Result<()> {
     let targets = exec::capture(&mut list)?.success()?.text();
     ensure!(targets.lines().next().is_some(), "there are no fuzz targets");
     for target in targets.lines() {
-        let seconds = format!("-max_total_time={FUZZ_SECONDS}");
+        let seconds = format!("-max_total_time={}", options.seconds);
         let seeds = format!("fuzz/seeds/{target}");
         let corpus = format!("fuzz/corpus/{target}");
         exec::make_folder(Path::new(&corpus))?;
@@ -214,21 +238,36 @@ fn fuzz() -> Result<()> {
     Ok(())
 }
 
-/// Links everything into the program, and lets it copy on the oldest and the newest Debian there is.
-fn static_build() -> Result<()> {
-    let mut rustc = Command::new("rustc");
-    let version = exec::capture(rustc.arg("-vV"))?.success()?.text();
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-    // With a target of its own, the flags are not for build scripts and macros.
-    cargo(
-        &["build", "--profile", "fast", "--locked", "--package", "nix-copy-closure", "--target", host],
-        &[("RUSTFLAGS", "-C target-feature=+crt-static")],
-    )?;
-    let program = namespace::target_folder().join(host).join("fast/nix-copy-closure");
-    let program = program.to_str().context("a path that is not UTF-8")?;
+/// Packs every crate as the registry would get it. They are built elsewhere often enough.
+fn packages() -> Result<()> {
+    cargo(&["package", "--workspace", "--exclude", "xtask", "--no-verify", "--allow-dirty", "--quiet"], &[])
+}
+
+/// Makes the archive of a release for this machine, twice: the same sources give the same bytes. Its program, which has everything
+/// linked into it, copies on the oldest and the newest Debian there is.
+fn archive() -> Result<()> {
+    let machine = std::env::consts::ARCH;
+    let folders = ["target/dist-first", "target/dist-second"];
+    for folder in folders {
+        if Path::new(folder).exists() {
+            fs::remove_dir_all(folder).with_context(|| format!("cannot remove {folder}"))?;
+        }
+        cargo(&["xtask", "dist", "--machine", machine, "--profile", "fast", "--folder", folder], &[])?;
+    }
+    let [first, second] = folders.map(|folder| fs::read_to_string(Path::new(folder).join("SHA256SUMS")));
+    let first = first?;
+    ensure!(first == second?, "two archives of the same sources differ (compare {})", folders.join(" and "));
+    let [folder, _] = folders;
+    exec::capture(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(folder))?
+        .success()?;
+    let archive = first.split_whitespace().last().context("no archive")?;
+    exec::capture(Command::new("tar").args(["--extract", "--file", archive]).current_dir(folder))?
+        .success()?;
+    let inside = archive.trim_end_matches(".tar.gz");
+    let program = format!("{folder}/{inside}/bin/ncc");
     let cases = ["--case", "inside-to", "--case", "inside-from"];
     let releases = ["--release", "bullseye", "--release", "forky"];
-    cargo(&[&["xtask", "interop", "--binary", program][..], &cases, &releases].concat(), &[])
+    cargo(&[&["xtask", "interop", "--binary", &program][..], &cases, &releases].concat(), &[])
 }
 
 /// Runs cargo with its output shown.
