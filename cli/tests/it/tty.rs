@@ -51,7 +51,11 @@ impl Terminal {
         let slave = File::options().read(true).write(true).open(name).expect("the other end");
         let end = || Stdio::from(slave.try_clone().expect("a copy"));
         let mut wrapped = Command::new(perl());
-        wrapped.args(["-e", LEADER, TIOCSCTTY]).arg(command.get_program()).args(command.get_args()).env_clear();
+        wrapped
+            .args(["-e", LEADER, TIOCSCTTY])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env_clear();
         for (name, value) in command.get_envs() {
             wrapped.env(name, value.unwrap_or_default());
         }
