@@ -102,9 +102,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     summary.step("demo", || cargo(&["xtask", "demo"], &[]))?;
     summary.step("packages of the crates", packages)?;
     if options.quick {
-        summary
-            .left_out
-            .push("fuzzing, a static build, faults, and interop with four versions of Nix (--quick)".to_owned());
+        summary.left_out.push(
+            "fuzzing, a static build, faults, and interop with four versions of Nix (--quick)".to_owned(),
+        );
     } else {
         summary.step("fuzz targets", || fuzz(&Fuzz { seconds: FUZZ_SECONDS }))?;
         if cfg!(target_os = "linux") {
