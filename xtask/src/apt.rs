@@ -55,8 +55,9 @@ impl Apt {
             format!("deb [check-valid-until=no signed-by={}] {} {suite} main\n", mirror.keyring, mirror.uri),
         )?;
         let at = folder.display();
-        let foreign: String =
+        let foreign: Vec<String> =
             foreign.iter().map(|name| format!("APT::Architectures:: \"{name}\";\n")).collect();
+        let foreign = foreign.concat();
         exec::write_file(
             &folder.join("apt.conf"),
             format!(

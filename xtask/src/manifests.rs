@@ -2,12 +2,12 @@
 
 use anyhow::{Result, ensure};
 
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, Package};
 
 /// Fails with everything that a manifest lacks, or that the registry would refuse.
 pub(crate) fn check(metadata: &Metadata) -> Result<()> {
     let mut problems = Vec::new();
-    for package in metadata.members().filter(|package| package.is_published()) {
+    for package in metadata.members().filter(Package::is_published) {
         let mut lacks = |what: &str| problems.push(format!("{}: {what}", package.name()));
         for field in ["description", "license", "readme", "rust_version"] {
             if package.field(field).is_empty() {
