@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ncc_store::StoreDir;
 
 use super::model::{Model, State};
-use ncc_progress::human::bytes as human;
+use ncc_progress::human::{self, bytes};
 
 /// Draws it.
 pub(crate) fn draw(model: &Model, store_dir: &StoreDir) -> String {
@@ -19,15 +19,15 @@ pub(crate) fn draw(model: &Model, store_dir: &StoreDir) -> String {
         let label = format!(
             "{}\n{} itself\n{} closure",
             model.label(node, "…"),
-            human(sizes.nar),
-            human(sizes.closure)
+            human::nar(sizes.nar),
+            bytes(sizes.closure)
         );
         let tooltip = format!(
             "{full}\n{}; {} itself, {} to send, {} closure",
             state.word(),
-            human(sizes.nar),
-            human(sizes.to_send),
-            human(sizes.closure)
+            human::nar(sizes.nar),
+            bytes(sizes.to_send),
+            bytes(sizes.closure)
         );
         let (inside, line, style) = colours(state);
         let pen = if model.roots().contains(&node) { 3 } else { 1 };

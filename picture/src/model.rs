@@ -6,7 +6,7 @@ use ncc_closure::{Graph, GraphError};
 use ncc_copy::Plan;
 use ncc_store::{PathInfo, StorePath};
 
-use ncc_progress::human::bytes as human;
+use ncc_progress::human::{bytes as human, nar};
 
 /// Fewest characters of a digest that are shown where names are ambiguous.
 const SHORTEST_DIGEST: usize = 4;
@@ -66,7 +66,8 @@ impl Count {
     /// `1 path, 96 B`, `3 paths, 4.2 KiB`.
     pub(crate) fn text(self) -> String {
         let plural = if self.paths == 1 { "" } else { "s" };
-        format!("{} path{plural}, {}", self.paths, human(self.bytes))
+        let size = if self.paths == 0 { human(0) } else { nar(self.bytes) };
+        format!("{} path{plural}, {size}", self.paths)
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     model::{Count, Model, Sizes, State, cut_middle},
     sketch::Sketch,
 };
-use ncc_progress::human::bytes as human;
+use ncc_progress::human::{self, bytes};
 
 /// Around everything.
 const MARGIN: f64 = 28.0;
@@ -79,9 +79,9 @@ impl Card {
     fn new(model: &Model, node: usize, sizes: Sizes, largest: u64) -> Self {
         let name = cut_middle(&model.label(node, "…"), LONGEST_NAME, "…");
         let detail = if sizes.nar == sizes.closure {
-            human(sizes.nar)
+            human::nar(sizes.nar)
         } else {
-            format!("{} · closure {}", human(sizes.nar), human(sizes.closure))
+            format!("{} · closure {}", human::nar(sizes.nar), bytes(sizes.closure))
         };
         let radius = (RADIUS * (real(sizes.nar) / real(largest)).sqrt()).max(1.5);
         let widest = (characters(&name) * NAME).max(characters(&detail) * DETAIL) * CHARACTER;
@@ -255,11 +255,11 @@ impl Picture<'_> {
             "{}\n{}: {} itself, {} in its closure",
             self.store_dir.full(&self.model.info(card.node).path),
             card.state.word(),
-            human(card.sizes.nar),
-            human(card.sizes.closure),
+            human::nar(card.sizes.nar),
+            bytes(card.sizes.closure),
         );
         if card.sizes.to_send > 0 {
-            let _ = write!(tooltip, ", {} of it to send", human(card.sizes.to_send));
+            let _ = write!(tooltip, ", {} of it to send", bytes(card.sizes.to_send));
         }
         svg.tooltip(&tooltip);
         let _ = write!(

@@ -5,7 +5,7 @@ use super::{
     model::{Model, Sizes, State, cut_middle},
     outline::{Line, outline},
 };
-use ncc_progress::human::bytes as human;
+use ncc_progress::human::bytes;
 
 /// Columns that a name has at least, however deep it stands.
 const NARROWEST_NAME: usize = 18;
@@ -240,7 +240,7 @@ impl Drawing<'_> {
             }
             Line::Present(_, paths) => (Some(State::Present), format!("{paths} present"), "", Style::Faint),
             Line::More(count) => {
-                let text = format!("{} more, {}", count.paths, human(count.bytes));
+                let text = format!("{} more, {}", count.paths, bytes(count.bytes));
                 (None, text, "", Style::Faint)
             }
         };
@@ -263,7 +263,9 @@ impl Drawing<'_> {
             for column in self.columns {
                 let value = match (column, column.value(sizes)) {
                     (Column::ToSend, 0) => "-".to_owned(),
-                    (_, bytes) => human(bytes),
+                    // No NAR has 0 bytes: nobody has recorded how many.
+                    (_, 0) => "unknown".to_owned(),
+                    (_, size) => bytes(size),
                 };
                 self.pen.put(style, &format!("{value:>COLUMN$}"));
             }

@@ -10,6 +10,25 @@ pub fn bytes(count: u64) -> String {
     format!("{} {}", in_unit(count, unit), UNITS[unit])
 }
 
+/// The size of a NAR. No NAR has 0 bytes: that stands for a size that nobody has recorded.
+pub fn nar(size: u64) -> String {
+    if size == 0 { "unknown size".to_owned() } else { bytes(size) }
+}
+
+/// The size of several: `34.5 MiB`, `at least 34.5 MiB` where that of some is not known.
+pub fn nars(sizes: impl IntoIterator<Item = u64>) -> String {
+    let (mut sum, mut all_known) = (0_u64, true);
+    for size in sizes {
+        sum = sum.saturating_add(size);
+        all_known &= size != 0;
+    }
+    match (sum, all_known) {
+        (_, true) => bytes(sum),
+        (0, false) => nar(0),
+        (_, false) => format!("at least {}", bytes(sum)),
+    }
+}
+
 /// `34.5/120.3 MiB`: both in the unit of the second, so that the eye need not convert.
 pub(crate) fn bytes_of(count: u64, total: u64) -> String {
     let unit = unit_of(total);
@@ -61,6 +80,20 @@ pub fn paths(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_that_is_not_recorded_is_no_size() {
+        assert_eq!((nar(0), nar(456)), ("unknown size".to_owned(), "456 B".to_owned()));
+        for (sizes, text) in [
+            (&[][..], "0 B"),
+            (&[456, 456], "912 B"),
+            (&[456, 0], "at least 456 B"),
+            (&[0, 0], "unknown size"),
+            (&[u64::MAX, u64::MAX], "16384.0 PiB"),
+        ] {
+            assert_eq!(nars(sizes.iter().copied()), text);
+        }
+    }
 
     #[test]
     fn bytes_have_one_digit_and_a_unit() {

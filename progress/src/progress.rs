@@ -249,7 +249,7 @@ fn summary(direction: &Direction, report: &Report) -> String {
         format!(
             "copied {} ({}) {} {host} in {}",
             human::paths(report.sent.count()),
-            human::bytes(report.sent.bytes()),
+            human::nars(report.sent.iter().map(|info| info.nar_size)),
             direction.word(),
             human::duration(report.elapsed),
         )

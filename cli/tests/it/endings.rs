@@ -26,7 +26,7 @@ with_each_transport! {
     ctrl_c_while_fetching_ends_at_once_and_leaves_no_process_on_either_side,
     a_server_that_dies_in_the_middle_is_named_and_a_second_run_completes,
     a_line_that_goes_dead_ends_by_itself_with_exit_6_and_the_cause,
-    a_dead_line_is_one_error_in_either_direction,
+    a_line_cut_in_the_middle_of_a_nar_is_one_error_in_either_direction,
 }
 
 const SOON: Duration = Duration::from_secs(20);
@@ -166,8 +166,8 @@ fn ctrl_c_ends_the_wait_for_an_agent_that_does_not_sign(ssh: Ssh) {
     agent.join().unwrap();
 }
 
-/// However many paths depend on the one that was under way.
-fn a_dead_line_is_one_error_in_either_direction(ssh: Ssh) {
+/// However many paths depend on the one that was under way. Nothing of it is registered, and a second run completes.
+fn a_line_cut_in_the_middle_of_a_nar_is_one_error_in_either_direction(ssh: Ssh) {
     let Some(sshd) = sshd(&[]) else { return };
     for fetches in [false, true] {
         let world = World::new();
@@ -193,11 +193,21 @@ fn a_dead_line_is_one_error_in_either_direction(ssh: Ssh) {
         let ran = running.end(&world, SOON);
         assert_eq!(ran.code, 6, "{}", ran.transcript());
         assert_eq!(ran.stderr.matches("error: ").count(), 1, "{}", ran.transcript());
-        assert!(
-            !ran.stderr.contains("error: ") || !ran.stderr.contains("was not copied"),
-            "{}",
-            ran.transcript()
-        );
+        assert_eq!(ran.stderr.matches("hint: ").count(), 1, "{}", ran.transcript());
+        assert!(!ran.stderr.contains("was not copied"), "{}", ran.transcript());
+        world.expect_no_process(AT_ONCE);
+        let all: Vec<&str> = dependants.iter().chain([&big]).map(String::as_str).collect();
+        assert_eq!(world.copied(&all), vec![false; all.len()]);
+        if fetches {
+            let left = leftovers(&world);
+            assert!(left.is_empty(), "{left:?}");
+        }
+        let copy = if fetches { world.fetch() } else { world.copy() };
+        let mut again = ssh.reaching(copy, &sshd);
+        world
+            .run(again.args(["--remote-program", PROGRAM, "127.0.0.1"]).args(&dependants))
+            .says(0, &["copied 21 paths"]);
+        assert_eq!(world.copied(&all), vec![true; all.len()]);
     }
 }
 

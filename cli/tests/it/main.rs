@@ -8,6 +8,8 @@
 mod arguments;
 #[cfg(feature = "ssh")]
 mod callers;
+#[cfg(feature = "ssh")]
+mod classes;
 mod compress;
 mod conformance;
 mod copies;

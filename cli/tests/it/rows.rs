@@ -129,3 +129,24 @@ fn a_root_that_nix_does_not_have_is_one_connection() {
     ran.says(1, &["-another' is not valid in"]);
     assert_eq!(fs::read_to_string(started).unwrap().lines().count(), 1);
 }
+
+/// Databases of old Nix have rows without a size, and Nix gives it as 0 bytes, which no path has.
+#[test]
+fn a_size_that_nix_has_not_recorded_is_called_unknown() {
+    let world = World::new();
+    world.change_database("update ValidPaths set narSize = null where path like '%-other'");
+    let Some((server, _)) = real_server(&world) else { return };
+    let fetch = |option: &str, paths: &[&str]| {
+        let mut command = world.fetch();
+        world.run(command.args([option, "--remote-program"]).arg(&server).arg("localhost").args(paths))
+    };
+    let ran = fetch("--dry-run", &[&world.other, &world.library]);
+    assert!(ran.stdout.starts_with("would copy 2 paths (at least 8.3 KiB) from"), "{}", ran.transcript());
+    assert!(ran.stdout.contains("unknown size  /nix/store/...-other"), "{}", ran.transcript());
+    let ran = fetch("--dry-run", &[&world.other]);
+    assert!(ran.stdout.starts_with("would copy 1 path (unknown size) from"), "{}", ran.transcript());
+    let ran = fetch("--tree", &[&world.other]);
+    let said = ran.transcript();
+    assert!(said.contains("unknown") && !said.contains(" 0 B"), "{said}");
+    assert_eq!(world.copied(&[&world.other]), [true]);
+}

@@ -212,3 +212,40 @@ fn an_agent_that_is_silent_is_given_up_with_a_warning() {
     let ran = to(&world, &mut command, "127.0.0.1");
     ran.says(0, &["warning: the agent at $DIR/agent does not answer", "copying 1 paths..."]);
 }
+
+/// libssh2 alone: what it cannot decide or do it does not pass over, and names the transport that can. Before anybody is
+/// connected to.
+#[cfg(feature = "ssh2")]
+#[test]
+fn what_libssh2_cannot_do_is_refused_and_the_other_transport_named() {
+    for (configuration, named) in [
+        ("Host h\n CanonicalizeHostname yes\n", "'canonicalizehostname'"),
+        ("Host h\n CanonicalizeHostname always\n", "'canonicalizehostname'"),
+        ("Match host h localnetwork 10.0.0.0/8\n Port 1\n", "Match localnetwork"),
+        ("Host h\n KnownHostsCommand /bin/true\n", "'knownhostscommand'"),
+        ("Host h\n RevokedHostKeys /etc/ssh/revoked\n", "'revokedhostkeys'"),
+        ("Host h\n BindAddress 127.0.0.1\n", "'bindaddress'"),
+        ("Host h\n BindInterface lo\n", "'bindinterface'"),
+        ("Host h\n PKCS11Provider /lib/p11.so\n", "'pkcs11provider'"),
+    ] {
+        let world = World::new();
+        let file = world.directory().join("config");
+        // Nobody listens at this port: whoever gets so far says so.
+        fs::write(&file, format!("{configuration}Host h\n HostName 127.0.0.1\n Port 1\n")).unwrap();
+        let mut command = world.copy();
+        Ssh::Libssh2.choose(&mut command);
+        command.env("NIX_SSHOPTS", format!("-F {}", file.display()));
+        let ran = to(&world, &mut command, "h");
+        ran.says(3, &["'h'", named, "not supported by the libssh2 transport", "hint: the other transport"]);
+        ran.says(3, &["$DIR/config:", "'--transport openssh'"]);
+        assert_eq!(ran.stderr.matches("hint:").count(), 1, "{}", ran.transcript());
+    }
+    // What makes no difference is passed over.
+    let world = World::new();
+    let file = world.directory().join("config");
+    fs::write(&file, "Host h\n CanonicalizeHostname no\n HostName 127.0.0.1\n Port 1\n").unwrap();
+    let mut command = world.copy();
+    Ssh::Libssh2.choose(&mut command);
+    command.env("NIX_SSHOPTS", format!("-F {}", file.display()));
+    to(&world, &mut command, "h").says(3, &["connection refused"]);
+}

@@ -324,3 +324,37 @@ async fn whoever_gives_up_while_it_is_found_out_what_went_wrong_leaves_that_to_t
     drop(given_up);
     assert_eq!(other.await.unwrap(), paths.into());
 }
+
+/// What such a server says next nobody knows: its connection is not used again.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_what_it_has_not_read_is_left() {
+    let there = MemoryStore::new("there");
+    // Their requests are larger than what the connection holds.
+    let paths: Vec<_> = (0..2000).map(|number| there.add(&format!("path-{number}"), "x", &[])).collect();
+    let plan = there.infos(&paths);
+    let answers: Vec<u8> = plan.iter().flat_map(|info| there.nar(&info.path).unwrap()).collect();
+    let opened = Arc::new(AtomicUsize::new(0));
+    let host = {
+        let opened = Arc::clone(&opened);
+        ScriptedHost::new(move |input, mut output| {
+            let is_first = opened.fetch_add(1, Ordering::SeqCst) == 0;
+            let bytes = greeted(if is_first { &answers } else { &[0; 8] });
+            async move {
+                output.write_all(&bytes).await.unwrap();
+                std::future::pending::<()>().await;
+                drop(input);
+            }
+        })
+    };
+    let store = host.store();
+    let nars = store.nars(Arc::clone(&plan));
+    for info in plan.iter() {
+        let mut body = nars.open(info, 0).await.unwrap();
+        while let Some(block) = body.next().await {
+            block.unwrap();
+        }
+    }
+    let valid = timeout(STANDSTILL, store.valid_paths(&paths[..1], ValidityQuery::default()));
+    assert!(valid.await.unwrap().unwrap().is_empty());
+    assert_eq!(opened.load(Ordering::SeqCst), 2);
+}
