@@ -6,7 +6,7 @@ complete -c nix-copy-closure -l stall-timeout -d 'Give up when nothing has been 
 complete -c nix-copy-closure -l retries -d 'When the connection is lost, connect again and send the rest; give up after N tries in a row that brought nothing' -r
 complete -c nix-copy-closure -l add-root -d 'Then make LINK, on the receiving side, a symlink to the path that keeps it from the garbage collector' -r
 complete -c nix-copy-closure -l profile -d 'Then make the path, on the receiving side, the current generation of PROFILE' -r
-complete -c nix-copy-closure -l store -d 'The local store: a directory DIR (with its files in DIR/nix/store), \'local?root=DIR\', \'local\', or \'daemon\'' -r
+complete -c nix-copy-closure -l store -d 'The local store: a directory DIR (with its files in DIR/nix/store), \'local?root=DIR\', \'local\', or \'daemon\'; with \'ssh://...\', another host in its place' -r
 complete -c nix-copy-closure -l remote-store -d 'The store on HOST, as \'nix-store --store\' takes it there' -r
 complete -c nix-copy-closure -l remote-program -d 'The program to run on HOST instead of \'nix-store\', which otherwise is found automatically' -r
 complete -c nix-copy-closure -l sign-key -d 'Sign each path on its way with the secret key in FILE; may be repeated' -r -F
@@ -25,7 +25,7 @@ powershell\t''
 zsh\t''"
 complete -c nix-copy-closure -l option -d 'A setting of Nix, as in nix.conf; \'-v\' names those that have no effect on a copy' -r
 complete -c nix-copy-closure -l to -d 'Copy to HOST (the default)'
-complete -c nix-copy-closure -l from -d 'Copy from HOST'
+complete -c nix-copy-closure -l from -d 'Copy from HOST; with \'--to\' and another host, from one to the other'
 complete -c nix-copy-closure -l include-outputs -d 'Also copy the valid outputs of every derivation in the closure'
 complete -c nix-copy-closure -l stdin -d 'Also read paths from standard input, one per line'
 complete -c nix-copy-closure -s k -l keep-going -d 'If some paths cannot be copied, copy all others, and exit with status 4'

@@ -23,7 +23,7 @@ libssh2\:"The libssh2 library, for machines without an ssh program"))' \
 '(--serve)--retries=[When the connection is lost, connect again and send the rest; give up after N tries in a row that brought nothing]:N:_default' \
 '(--serve --profile)--add-root=[Then make LINK, on the receiving side, a symlink to the path that keeps it from the garbage collector]:LINK:_default' \
 '(--serve)--profile=[Then make the path, on the receiving side, the current generation of PROFILE]:PROFILE:_default' \
-'--store=[The local store\: a directory DIR (with its files in DIR/nix/store), '\''local?root=DIR'\'', '\''local'\'', or '\''daemon'\'']:URI:_default' \
+'--store=[The local store\: a directory DIR (with its files in DIR/nix/store), '\''local?root=DIR'\'', '\''local'\'', or '\''daemon'\''; with '\''ssh\://...'\'', another host in its place]:URI:_default' \
 '(--serve)--remote-store=[The store on HOST, as '\''nix-store --store'\'' takes it there]:URI:_default' \
 '(--serve)--remote-program=[The program to run on HOST instead of '\''nix-store'\'', which otherwise is found automatically]:PROGRAM:_default' \
 '(--serve)*--sign-key=[Sign each path on its way with the secret key in FILE; may be repeated]:FILE:_files' \
@@ -38,7 +38,7 @@ internal-json\:"For programs\: lines of '\''@nix'\'' and JSON"))' \
 '--completions=[Print the completions for a shell]:SHELL:(bash elvish fish powershell zsh)' \
 '*--option=[A setting of Nix, as in nix.conf; '\''-v'\'' names those that have no effect on a copy]:NAME:_default:NAME:_default' \
 '--to[Copy to HOST (the default)]' \
-'--from[Copy from HOST]' \
+'--from[Copy from HOST; with '\''--to'\'' and another host, from one to the other]' \
 '--include-outputs[Also copy the valid outputs of every derivation in the closure]' \
 '--stdin[Also read paths from standard input, one per line]' \
 '-k[If some paths cannot be copied, copy all others, and exit with status 4]' \

@@ -21,7 +21,7 @@ use ncc_remote_store::{Compress, STALL_TIMEOUT};
 use ncc_settings::Flag;
 use ncc_transport::{Rate, RateError};
 
-use crate::{exit, settings};
+use crate::{exit, route::Route, settings};
 
 /// `--transport`. Both names are known to every build, so that one manual fits all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -51,6 +51,9 @@ pub(crate) enum Document {
 /// Copies the closure of each given store path (the path and everything it refers to, directly or indirectly) between this
 /// machine and HOST, and sends only what the receiving side lacks. The other machine needs Nix 2.3.7 or later, or this
 /// program.
+///
+/// With '--from A --to B' it goes from one host to the other, through this machine, whose store has no part in it. Options that
+/// are about HOST are for both then, unless the host says something else in a parameter of its own.
 #[derive(Debug, Parser)]
 #[command(
     name = "nix-copy-closure",
@@ -61,6 +64,7 @@ pub(crate) enum Document {
     // The narrowest terminal that people use; no wider, since that reads worse.
     term_width = 80,
     override_usage = "nix-copy-closure [--to|--from] [OPTIONS] HOST PATH...\n       \
+                      nix-copy-closure --from HOST --to HOST [OPTIONS] PATH...\n       \
                       nix-copy-closure copy [--from URL] [--to URL] ... (as 'nix copy')\n       \
                       nix-copy-closure --serve [--write] [--store URI]",
     after_long_help = exit::TABLE
@@ -71,7 +75,11 @@ pub(crate) struct Arguments {
         value_name = "HOST",
         help = "The other machine: [user@]host[:port] or ssh://...; 'localhost' is reached without ssh"
     )]
-    pub(crate) host: Option<String>,
+    host: Option<String>,
+
+    /// From where to where.
+    #[arg(skip)]
+    pub(crate) route: Route,
 
     /// Store paths, symlinks to them, or files inside them; @FILE reads paths from FILE, one per line
     #[arg(value_name = "PATH")]
@@ -129,12 +137,12 @@ pub(crate) struct NixCopy {
 #[command(next_help_heading = "What to copy")]
 pub(crate) struct What {
     /// Copy to HOST (the default)
-    #[arg(long, overrides_with = "from")]
+    #[arg(long)]
     to: bool,
 
-    /// Copy from HOST
-    #[arg(long, overrides_with = "to")]
-    pub(crate) from: bool,
+    /// Copy from HOST; with '--to' and another host, from one to the other
+    #[arg(long)]
+    from: bool,
 
     /// Also copy the valid outputs of every derivation in the closure
     #[arg(long)]
@@ -267,7 +275,8 @@ fn transport_help() -> String {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Stores")]
 pub(crate) struct Stores {
-    /// The local store: a directory DIR (with its files in DIR/nix/store), 'local?root=DIR', 'local', or 'daemon'
+    /// The local store: a directory DIR (with its files in DIR/nix/store), 'local?root=DIR', 'local', or 'daemon'; with 'ssh://...',
+    /// another host in its place
     #[arg(long, value_name = "URI")]
     pub(crate) store: Option<String>,
 
@@ -437,6 +446,7 @@ impl Arguments {
         }
         arguments.flags = settings::flags(&matches);
         arguments.settings = settings::given(&matches);
+        arguments.route = Route::read(&matches, arguments.host.as_ref(), &mut arguments.paths);
         let usage = |text| definition().error(ErrorKind::MissingRequiredArgument, text);
         match (arguments.serving.serve, &arguments.host) {
             (true, None) => Ok(Task::Serve(Box::new(arguments))),
@@ -509,9 +519,37 @@ mod tests {
     #[test]
     fn options_may_stand_anywhere_and_the_last_direction_wins() {
         let arguments = copy(&["host", "--from", "/nix/store/a", "-vv", "--to", "/nix/store/b"]);
-        assert_eq!(arguments.host.as_deref(), Some("host"));
+        assert_eq!(arguments.route, Route { from: None, to: Some("host".to_owned()) });
         assert_eq!(arguments.paths, ["/nix/store/a", "/nix/store/b"]);
-        assert_eq!((arguments.what.from, arguments.verbosity()), (false, 2));
+        assert_eq!(arguments.verbosity(), 2);
+        for words in [
+            &["--to", "host", "--from", "./b"][..],
+            &["--to", "--from", "host", "b"],
+            &["--from", "a", "host", "--to", "--from"],
+            &["host", "--to", "--from", "@list"],
+        ] {
+            let arguments = copy(words);
+            assert_eq!((arguments.route.from.is_some(), arguments.route.to), (true, None), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn two_hosts_stand_behind_their_options() {
+        let (a, b) = ("ssh://a?remote-store=/x/y", "u@b:22");
+        for words in [
+            &["--from", a, "--to", b, "/nix/store/p", "q"][..],
+            &["--to", b, "/nix/store/p", "--from", a, "q"],
+            &["/nix/store/p", "--from", a, "q", "--to", b, "-v"],
+            &["--from", "--to", b, "--from", a, "/nix/store/p", "q"],
+        ] {
+            let arguments = copy(words);
+            assert_eq!(
+                arguments.route,
+                Route { from: Some(a.to_owned()), to: Some(b.to_owned()) },
+                "{words:?}"
+            );
+            assert_eq!(arguments.paths, ["/nix/store/p", "q"], "{words:?}");
+        }
     }
 
     #[test]

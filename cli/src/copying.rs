@@ -11,7 +11,7 @@ use ncc_store::{StoreDir, StoreError, StorePath};
 
 use crate::{
     arguments::Arguments, dry_run, exit, failure::Failure, intent::CopyIntent, output, pictures, roots,
-    stores::Stores,
+    route::Route, stores::Stores,
 };
 
 /// How many errors are said before it is waited that they are written.
@@ -24,14 +24,14 @@ pub(crate) async fn copy(arguments: &Arguments, console: &Console) -> Result<(),
     let (subject, result) = match intent {
         Ok(intent) => {
             let subject = Subject {
-                direction: intent.direction.clone(),
-                store_dir: intent.local.config.store_dir.clone(),
+                direction: intent.ends.direction(),
+                store_dir: intent.ends.source.store_dir().clone(),
             };
             (subject, Copying { intent, console, verbosity: arguments.verbosity() }.run(&mut outcome).await)
         }
         Err(failure) => {
-            let host = arguments.host.clone().unwrap_or_default();
-            let direction = if arguments.what.from { Direction::From(host) } else { Direction::To(host) };
+            let Route { from, to } = arguments.route.clone();
+            let direction = Direction::new(from, to);
             (Subject { direction, store_dir: StoreDir::default() }, Err(failure))
         }
     };
@@ -90,12 +90,10 @@ impl Copying<'_> {
             return Ok(());
         }
         if !outcome.roots.is_empty() {
-            let mut options = ProgressOptions::new(
-                self.intent.direction.clone(),
-                self.intent.local.config.store_dir.clone(),
-            );
+            let ends = &self.intent.ends;
+            let mut options = ProgressOptions::new(ends.direction(), ends.source.store_dir().clone());
             options.looking = self.intent.looks();
-            options.may_ask = self.intent.host.asks();
+            options.may_ask = ends.ask();
             let progress = Progress::start(self.console, options);
             let stores = Stores::open(&self.intent, &progress)?;
             let mut result = self.plan_and_run(&stores, &progress, outcome).await;
@@ -148,7 +146,7 @@ impl Copying<'_> {
         let mut found = Vec::with_capacity(words.len());
         let mut errors = Vec::new();
         for word in &words {
-            match roots::resolve(word, &self.intent.local.config) {
+            match roots::resolve(word, self.intent.ends.paths()) {
                 Ok(path) => found.push(path),
                 Err(error) => errors.push(error),
             }
@@ -175,14 +173,14 @@ impl Copying<'_> {
         progress: &Progress,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        let Stores { source, destination, here, .. } = stores;
+        let Stores { source, destination, complete, .. } = stores;
         let (request, show) = (&self.intent.request, &self.intent.show);
         let observer = progress.observer();
         let plan = ncc_copy::plan(&**source, &**destination, request, &observer).await;
         let mut plan = plan.map_err(|error| Failure::plain(&error))?;
         if plan.roots_are_valid && (show.json || show.tree || show.graph.is_some()) {
-            // Nobody has asked what belongs to them, and it is wanted here. This machine has all of it, in either direction.
-            let closure = here.closure(&plan.roots, request.outputs).await;
+            // Nobody has asked what belongs to them, and it is wanted here.
+            let closure = complete.closure(&plan.roots, request.outputs).await;
             let closure = closure.map_err(|error| Failure::plain(&error))?;
             plan.present = closure.infos.into_iter().map(Into::into).collect();
         }
@@ -191,8 +189,8 @@ impl Copying<'_> {
         if self.intent.looks() {
             progress.finish(None);
             if !show.json {
-                let text =
-                    dry_run::describe(&plan, &self.intent.direction, destination.store_dir(), show.tree);
+                let direction = self.intent.ends.direction();
+                let text = dry_run::describe(&plan, &direction, destination.store_dir(), show.tree);
                 output::print(&text)?;
             }
             let failed = self.say_failed(&plan.failed, source.store_dir());

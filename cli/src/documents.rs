@@ -73,6 +73,12 @@ nix-copy-closure --from alice@itchy.example.org /nix/store/0dj0503hjxy5mbwlafv1r
 nix-env -i /nix/store/0dj0503hjxy5mbwlafv1rsbdiyx1gkdy-subversion-1.4.4
 .fi
 .PP
+Copy from one machine to another, through this one and past its store:
+.PP
+.nf
+nix-copy-closure --from root@old --to root@new /nix/store/0dj0503hjxy5mbwlafv1rsbdiyx1gkdy-subversion-1.4.4
+.fi
+.PP
 See what would be sent:
 .PP
 .nf
@@ -84,7 +90,7 @@ const PARAMETERS: &str = "\
 .SH PARAMETERS OF THE HOST
 HOST may carry parameters, as store URIs of Nix do:
 .IR ssh://[user@]host[:port]?name=value&name=value .
-If an option says the same, the option wins.
+If an option says the same, the option wins; but of two hosts, for which every option counts, each has its own parameters first.
 .TP
 .B compress
 true or false: compress the SSH connection, like \\-\\-gzip
@@ -147,7 +153,8 @@ It copies store paths, symlinks to them, files inside of them, and known outputs
 .IR DRV^* )
 between the stores of this machine and those on hosts
 .RI ( ssh:// ,
-.IR ssh\\-ng:// ).
+.IR ssh\\-ng:// ),
+or from host to host.
 It takes the options of nix copy, before and behind
 .IR copy ,
 each with Nix's meaning:

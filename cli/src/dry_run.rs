@@ -12,9 +12,8 @@ use ncc_store::{PathInfo, StoreDir};
 /// What a plan would do, in words. `drawn`: a tree has said which paths, in a form that fits the screen.
 pub(crate) fn describe(plan: &Plan, direction: &Direction, store_dir: &StoreDir, drawn: bool) -> String {
     let sizes = |infos: &[Arc<PathInfo>]| nars(infos.iter().map(|info| info.nar_size));
-    let (word, host) = (direction.word(), direction.host());
     let (paths, size) = (human_paths(plan.to_send.len()), sizes(&plan.to_send));
-    let mut text = format!("would copy {paths} ({size}) {word} {host}\n");
+    let mut text = format!("would copy {paths} ({size}) {}\n", direction.words());
     if !drawn {
         list(&mut text, &plan.to_send, store_dir);
     }

@@ -4,7 +4,7 @@ use std::{env, path::Path, path::PathBuf};
 
 use ncc_remote_store::{Compress, Elevation, RemoteAccess, ServeProgram};
 use ncc_settings::{Parameters, StoreKind};
-use ncc_store::StoreDir;
+use ncc_store::{Side, StoreDir};
 use ncc_transport::{Compression, HostArgument, PinnedHostKey, Rate, Scheme, Target};
 
 use crate::{
@@ -17,6 +17,8 @@ use crate::{
 /// A host, and the store on it.
 pub(crate) struct Host {
     pub(crate) target: Target,
+    /// How messages call it.
+    pub(crate) name: String,
     pub(crate) way: Way,
     pub(crate) protocol: Protocol,
     pub(crate) program: ServeProgram,
@@ -24,9 +26,8 @@ pub(crate) struct Host {
     pub(crate) access: RemoteAccess,
     /// Its URI there; `None` is the default store.
     pub(crate) store: Option<String>,
-    /// Its logical store directory, if that is not the one of the local store.
-    pub(crate) store_dir: Option<StoreDir>,
-    pub(crate) stall_timeout: Option<std::time::Duration>,
+    /// Its logical store directory.
+    pub(crate) store_dir: StoreDir,
     pub(crate) compress: Compress,
     /// What may be used of the line.
     pub(crate) rate: Option<Rate>,
@@ -70,10 +71,30 @@ pub(crate) struct Connection {
     pub(crate) several_channels: bool,
 }
 
+/// How a host was asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// The host with its parameters.
+    pub(crate) word: &'a str,
+    /// Which end of the copy it is.
+    pub(crate) side: Side,
+    /// The other end is a host too.
+    pub(crate) is_one_of_two: bool,
+    /// The store directory of stores that name none.
+    pub(crate) store_dir: &'a StoreDir,
+}
+
+impl Asked<'_> {
+    /// An option and a parameter that say the same thing meet here: the option wins, unless it is for two hosts and the
+    /// parameter for one.
+    fn decide<T>(self, option: Option<T>, parameter: Option<T>) -> Option<T> {
+        if self.is_one_of_two { parameter.or(option) } else { option.or(parameter) }
+    }
+}
+
 impl Host {
-    /// Options and parameters that say the same thing meet here: the option wins.
-    pub(crate) fn new(arguments: &Arguments) -> Result<Self, Failure> {
-        let word = arguments.host.as_deref().unwrap_or_default();
+    pub(crate) fn new(asked: Asked<'_>, arguments: &Arguments) -> Result<Self, Failure> {
+        let word = asked.word;
         let (authority, query) = word.split_once('?').unwrap_or((word, ""));
         let (target, protocol) = target(word, authority)?;
         let refused = |error| Failure::new(format_args!("the parameters of the host '{word}'"), error);
@@ -85,9 +106,10 @@ impl Host {
         let target = target.or_port(parameters.value("port").and_then(|port| port.parse().ok()));
 
         let value = |name: &str| parameters.value(name).map(str::to_owned);
-        let program = arguments.stores.remote_program.clone().or_else(|| value("remote-program"));
+        let stores = &arguments.stores;
+        let program = asked.decide(stores.remote_program.clone(), value("remote-program"));
         let mut program = program.map_or(Ok(ServeProgram::Search), |program| serve_program(&program))?;
-        let connection = Connection::new(arguments, parameters)?;
+        let connection = Connection::new(asked, arguments, parameters)?;
         let compress = compress(arguments, &connection, protocol);
         let reason = connection.reason(arguments);
         let way = match reason {
@@ -107,16 +129,16 @@ impl Host {
         let store_dir = value("store").map(|text| StoreDir::new(&text)).transpose();
         let look = arguments.what.dry_run;
         Ok(Self {
+            name: target.to_string(),
             way,
             protocol,
             program,
-            elevation: if arguments.stores.remote_sudo { Elevation::Sudo } else { Elevation::None },
+            elevation: if stores.remote_sudo { Elevation::Sudo } else { Elevation::None },
             access: if look { RemoteAccess::ReadOnly } else { RemoteAccess::ReadWrite },
-            store: arguments.stores.remote_store.clone().or_else(|| value("remote-store")),
+            store: asked.decide(stores.remote_store.clone(), value("remote-store")),
             store_dir: store_dir
-                .map_err(|error| Failure::new("the host's parameter 'store' is no store directory", error))?,
-            stall_timeout: (arguments.how.stall_timeout > 0)
-                .then(|| std::time::Duration::from_secs(arguments.how.stall_timeout)),
+                .map_err(|error| Failure::new("the host's parameter 'store' is no store directory", error))?
+                .unwrap_or_else(|| asked.store_dir.clone()),
             compress,
             rate: arguments.how.bwlimit.0,
             target,
@@ -140,7 +162,7 @@ impl Host {
 }
 
 impl Connection {
-    fn new(arguments: &Arguments, parameters: &Parameters) -> Result<Self, Failure> {
+    fn new(asked: Asked<'_>, arguments: &Arguments, parameters: &Parameters) -> Result<Self, Failure> {
         let how = &arguments.how;
         let host_key = parameters.value("base64-ssh-public-host-key").unwrap_or_default();
         let host_key = PinnedHostKey::from_base64(host_key).map_err(|error| {
@@ -148,7 +170,8 @@ impl Connection {
         })?;
         let options = variable("NIX_SSHOPTS").unwrap_or_default();
         let options = ncc_transport::parse_ssh_options(&options).map_err(|error| Failure::plain(&error))?;
-        let compress = how.gzip || how.bzip2 || how.xz || parameters.switch("compress").unwrap_or(false);
+        let compress = (how.gzip || how.bzip2 || how.xz).then_some(true);
+        let compress = asked.decide(compress, parameters.switch("compress")).unwrap_or(false);
         Ok(Self {
             implementation: how.transport.unwrap_or_default(),
             compression: if compress { Compression::On } else { Compression::AsConfigured },
@@ -159,9 +182,9 @@ impl Connection {
             // What would be substituted is a question of its own, a root is made by a program of its own, and what is
             // compressed has a session to itself.
             several_channels: if arguments.what.dry_run {
-                how.use_substitutes && !arguments.what.from
+                how.use_substitutes && asked.side == Side::Destination
             } else {
-                how.compress != Compress::None || arguments.keep.is_given() && !arguments.what.from
+                how.compress != Compress::None || arguments.keep.is_given() && asked.side == Side::Destination
             },
         })
     }

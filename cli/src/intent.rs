@@ -4,6 +4,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ncc_copy::{OnFailure, Purpose, Request, Signatures};
@@ -11,9 +12,15 @@ use ncc_local_store::{Access, LocalStoreConfig};
 use ncc_picture::GraphFormat;
 use ncc_progress::Direction;
 use ncc_remote_store::NewRoot;
-use ncc_store::Outputs;
+use ncc_store::{Outputs, Side, StoreDir};
 
-use crate::{arguments::Arguments, failure::Failure, host::Host, machine::Machine, roots::Separated};
+use crate::{
+    arguments::Arguments,
+    failure::Failure,
+    host::{Asked, Host},
+    machine::Machine,
+    roots::{Place, Separated},
+};
 
 /// The store on this machine.
 pub(crate) struct Local {
@@ -38,11 +45,134 @@ impl Local {
     }
 }
 
+/// What the store of this machine is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Uses {
+    /// Paths go past it.
+    Nothing,
+    /// Paths are read from it.
+    Reads,
+    /// Paths are added to it.
+    Adds,
+}
+
+/// One end of a copy.
+pub(crate) enum End {
+    Here(Local),
+    There(Box<Host>),
+}
+
+impl End {
+    /// Its logical store directory.
+    pub(crate) fn store_dir(&self) -> &StoreDir {
+        match self {
+            Self::Here(local) => &local.config.store_dir,
+            Self::There(host) => &host.store_dir,
+        }
+    }
+
+    /// The host, as messages call it.
+    fn host_name(&self) -> Option<String> {
+        match self {
+            Self::Here(_) => None,
+            Self::There(host) => Some(host.target.to_string()),
+        }
+    }
+}
+
+/// Both ends of a copy.
+pub(crate) struct Ends {
+    pub(crate) source: End,
+    pub(crate) destination: End,
+}
+
+impl Ends {
+    /// Who is asked to be which end: a host that the command line names, or whatever is the local store, which may be one on a
+    /// host as well.
+    fn new(arguments: &Arguments, machine: &Machine) -> Result<Self, Failure> {
+        let route = &arguments.route;
+        if route.is_complete() && machine.store_is_given() {
+            let text = "'--store' names a third store, besides those that '--from' and '--to' name: it has no part in the copy";
+            return Err(Failure::text(text));
+        }
+        let word =
+            |host: &Option<String>| host.clone().or_else(|| machine.store_on_host().map(str::to_owned));
+        let (from, to) = (word(&route.from), word(&route.to));
+        let uses = match (&from, &to) {
+            (Some(_), Some(_)) => Uses::Nothing,
+            (_, None) => Uses::Adds,
+            (None, Some(_)) => Uses::Reads,
+        };
+        machine.announce(arguments, uses)?;
+        let adds = uses == Uses::Adds && !arguments.what.dry_run;
+        let access = if adds { Access::ReadWrite } else { Access::ReadOnly };
+        let is_one_of_two = uses == Uses::Nothing;
+        let here = || Local::new(machine, arguments, access);
+        let there = |word: &str, side, store_dir: &StoreDir| {
+            Host::new(Asked { word, side, is_one_of_two, store_dir }, arguments)
+                .map(|host| End::There(Box::new(host)))
+        };
+        let usual = machine.store_dir();
+        Ok(match (from, to) {
+            (None, Some(to)) => {
+                let source = here()?;
+                let destination = there(&to, Side::Destination, &source.config.store_dir)?;
+                Self { source: End::Here(source), destination }
+            }
+            (Some(from), None) => {
+                let destination = here()?;
+                let source = there(&from, Side::Source, &destination.config.store_dir)?;
+                Self { source, destination: End::Here(destination) }
+            }
+            (Some(from), Some(to)) => {
+                let mut source = there(&from, Side::Source, usual)?;
+                let mut destination = there(&to, Side::Destination, usual)?;
+                if let (End::There(source), End::There(destination)) = (&mut source, &mut destination)
+                    && source.name == destination.name
+                {
+                    source.name.push_str(" (source)");
+                    destination.name.push_str(" (destination)");
+                }
+                Self { source, destination }
+            }
+            (None, None) => return Err(Failure::text("no host is named")),
+        })
+    }
+
+    /// What the store of this machine is.
+    fn uses(&self) -> Uses {
+        match (&self.source, &self.destination) {
+            (_, End::Here(_)) => Uses::Adds,
+            (End::Here(_), _) => Uses::Reads,
+            _ => Uses::Nothing,
+        }
+    }
+
+    /// How messages call them.
+    pub(crate) fn direction(&self) -> Direction {
+        Direction::new(self.source.host_name(), self.destination.host_name())
+    }
+
+    /// Where the paths are that words stand for. One that is to come here may be called by where it will lie.
+    pub(crate) fn paths(&self) -> Place<'_> {
+        let files = [&self.source, &self.destination].into_iter().find_map(|end| match end {
+            End::Here(local) => Some(&*local.config.real_store_dir),
+            End::There(_) => None,
+        });
+        Place { store_dir: self.source.store_dir(), files }
+    }
+
+    /// Whether somebody may be asked something on the way there.
+    pub(crate) fn ask(&self) -> bool {
+        [&self.source, &self.destination].iter().any(|end| matches!(end, End::There(host) if host.asks()))
+    }
+}
+
 /// A copy that is meant.
 pub(crate) struct CopyIntent {
-    pub(crate) direction: Direction,
-    pub(crate) local: Local,
-    pub(crate) host: Host,
+    pub(crate) ends: Ends,
+    /// How long any of them may be silent.
+    pub(crate) stall_timeout: Option<Duration>,
     /// What is wanted, still without roots.
     pub(crate) request: Request,
     /// Words that stand for roots, or for lists of them.
@@ -72,12 +202,7 @@ impl CopyIntent {
             }
         }
         let machine = Machine::read(arguments)?;
-        machine.announce(arguments)?;
-        let adds = what.from && !what.dry_run;
-        let access = if adds { Access::ReadWrite } else { Access::ReadOnly };
-        let local = Local::new(&machine, arguments, access)?;
-        let host = Host::new(arguments)?;
-        let name = host.target.to_string();
+        let ends = Ends::new(arguments, &machine)?;
         let mut request = Request::default();
         request.without_references = arguments.nix_copy.without_references;
         request.substitute = how.use_substitutes;
@@ -89,16 +214,15 @@ impl CopyIntent {
         }
         request.retries.limit = how.retries;
         request.sign_with = machine.signing_keys(arguments)?.into();
-        request.signatures = machine.signatures(arguments)?;
+        request.signatures = machine.signatures(arguments, ends.uses())?;
         if what.dry_run {
             request.purpose = Purpose::Look;
         }
         let graph = show.graph.clone();
         graph.as_ref().map_or(Ok(()), check_graph)?;
         Ok(Self {
-            direction: if what.from { Direction::From(name) } else { Direction::To(name) },
-            local,
-            host,
+            ends,
+            stall_timeout: (how.stall_timeout > 0).then(|| Duration::from_secs(how.stall_timeout)),
             words: arguments.paths.clone(),
             stdin: what.stdin.then_some(if arguments.nix_copy.is_meant {
                 Separated::ByBlanks
@@ -144,7 +268,7 @@ impl ServeIntent {
     pub(crate) fn new(arguments: &Arguments) -> Result<Self, Failure> {
         let write = arguments.serving.write;
         let machine = Machine::read(arguments)?;
-        machine.announce(arguments)?;
+        machine.announce(arguments, if write { Uses::Adds } else { Uses::Reads })?;
         let access = if write { Access::ReadWrite } else { Access::ReadOnly };
         if let Some(socket) = machine.daemon().filter(|_| write) {
             tracing::info!("the daemon at '{}' is not asked: the store is opened directly", socket.display());

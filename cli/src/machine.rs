@@ -12,15 +12,16 @@ use ncc_settings::{
     StoreChoice, StoreKind, StorePlace,
 };
 
-use ncc_store::SecretKey;
+use ncc_store::{SecretKey, StoreDir};
 
-use crate::{arguments::Arguments, failure::Failure};
+use crate::{arguments::Arguments, failure::Failure, intent::Uses};
 
 /// Settings of all sources, with those of the command line on top.
 pub(crate) struct Machine {
     settings: Settings,
     store: StoreChoice,
     local: LocalStoreSettings,
+    store_dir: StoreDir,
 }
 
 impl Machine {
@@ -33,14 +34,31 @@ impl Machine {
         let local = settings.local_store(&environment).map_err(|error| Failure::plain(&error))?;
         let named = |error| Failure::new("the local store cannot be found", error);
         let store = StoreChoice::new(&settings, &environment, &Disk).map_err(named)?;
-        Ok(Self { settings, store, local })
+        let store_dir = environment.store_dir().map_err(|error| Failure::plain(&error))?;
+        Ok(Self { settings, store, local, store_dir })
+    }
+
+    /// The host that is named in place of the local store.
+    pub(crate) fn store_on_host(&self) -> Option<&str> {
+        matches!(self.store.reference.kind, StoreKind::Ssh | StoreKind::SshNg)
+            .then_some(self.store.reference.text.as_str())
+    }
+
+    /// Whether somebody names a store on this very command line.
+    pub(crate) fn store_is_given(&self) -> bool {
+        self.store.origin == Origin::CommandLine
+    }
+
+    /// The logical store directory of stores that name none.
+    pub(crate) fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
     }
 
     /// Says once what is not done, and with `-v` what is without effect and which store is meant.
     ///
     /// # Errors
     /// For options that would have an effect which is not given.
-    pub(crate) fn announce(&self, arguments: &Arguments) -> Result<(), Failure> {
+    pub(crate) fn announce(&self, arguments: &Arguments, uses: Uses) -> Result<(), Failure> {
         let review = self.settings.review();
         if let Some(refused) = review.refused.first() {
             return Err(Failure::plain(refused));
@@ -54,7 +72,7 @@ impl Machine {
                 _ => without_effect.push(flag.name),
             }
         }
-        if !(arguments.how.use_substitutes && arguments.what.from) {
+        if !(arguments.how.use_substitutes && uses == Uses::Adds) {
             without_effect.extend(review.substituting);
         }
         // What other options have made count.
@@ -69,7 +87,7 @@ impl Machine {
             tracing::warn!("{remark}");
         }
         for remark in &review.missed {
-            if adds_here(arguments) {
+            if uses == Uses::Adds && !arguments.what.dry_run {
                 tracing::warn!("{remark}");
             } else {
                 tracing::info!("{remark}");
@@ -86,6 +104,9 @@ impl Machine {
         if !without_effect.is_empty() {
             without_effect.sort_unstable();
             tracing::info!("these settings have no effect on a copy: {}", without_effect.join(", "));
+        }
+        if uses == Uses::Nothing {
+            return Ok(());
         }
         tracing::info!("{}", self.store);
         say_of_parameters(&self.store.reference.parameters, &self.store.reference.kind)
@@ -122,7 +143,7 @@ impl Machine {
     }
 
     /// What is asked of signatures at this end.
-    pub(crate) fn signatures(&self, arguments: &Arguments) -> Result<Signatures, Failure> {
+    pub(crate) fn signatures(&self, arguments: &Arguments, uses: Uses) -> Result<Signatures, Failure> {
         let trust = &arguments.trust;
         let keys = || self.settings.trusted_keys(&Disk).map_err(|error| Failure::plain(&error));
         Ok(if trust.check_sigs {
@@ -136,7 +157,7 @@ impl Machine {
             }
         } else if trust.no_check_sigs {
             Signatures::Unchecked
-        } else if arguments.nix_copy.is_meant && arguments.what.from && self.daemon().is_none() {
+        } else if arguments.nix_copy.is_meant && uses == Uses::Adds && self.daemon().is_none() {
             // The receiving store is this process.
             keys()?.map_or(Signatures::AsDemanded, |keys| Signatures::SignedBy(keys.into()))
         } else {
@@ -172,7 +193,7 @@ impl Machine {
                 StoreKind::Foreign { what, .. } => {
                     self.refuse(format!("it is {what}, which is not supported"))
                 }
-                _ => self.refuse("it is on another machine, and one end of a copy has to be this one"),
+                _ => self.refuse("it is on another machine, and what is served has to be on this one"),
             }),
         }
     }
@@ -240,11 +261,6 @@ impl Machine {
         };
         Failure::text(format!("the store '{}'{origin} cannot be opened: {why}", self.store.reference))
     }
-}
-
-/// Whether paths are added to the store of this machine.
-fn adds_here(arguments: &Arguments) -> bool {
-    arguments.serving.write || (arguments.what.from && !arguments.what.dry_run)
 }
 
 /// Says which parameters of a store are not known, and with `-v` which have no effect.

@@ -23,6 +23,7 @@ mod nothing;
 mod output;
 mod pictures;
 mod roots;
+mod route;
 mod serving;
 mod settings;
 mod signals;
@@ -30,6 +31,7 @@ mod ssh;
 mod stores;
 mod streams;
 mod substituting;
+mod turns;
 mod wire;
 
 use std::{process::ExitCode, time::Duration};

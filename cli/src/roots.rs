@@ -12,7 +12,7 @@ use std::{
 
 use ncc_local_store::LocalStoreConfig;
 use ncc_progress::{Console, Importance};
-use ncc_store::{StorePath, StorePathError};
+use ncc_store::{StoreDir, StorePath, StorePathError};
 
 /// As many links as Linux follows.
 const LINK_LIMIT: usize = 40;
@@ -127,10 +127,25 @@ pub(crate) enum RootError {
     TooManyLinks { path: PathBuf },
 }
 
+/// Where the store is that paths are copied from.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// Its logical directory.
+    pub(crate) store_dir: &'a StoreDir,
+    /// The directory on this machine that has files of this name, if there is one.
+    pub(crate) files: Option<&'a Path>,
+}
+
+impl<'a> From<&'a LocalStoreConfig> for Place<'a> {
+    fn from(store: &'a LocalStoreConfig) -> Self {
+        Self { store_dir: &store.store_dir, files: Some(&store.real_store_dir) }
+    }
+}
+
 /// Follows links on this machine until `argument` is inside of the store, and cuts it to the store path.
 ///
 /// The store path itself need not exist here: with `--from` it usually does not.
-pub(crate) fn resolve(argument: &OsStr, store: &LocalStoreConfig) -> Result<StorePath, RootError> {
+pub(crate) fn resolve(argument: &OsStr, place: Place<'_>) -> Result<StorePath, RootError> {
     let path = Path::new(argument);
     let unreadable = |source| RootError::Unreadable { path: path.to_owned(), source };
     let absolute = std::path::absolute(path).map_err(unreadable)?;
@@ -138,11 +153,11 @@ pub(crate) fn resolve(argument: &OsStr, store: &LocalStoreConfig) -> Result<Stor
     let mut current = PathBuf::from("/");
     let mut links = 0;
     loop {
-        if let Some(inside) = inside(&current, store) {
+        if let Some(inside) = inside(&current, place) {
             let text = inside.to_str().ok_or_else(|| RootError::NotText { path: path.to_owned() })?;
-            return store
+            return place
                 .store_dir
-                .containing(&format!("{}/{text}", store.store_dir))
+                .containing(&format!("{}/{text}", place.store_dir))
                 .map_err(|source| RootError::NoStorePath { path: path.to_owned(), source });
         }
         let Some(next) = left.pop_front() else {
@@ -157,7 +172,7 @@ pub(crate) fn resolve(argument: &OsStr, store: &LocalStoreConfig) -> Result<Stor
             continue;
         }
         current.push(next);
-        if inside(&current, store).is_some() {
+        if inside(&current, place).is_some() {
             // What a path of the store leads to, if it is a link itself, is no business of ours.
             continue;
         }
@@ -187,12 +202,12 @@ pub(crate) fn resolve(argument: &OsStr, store: &LocalStoreConfig) -> Result<Stor
 
 /// The store path that a word of `nix copy` stands for, by its rule: `argument` may be a link, and what it leads to may be one, but no
 /// folder on the way there is followed, and `..` is taken by its text. What that does not lead into the store is a flake.
-pub(crate) fn led_to(argument: &OsStr, store: &LocalStoreConfig) -> Option<StorePath> {
+pub(crate) fn led_to(argument: &OsStr, place: Place<'_>) -> Option<StorePath> {
     let mut current = std::path::absolute(argument).ok()?;
     for _ in 0..=LINK_LIMIT {
         current = Path::new("/").join(by_text(&current));
-        if let Some(inside) = inside(&current, store) {
-            return store.store_dir.containing(&format!("{}/{}", store.store_dir, inside.to_str()?)).ok();
+        if let Some(inside) = inside(&current, place) {
+            return place.store_dir.containing(&format!("{}/{}", place.store_dir, inside.to_str()?)).ok();
         }
         let target = fs::read_link(&current).ok()?;
         current = current.parent()?.join(target);
@@ -223,9 +238,10 @@ fn components(path: &Path) -> VecDeque<OsString> {
 }
 
 /// What stands behind the store directory, logical or real, if anything does.
-fn inside<'a>(path: &'a Path, store: &LocalStoreConfig) -> Option<&'a OsStr> {
-    [Path::new(store.store_dir.as_str()), &store.real_store_dir]
+fn inside<'a>(path: &'a Path, place: Place<'_>) -> Option<&'a OsStr> {
+    [Some(Path::new(place.store_dir.as_str())), place.files]
         .into_iter()
+        .flatten()
         .find_map(|directory| path.strip_prefix(directory).ok())
         .map(Path::as_os_str)
         .filter(|rest| !rest.as_bytes().is_empty())
@@ -241,7 +257,7 @@ mod tests {
 
     fn resolved(argument: &Path) -> Result<String, RootError> {
         let store = LocalStoreConfig::chroot("/nowhere");
-        resolve(argument.as_os_str(), &store).map(|path| store.store_dir.full(&path))
+        resolve(argument.as_os_str(), (&store).into()).map(|path| store.store_dir.full(&path))
     }
 
     #[test]
@@ -277,7 +293,8 @@ mod tests {
         symlink("../result/bin/hi", at("flake/hi")).unwrap();
         symlink("loop", at("loop")).unwrap();
         let store = LocalStoreConfig::chroot("/nowhere");
-        let led = |word: &Path| led_to(word.as_os_str(), &store).map(|path| store.store_dir.full(&path));
+        let led =
+            |word: &Path| led_to(word.as_os_str(), (&store).into()).map(|path| store.store_dir.full(&path));
         for name in ["result", "result/", "indirect", "flake/../result", "gone/../result"] {
             assert_eq!(led(&at(name)).as_deref(), Some(PATH), "{name}");
         }
@@ -316,7 +333,7 @@ mod tests {
         fs::create_dir_all(&store.real_store_dir).unwrap();
         let name = "nlhn6cma43vk5l44cgr8sw3ykiir1wmm-link";
         symlink("/etc/hostname", store.real_store_dir.join(name)).unwrap();
-        let path = resolve(store.real_store_dir.join(name).as_os_str(), &store).unwrap();
+        let path = resolve(store.real_store_dir.join(name).as_os_str(), (&store).into()).unwrap();
         assert_eq!(path.to_string(), name);
     }
 

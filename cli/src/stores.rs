@@ -1,9 +1,9 @@
 //! From what is meant to stores that can be copied between.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ncc_local_store::{Access, LocalStore};
-use ncc_progress::{Direction, Progress, Wire};
+use ncc_progress::{Progress, Wire};
 use ncc_remote_store::{
     DaemonOptions, DaemonProgram, DaemonStore, NewRoot, RemoteStore, RootMaker, ServeOptions,
 };
@@ -13,11 +13,12 @@ use ncc_transport::{Limited, LocalProcess, Transport};
 use crate::{
     environment::is_on_path,
     failure::Failure,
-    host::Protocol,
-    intent::{CopyIntent, Local},
+    host::{Host, Protocol},
+    intent::{CopyIntent, End, Ends, Local},
     nothing::Nothing,
     ssh,
     substituting::Substituting,
+    turns::{InTurn, Turn},
     wire::{Counted, Counter},
 };
 
@@ -25,10 +26,10 @@ use crate::{
 pub(crate) struct Stores {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) destination: Arc<dyn Destination>,
-    /// The one on this machine, as what it can always be: a source.
-    pub(crate) here: Arc<dyn Source>,
+    /// Has everything that belongs to a root that is valid at the destination, and is the nearest that has.
+    pub(crate) complete: Arc<dyn Source>,
     counter: Counter,
-    remote: Remote,
+    hosts: Vec<Remote>,
     daemon: Option<DaemonStore>,
     substituting: Option<Arc<Substituting>>,
     keeper: Keeper,
@@ -63,89 +64,66 @@ impl Remote {
     }
 }
 
+/// What opens both ends.
+struct Opener<'a> {
+    intent: &'a CopyIntent,
+    progress: &'a Progress,
+    counter: Counter,
+    hosts: Vec<Remote>,
+    daemon: Option<DaemonStore>,
+    substituting: Option<Arc<Substituting>>,
+}
+
 impl Stores {
     pub(crate) fn open(intent: &CopyIntent, progress: &Progress) -> Result<Self, Failure> {
-        let counter = Counter::default();
-        let transport = ssh::transport(intent.host.target.clone(), intent.host.way.clone())?;
-        let keeper = Keeper::new(intent, &transport, progress);
-        let mut transport: Arc<dyn Transport> = Arc::new(Counted::new(transport, counter.clone()));
-        if let Some(rate) = intent.host.rate {
-            transport = Arc::new(Limited::new(transport, rate));
-        }
-        let remote = remote(intent, progress, &transport);
-        let (source, destination) = remote.ends();
-        let mut stores = Self {
-            here: Arc::clone(&source),
-            source,
-            destination,
-            counter,
-            remote,
+        let mut opener = Opener {
+            intent,
+            progress,
+            counter: Counter::default(),
+            hosts: Vec::new(),
             daemon: None,
             substituting: None,
-            keeper,
         };
-        let looks = intent.looks();
-        match (&intent.direction, &intent.local.daemon) {
-            (Direction::To(_), _) => {
-                stores.source = local(&intent.local, Access::ReadOnly)?;
-                stores.here = Arc::clone(&stores.source);
+        let Ends { source, destination } = &intent.ends;
+        let turn = match (source, destination) {
+            (End::There(_), End::There(_)) => Some(Turn::new()),
+            _ => None,
+        };
+        let (source, at_hand) = match source {
+            End::Here(local) => {
+                let store: Arc<dyn Source> = open_local(local, Access::ReadOnly)?;
+                (Arc::clone(&store), Some(store))
             }
-            (Direction::From(_), Some(socket)) => {
-                tracing::info!("the daemon at '{}' adds the paths to the store", socket.display());
-                let mut options = DaemonOptions::default();
-                options.store_dir = intent.local.config.store_dir.clone();
-                options.stall_timeout = intent.host.stall_timeout;
-                options.stderr = Some(progress.own_line());
-                options.check_signatures = intent.checks_signatures;
-                let daemon = DaemonStore::at_socket(socket, options);
-                // Reading is faster without it, once there is something to read.
-                stores.here = match local(&intent.local, Access::ReadOnly) {
-                    Ok(store) => store,
-                    Err(_) => Arc::new(daemon.clone()),
-                };
-                stores.destination = Arc::new(daemon.clone());
-                stores.daemon = Some(daemon);
+            End::There(host) => {
+                let greeted = turn.as_ref().map_or_else(|| progress.greeted(), Turn::greeted);
+                let transport = transport(host, turn.as_ref().map(|turn| (turn, true)))?;
+                let (source, _) = opener.host(host, transport, greeted);
+                (source, None)
             }
-            (Direction::From(_), None) => match Nothing::instead_of(&intent.local.config).filter(|_| looks) {
-                Some(nothing) => {
-                    let nothing = Arc::new(nothing);
-                    stores.here = Arc::clone(&nothing) as Arc<dyn Source>;
-                    stores.destination = nothing;
-                }
-                None => {
-                    let store =
-                        local(&intent.local, if looks { Access::ReadOnly } else { Access::ReadWrite })?;
-                    stores.here = Arc::clone(&store) as Arc<dyn Source>;
-                    stores.destination = store.clone();
-                    if intent.request.substitute {
-                        stores.substitute(store, &intent.local, looks, progress);
-                    }
-                }
-            },
-        }
-        Ok(stores)
+        };
+        let (complete, destination, keeper) = match destination {
+            End::Here(local) => {
+                let (complete, destination) = opener.destination_here(local)?;
+                (complete, destination, Keeper::here(local, intent.stall_timeout, progress))
+            }
+            End::There(host) => {
+                let transport = transport(host, turn.as_ref().map(|turn| (turn, false)))?;
+                let keeper = Keeper::on_host(host, Arc::clone(&transport), intent.stall_timeout, progress);
+                let (complete, destination) = opener.host(host, transport, progress.greeted());
+                (complete, destination, keeper)
+            }
+        };
+        let Opener { counter, hosts, daemon, substituting, .. } = opener;
+        let complete = at_hand.unwrap_or(complete);
+        Ok(Self { source, destination, complete, counter, hosts, daemon, substituting, keeper })
     }
 
-    /// Lets the destination here substitute, if there is a Nix that can.
-    fn substitute(&mut self, store: Arc<LocalStore>, local: &Local, looks: bool, progress: &Progress) {
-        if is_on_path("nix-store") {
-            let substituting = Arc::new(Substituting::new(store, local, progress.own_line()));
-            self.destination = Arc::clone(&substituting) as Arc<dyn Destination>;
-            self.substituting = Some(substituting);
-        } else if !looks {
-            // What is only looked at says itself that this cannot be told.
-            tracing::warn!(
-                "there is no 'nix-store' on this machine that could substitute: everything is sent"
-            );
-        }
-    }
-
-    /// The bytes that went to and came from the host so far.
+    /// The bytes that went to and came from hosts so far.
     pub(crate) fn wire(&self) -> Wire {
-        let compression = match &self.remote {
+        let compression = self.hosts.iter().find_map(|host| match host {
             Remote::Serve(store) => store.compression(),
             Remote::Daemon(_) => None,
-        };
+        });
         Wire { sent: self.counter.sent(), received: self.counter.received(), compression }
     }
 
@@ -157,7 +135,9 @@ impl Stores {
 
     /// Ends what was started.
     pub(crate) async fn close(&self) {
-        self.remote.close().await;
+        for host in &self.hosts {
+            host.close().await;
+        }
         if let Some(daemon) = &self.daemon {
             daemon.close().await;
         }
@@ -167,32 +147,133 @@ impl Stores {
     }
 }
 
-impl Keeper {
-    fn new(intent: &CopyIntent, to_host: &Arc<dyn Transport>, progress: &Progress) -> Self {
-        let CopyIntent { host, local, .. } = intent;
-        let mut nix = RootMaker::default();
-        nix.store_dir = local.config.store_dir.clone();
-        nix.stall_timeout = host.stall_timeout;
-        if let Direction::From(_) = intent.direction {
-            nix.store.clone_from(&local.uri);
-            nix.stderr = Some(progress.own_line());
-            return Self { transport: Arc::new(LocalProcess::new()), nix };
+impl Opener<'_> {
+    /// Both things that the store on a host can be.
+    fn host(
+        &mut self,
+        host: &Host,
+        transport: Arc<dyn Transport>,
+        greeted: Arc<dyn Fn() + Send + Sync>,
+    ) -> (Arc<dyn Source>, Arc<dyn Destination>) {
+        let counter = self.counter.clone();
+        let mut transport: Arc<dyn Transport> = Arc::new(Counted::new(transport, counter, host.name.clone()));
+        if let Some(rate) = host.rate {
+            transport = Arc::new(Limited::new(transport, rate));
         }
-        nix.program = host.program.clone();
-        nix.elevation = host.elevation;
-        nix.store.clone_from(&host.store);
-        nix.stderr = Some(progress.host_line());
-        Self { transport: Arc::clone(to_host), nix }
+        let remote = remote(host, self.intent, self.progress, &transport, greeted);
+        let ends = remote.ends();
+        self.hosts.push(remote);
+        ends
+    }
+
+    /// The local store, to read what it has and to add what it lacks.
+    fn destination_here(
+        &mut self,
+        local: &Local,
+    ) -> Result<(Arc<dyn Source>, Arc<dyn Destination>), Failure> {
+        let looks = self.intent.looks();
+        if let Some(socket) = &local.daemon {
+            tracing::info!("the daemon at '{}' adds the paths to the store", socket.display());
+            let mut options = DaemonOptions::default();
+            options.store_dir = local.config.store_dir.clone();
+            options.stall_timeout = self.intent.stall_timeout;
+            options.stderr = Some(self.progress.own_line());
+            options.check_signatures = self.intent.checks_signatures;
+            let daemon = DaemonStore::at_socket(socket, options);
+            self.daemon = Some(daemon.clone());
+            // Reading is faster without it, once there is something to read.
+            let read: Arc<dyn Source> = match open_local(local, Access::ReadOnly) {
+                Ok(store) => store,
+                Err(_) => Arc::new(daemon.clone()),
+            };
+            return Ok((read, Arc::new(daemon)));
+        }
+        if let Some(nothing) = Nothing::instead_of(&local.config).filter(|_| looks) {
+            let nothing = Arc::new(nothing);
+            return Ok((Arc::clone(&nothing) as Arc<dyn Source>, nothing));
+        }
+        let store = open_local(local, if looks { Access::ReadOnly } else { Access::ReadWrite })?;
+        let destination = match self.substituting(&store, local, looks) {
+            Some(substituting) => substituting,
+            None => Arc::clone(&store) as Arc<dyn Destination>,
+        };
+        Ok((store, destination))
+    }
+
+    /// Lets the destination here substitute, if that is wanted and there is a Nix that can.
+    fn substituting(
+        &mut self,
+        store: &Arc<LocalStore>,
+        local: &Local,
+        looks: bool,
+    ) -> Option<Arc<dyn Destination>> {
+        if !self.intent.request.substitute {
+            return None;
+        }
+        if is_on_path("nix-store") {
+            let stderr = self.progress.own_line();
+            let substituting = Arc::new(Substituting::new(Arc::clone(store), local, stderr));
+            self.substituting = Some(Arc::clone(&substituting));
+            return Some(substituting);
+        }
+        if !looks {
+            // What is only looked at says itself that this cannot be told.
+            tracing::warn!(
+                "there is no 'nix-store' on this machine that could substitute: everything is sent"
+            );
+        }
+        None
     }
 }
 
-fn local(local: &Local, access: Access) -> Result<Arc<LocalStore>, Failure> {
+/// What leads to a host; of two, in turn, and this is the first or not.
+fn transport(host: &Host, turn: Option<(&Turn, bool)>) -> Result<Arc<dyn Transport>, Failure> {
+    let transport = ssh::transport(host.target.clone(), host.way.clone())?;
+    Ok(match turn {
+        Some((turn, is_first)) => Arc::new(InTurn { transport, turn: turn.clone(), is_first }),
+        None => transport,
+    })
+}
+
+impl Keeper {
+    fn here(local: &Local, stall_timeout: Option<Duration>, progress: &Progress) -> Self {
+        let mut nix = RootMaker::default();
+        nix.store_dir = local.config.store_dir.clone();
+        nix.stall_timeout = stall_timeout;
+        nix.store.clone_from(&local.uri);
+        nix.stderr = Some(progress.own_line());
+        Self { transport: Arc::new(LocalProcess::new()), nix }
+    }
+
+    fn on_host(
+        host: &Host,
+        transport: Arc<dyn Transport>,
+        stall_timeout: Option<Duration>,
+        progress: &Progress,
+    ) -> Self {
+        let mut nix = RootMaker::default();
+        nix.store_dir = host.store_dir.clone();
+        nix.stall_timeout = stall_timeout;
+        nix.program = host.program.clone();
+        nix.elevation = host.elevation;
+        nix.store.clone_from(&host.store);
+        nix.stderr = Some(progress.host_line(&host.name));
+        Self { transport, nix }
+    }
+}
+
+fn open_local(local: &Local, access: Access) -> Result<Arc<LocalStore>, Failure> {
     LocalStore::open(local.config.clone(), access).map(Arc::new).map_err(|error| Failure::plain(&error))
 }
 
-fn remote(intent: &CopyIntent, progress: &Progress, transport: &Arc<dyn Transport>) -> Remote {
-    let (host, local) = (&intent.host, &intent.local);
-    let store_dir = host.store_dir.clone().unwrap_or_else(|| local.config.store_dir.clone());
+fn remote(
+    host: &Host,
+    intent: &CopyIntent,
+    progress: &Progress,
+    transport: &Arc<dyn Transport>,
+    greeted: Arc<dyn Fn() + Send + Sync>,
+) -> Remote {
+    let stderr = Some(progress.host_line(&host.name));
     if host.protocol == Protocol::Daemon {
         let mut program = DaemonProgram::default();
         program.program = host.program.clone();
@@ -200,10 +281,10 @@ fn remote(intent: &CopyIntent, progress: &Progress, transport: &Arc<dyn Transpor
         program.store.clone_from(&host.store);
         program.login_is_root = host.logs_in_as_root();
         let mut options = DaemonOptions::default();
-        options.store_dir = store_dir;
-        options.stall_timeout = host.stall_timeout;
-        options.stderr = Some(progress.host_line());
-        options.greeted = Some(progress.greeted());
+        options.store_dir = host.store_dir.clone();
+        options.stall_timeout = intent.stall_timeout;
+        options.stderr = stderr;
+        options.greeted = Some(greeted);
         options.check_signatures = intent.checks_signatures;
         return Remote::Daemon(DaemonStore::on_host(transport, &program, options));
     }
@@ -212,11 +293,11 @@ fn remote(intent: &CopyIntent, progress: &Progress, transport: &Arc<dyn Transpor
     options.elevation = host.elevation;
     options.access = host.access;
     options.store.clone_from(&host.store);
-    options.store_dir = store_dir;
-    options.stall_timeout = host.stall_timeout;
+    options.store_dir = host.store_dir.clone();
+    options.stall_timeout = intent.stall_timeout;
     options.compress = host.compress;
     options.line_is_slow = host.rate.is_some();
-    options.stderr = Some(progress.host_line());
-    options.greeted = Some(progress.greeted());
+    options.stderr = stderr;
+    options.greeted = Some(greeted);
     Remote::Serve(RemoteStore::new(Arc::clone(transport), options))
 }

@@ -31,22 +31,24 @@ impl Counter {
     }
 }
 
-/// A transport whose streams are counted: stdin and stdout, not what comes on stderr.
+/// A transport whose streams are counted, stdin and stdout, not what comes on stderr; under the name that the host has here.
 #[derive(Debug)]
 pub(crate) struct Counted {
     transport: Arc<dyn Transport>,
     counter: Counter,
+    name: String,
 }
 
 impl Counted {
-    pub(crate) fn new(transport: Arc<dyn Transport>, counter: Counter) -> Self {
-        Self { transport, counter }
+    /// `name` is how messages call the host.
+    pub(crate) const fn new(transport: Arc<dyn Transport>, counter: Counter, name: String) -> Self {
+        Self { transport, counter, name }
     }
 }
 
 impl Transport for Counted {
     fn describe(&self) -> String {
-        self.transport.describe()
+        self.name.clone()
     }
 
     fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {

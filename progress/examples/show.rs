@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut options = ConsoleOptions::default();
     options.format = std::env::args().nth(1).and_then(|name| LogFormat::named(&name));
     let console = Console::start(options)?;
-    let direction = Direction::To("web1".to_owned());
+    let direction = Direction::to("web1");
     let progress = Progress::start(&console, ProgressOptions::new(direction, StoreDir::default()));
     let report = copy(&here, &there, &Request::new([program]), &progress.observer()).await?;
     progress.finish(Some(&report));

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{
-    Direction, human,
+    human,
     state::{Phase, State},
     watchdog,
 };
@@ -116,26 +116,27 @@ pub(crate) fn frame(state: &State, now: Duration, width: usize, look: Look) -> V
 
 /// A phase without a measure: what it is, and for how long.
 fn spinning(state: &State, now: Duration, width: usize, look: Look) -> String {
-    let host = look.cut(state.direction.host(), HOST_WIDTH);
-    let to_host = matches!(state.direction, Direction::To(_));
+    let source = state.direction.source_host().map(|host| look.cut(host, HOST_WIDTH));
+    let destination = look.cut(state.direction.destination(), HOST_WIDTH);
+    let to_host = state.direction.destination_host().is_some();
     let text = match state.phase {
-        Phase::Starting => format!("connecting to {host}"),
-        Phase::Closure if to_host => "computing the closure".to_owned(),
-        Phase::Closure => format!("computing the closure on {host}"),
-        Phase::Asking(paths) if to_host => format!("asking {host} about {}", human::paths(paths)),
+        Phase::Starting => format!("connecting to {}", look.cut(state.direction.first_host(), HOST_WIDTH)),
+        Phase::Closure => match source {
+            None => "computing the closure".to_owned(),
+            Some(host) => format!("computing the closure on {host}"),
+        },
+        Phase::Asking(paths) if to_host => format!("asking {destination} about {}", human::paths(paths)),
         Phase::Asking(paths) => format!("looking for {} on this machine", human::paths(paths)),
         Phase::Substituting(paths) => {
-            let destination = if to_host { &host } else { "this machine" };
             format!("{destination} substitutes what it can of {}", human::paths(paths))
         }
         Phase::Foreseeing(paths) => {
-            let destination = if to_host { &host } else { "this machine" };
             format!("asking what {destination} would substitute of {}", human::paths(paths))
         }
         Phase::Copying => "nothing is missing".to_owned(),
-        Phase::Checking if to_host => format!("checking that {host} has everything"),
+        Phase::Checking if to_host => format!("checking that {destination} has everything"),
         Phase::Checking => "checking that everything has come".to_owned(),
-        Phase::Pausing => format!("lost {host}, trying again"),
+        Phase::Pausing => format!("lost {}, trying again", state.direction.either_host()),
     };
     let since = now.saturating_sub(state.phase_since);
     // A number that is gone before it can be read is noise.
@@ -150,11 +151,11 @@ fn spinning(state: &State, now: Duration, width: usize, look: Look) -> String {
 }
 
 fn wide(state: &State, now: Duration, width: usize, look: Look) -> Vec<String> {
-    let host = look.cut(state.direction.host(), HOST_WIDTH);
-    let label = match &state.direction {
-        _ if state.only_waits() => format!("waiting for {}", look.cut(registrar(state), HOST_WIDTH)),
-        Direction::To(_) => format!("copying to {host}"),
-        Direction::From(_) => format!("copying from {host}"),
+    let destination = look.cut(state.direction.destination(), HOST_WIDTH);
+    let label = match (state.direction.source_host(), state.direction.destination_host()) {
+        _ if state.only_waits() => format!("waiting for {destination}"),
+        (Some(source), None) => format!("copying from {}", look.cut(source, HOST_WIDTH)),
+        _ => format!("copying to {destination}"),
     };
     let numbers = numbers(state, now);
     let room = |label: &str| width.saturating_sub(label.chars().count() + numbers.chars().count() + 5);
@@ -247,18 +248,8 @@ fn with_name(state: &State, counts: &str, width: usize, look: Look) -> String {
     text
 }
 
-const fn sent(state: &State) -> &'static str {
-    match state.direction {
-        Direction::To(_) => "sent",
-        Direction::From(_) => "received",
-    }
-}
-
-fn registrar(state: &State) -> &str {
-    match &state.direction {
-        Direction::To(host) => host,
-        Direction::From(_) => "this machine",
-    }
+fn sent(state: &State) -> &'static str {
+    if state.direction.destination_host().is_some() { "sent" } else { "received" }
 }
 
 /// Store paths without directory and digest, so that the name stands within the width.
@@ -283,7 +274,10 @@ fn cells(done: u64, total: u64, width: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Story, seconds};
+    use crate::{
+        Direction,
+        testing::{Story, seconds},
+    };
 
     const PLAIN: Look = Look { colours: false, unicode: false };
 
@@ -295,7 +289,7 @@ mod tests {
     }
 
     fn to(second: u64) -> State {
-        at(second, Direction::To("web1".to_owned()))
+        at(second, Direction::to("web1"))
     }
 
     fn shown(state: &State, second: u64, width: usize) -> Vec<String> {
@@ -357,7 +351,7 @@ mod tests {
             for width in 2..200 {
                 shown(&to(second), second, width);
                 shown(&to(second), second + 30, width);
-                let long = at(second, Direction::From("a-host-with-a.very.long.name.example.org".to_owned()));
+                let long = at(second, Direction::from_host("a-host-with-a.very.long.name.example.org"));
                 shown(&long, second, width);
             }
         }
@@ -365,15 +359,14 @@ mod tests {
 
     #[test]
     fn from_a_host_paths_are_received() {
-        let state = at(5, Direction::From("web1".to_owned()));
+        let state = at(5, Direction::from_host("web1"));
         let lines = shown(&state, 5, 80);
         assert!(lines[0].starts_with("copying from web1 ["), "{lines:?}");
         assert_eq!(lines[1], "0 of 3 paths registered, 1 received: program-2.1");
-        let asking = at(1, Direction::From("web1".to_owned()));
+        let asking = at(1, Direction::from_host("web1"));
         assert_eq!(shown(&asking, 1, 80), ["- looking for 5 paths on this machine"]);
         assert!(
-            shown(&at(7, Direction::From("web1".to_owned())), 7, 80)[0]
-                .starts_with("waiting for this machine [")
+            shown(&at(7, Direction::from_host("web1")), 7, 80)[0].starts_with("waiting for this machine [")
         );
     }
 

@@ -13,7 +13,7 @@ use ncc_store::StorePath;
 use serde_json::{Value, json};
 
 use super::{
-    Direction, Importance, human, lines,
+    Importance, human, lines,
     state::{Phase, State},
 };
 
@@ -88,10 +88,7 @@ impl InternalJson {
             Event::Started(info) => {
                 let id = self.id();
                 self.paths.insert(info.path.clone(), (id, now));
-                let (from, to) = match &state.direction {
-                    Direction::To(_) => (LOCAL.to_owned(), state.direction.uri()),
-                    Direction::From(_) => (state.direction.uri(), LOCAL.to_owned()),
-                };
+                let (from, to) = (state.direction.source_uri(LOCAL), state.direction.destination_uri(LOCAL));
                 let fields = json!([state.store_dir.full(&info.path), from, to]);
                 let text = lines::copying(state, &info.path);
                 lines.push(start(id, INFO, COPY_PATH, &text, Some(fields)));
@@ -212,7 +209,10 @@ fn line(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Story, seconds};
+    use crate::{
+        Direction,
+        testing::{Story, seconds},
+    };
 
     const LIBRARY: &str = "/nix/store/040h2081040h2081040h2081040h2081-library-1.0";
 
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn what_is_sent_again_is_stopped_first() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("localhost".to_owned()));
+        let mut state = story.state(Direction::to("localhost"));
         let mut json = InternalJson::new(0);
         let mut lines = Vec::new();
         let info = &story.plan.to_send[0];
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_lines_are_those_of_nix() {
-        let lines = said(Direction::To("localhost".to_owned()));
+        let lines = said(Direction::to("localhost"));
         let start = format!(
             r#"@nix {{"action":"start","fields":["{LIBRARY}","local","ssh://localhost"],"id":3,"level":3,"parent":0,"text":"copying path '{LIBRARY}' to 'ssh://localhost'","type":100}}"#
         );
@@ -276,15 +276,18 @@ mod tests {
 
     #[test]
     fn from_a_host_the_fields_are_the_other_way_round() {
-        let lines = said(Direction::From("h".to_owned()));
+        let lines = said(Direction::from_host("h"));
         let fields = format!(r#""fields":["{LIBRARY}","ssh://h","local"]"#);
+        assert!(lines.iter().any(|line| line.contains(&fields)), "{lines:#?}");
+        let lines = said(Direction::new(Some("h".to_owned()), Some("i".to_owned())));
+        let fields = format!(r#""fields":["{LIBRARY}","ssh://h","ssh://i"]"#);
         assert!(lines.iter().any(|line| line.contains(&fields)), "{lines:#?}");
     }
 
     #[test]
     fn whatever_begins_ends() {
         let mut open = std::collections::BTreeSet::new();
-        for line in said(Direction::To("h".to_owned())) {
+        for line in said(Direction::to("h")) {
             let value: Value = serde_json::from_str(line.strip_prefix("@nix ").unwrap()).unwrap();
             let id = value["id"].as_u64().unwrap();
             match value["action"].as_str().unwrap() {
@@ -299,7 +302,7 @@ mod tests {
     #[test]
     fn what_was_cut_off_is_stopped_too() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("h".to_owned()));
+        let mut state = story.state(Direction::to("h"));
         let mut json = InternalJson::new(1);
         for event in [Event::Planned(&story.plan), Event::Started(&story.plan.to_send[0])] {
             state.apply(&event, seconds(0));
@@ -313,7 +316,7 @@ mod tests {
     #[test]
     fn a_flood_of_blocks_is_thinned() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("h".to_owned()));
+        let mut state = story.state(Direction::to("h"));
         let mut json = InternalJson::new(0);
         let info = &story.plan.to_send[0];
         let mut lines = 0;

@@ -23,7 +23,7 @@
 //! let console = Console::start(ConsoleOptions::default())?;
 //! let progress = Progress::start(
 //!     &console,
-//!     ProgressOptions::new(Direction::To("web1".to_owned()), StoreDir::default()),
+//!     ProgressOptions::new(Direction::to("web1"), StoreDir::default()),
 //! );
 //! let report = copy(&here, &there, &Request::new([program]), &progress.observer()).await?;
 //! progress.finish(Some(&report));

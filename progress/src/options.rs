@@ -2,42 +2,90 @@
 
 use ncc_store::StoreDir;
 
-/// Which way a copy goes, and how the other side is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// To this host.
-    To(String),
-    /// From this host.
-    From(String),
+/// Which way a copy goes: from where to where, each a host as the user wrote it, or this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Direction {
+    from: Option<String>,
+    to: Option<String>,
 }
 
+const THIS_MACHINE: &str = "this machine";
+
 impl Direction {
-    /// The host as the user wrote it.
-    pub fn host(&self) -> &str {
-        let (Self::To(host) | Self::From(host)) = self;
-        host
+    /// From one end to the other; `None` is this machine.
+    pub const fn new(from: Option<String>, to: Option<String>) -> Self {
+        Self { from, to }
     }
 
-    /// `to` or `from`.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::To(_) => "to",
-            Self::From(_) => "from",
+    /// From this machine to a host.
+    pub fn to(host: impl Into<String>) -> Self {
+        Self::new(None, Some(host.into()))
+    }
+
+    /// From a host to this machine.
+    pub fn from_host(host: impl Into<String>) -> Self {
+        Self::new(Some(host.into()), None)
+    }
+
+    /// The host that paths come from.
+    pub(crate) fn source_host(&self) -> Option<&str> {
+        self.from.as_deref()
+    }
+
+    /// The host that paths go to.
+    pub(crate) fn destination_host(&self) -> Option<&str> {
+        self.to.as_deref()
+    }
+
+    /// How messages call where paths come from.
+    pub(crate) fn source(&self) -> &str {
+        self.source_host().unwrap_or(THIS_MACHINE)
+    }
+
+    /// How messages call where they go.
+    pub(crate) fn destination(&self) -> &str {
+        self.destination_host().unwrap_or(THIS_MACHINE)
+    }
+
+    /// The host that is called first.
+    pub(crate) fn first_host(&self) -> &str {
+        self.source_host().unwrap_or_else(|| self.destination())
+    }
+
+    /// The one host, or both where it may be either.
+    pub(crate) fn either_host(&self) -> String {
+        match (&self.from, &self.to) {
+            (Some(from), Some(to)) => format!("{from} or {to}"),
+            _ => self.first_host().to_owned(),
         }
     }
 
-    /// As upstream calls the host's store.
-    pub(crate) fn uri(&self) -> String {
-        let host = self.host();
-        if host.contains("://") { host.to_owned() } else { format!("ssh://{host}") }
+    /// `to web1`, `from web1`, `from web1 to web2`.
+    pub fn words(&self) -> String {
+        match (&self.from, &self.to) {
+            (None, Some(to)) => format!("to {to}"),
+            (Some(from), None) => format!("from {from}"),
+            _ => format!("from {} to {}", self.source(), self.destination()),
+        }
     }
 
+    /// As upstream calls the source; `local` is this machine's store.
     pub(crate) fn source_uri(&self, local: &str) -> String {
-        if matches!(self, Self::From(_)) { self.uri() } else { local.to_owned() }
+        uri(self.source_host(), local)
     }
 
+    /// As upstream calls the destination.
     pub(crate) fn destination_uri(&self, local: &str) -> String {
-        if matches!(self, Self::To(_)) { self.uri() } else { local.to_owned() }
+        uri(self.destination_host(), local)
+    }
+}
+
+/// As upstream calls the store of a host; `local` is this machine's.
+pub(crate) fn uri(host: Option<&str>, local: &str) -> String {
+    match host {
+        None => local.to_owned(),
+        Some(host) if host.contains("://") => host.to_owned(),
+        Some(host) => format!("ssh://{host}"),
     }
 }
 
@@ -120,13 +168,13 @@ pub struct ConsoleOptions {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ProgressOptions {
-    /// Which way, and with whom.
+    /// Which way.
     pub direction: Direction,
     /// The store directory that paths are shown in.
     pub store_dir: StoreDir,
     /// Nothing is copied: no line says so, though a bar may show what is waited for.
     pub looking: bool,
-    /// ssh may ask for something on the terminal before the host answers. Not so for `localhost`.
+    /// ssh may ask for something on the terminal before a host answers. Not so for `localhost`.
     pub may_ask: bool,
 }
 

@@ -25,16 +25,14 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// What is shown of one copy, from its beginning to [`Progress::finish`] or until this is dropped.
 pub struct Progress {
     console: Console,
-    host: String,
 }
 
 impl Progress {
     /// Shows nothing yet.
     pub fn start(console: &Console, options: ProgressOptions) -> Self {
-        let host = options.direction.host().to_owned();
         let now = console.shared.now();
         console.shared.begin(Copy::new(options, now));
-        Self { console: console.clone(), host }
+        Self { console: console.clone() }
     }
 
     /// What the engine tells.
@@ -42,9 +40,9 @@ impl Progress {
         Arc::clone(&self.console.shared) as Arc<dyn Observer>
     }
 
-    /// What the transport hands the host's stderr to, line by line.
-    pub fn host_line(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
-        self.line_of(self.host.clone())
+    /// What the transport hands the stderr of a host to, line by line.
+    pub fn host_line(&self, host: &str) -> Arc<dyn Fn(&str) + Send + Sync> {
+        self.line_of(host.to_owned())
     }
 
     /// The same for a program of this machine.
@@ -57,15 +55,14 @@ impl Progress {
         Arc::new(move |line| shared.line_of(&speaker, line))
     }
 
-    /// What is called when the host has greeted: ssh asks nothing any more.
+    /// What is called when the host that is called last has greeted: ssh asks nothing any more.
     pub fn greeted(&self) -> Arc<dyn Fn() + Send + Sync> {
         let shared = Arc::clone(&self.console.shared);
         Arc::new(move || {
             let now = shared.now();
             shared.change(|inner| {
                 if let Some(copy) = &mut inner.copy {
-                    copy.state.answered = true;
-                    copy.state.touch(now);
+                    copy.state.greeted(now);
                 }
             });
         })
@@ -201,9 +198,9 @@ impl Observer for Shared {
                     let connects = again || connects(&copy.state.direction, &event) && !copy.connecting;
                     before_ssh = connects && copy.may_ask;
                     copy.connecting |= before_ssh;
-                    let host = copy.state.direction.host();
-                    let said = if again { "connecting again to" } else { "connecting to" };
-                    let connecting = before_ssh.then(|| format!("{said} {host}..."));
+                    let again = if again { "again " } else { "" };
+                    let connecting = before_ssh
+                        .then(|| format!("connecting {again}to {}...", hosts(&copy.state.direction)));
                     let line = if with_lines { copy.line(&event) } else { None };
                     connecting.into_iter().chain(line).collect()
                 }
@@ -222,16 +219,24 @@ impl Observer for Shared {
 
 /// Whether the host is needed from here on: the moment before ssh is started, which is the last in which a line can be
 /// written that no question of ssh is in front of.
-const fn connects(direction: &Direction, event: &Event<'_>) -> bool {
-    match direction {
-        Direction::To(_) => matches!(event, Event::AskingForRoots { .. } | Event::Asking { .. }),
-        Direction::From(_) => matches!(event, Event::ComputingClosure),
+fn connects(direction: &Direction, event: &Event<'_>) -> bool {
+    match direction.source_host() {
+        None => matches!(event, Event::AskingForRoots { .. } | Event::Asking { .. }),
+        Some(_) => matches!(event, Event::ComputingClosure),
+    }
+}
+
+/// The hosts in the order in which they are called.
+fn hosts(direction: &Direction) -> String {
+    match (direction.source_host(), direction.destination_host()) {
+        (Some(first), Some(then)) => format!("{first}, then to {then}"),
+        _ => direction.first_host().to_owned(),
     }
 }
 
 /// `copied 12 paths (34.5 MiB) to HOST in 3.2 s; 45 were there already`.
 fn summary(direction: &Direction, report: &Report) -> String {
-    let host = direction.host();
+    let way = direction.words();
     let mut others = Vec::new();
     if !report.substituted.is_empty() {
         others.push(format!("{} substituted", report.substituted.count()));
@@ -244,13 +249,12 @@ fn summary(direction: &Direction, report: &Report) -> String {
     }
     let others = others.join(", ");
     let copied = if report.sent.is_empty() {
-        format!("nothing to copy {} {host}", direction.word())
+        format!("nothing to copy {way}")
     } else {
         format!(
-            "copied {} ({}) {} {host} in {}",
+            "copied {} ({}) {way} in {}",
             human::paths(report.sent.count()),
             human::nars(report.sent.iter().map(|info| info.nar_size)),
-            direction.word(),
             human::duration(report.elapsed),
         )
     };

@@ -11,15 +11,37 @@ use crate::{Direction, chain};
 /// Goes up when a field changes its meaning or vanishes, not when one is added.
 const VERSION: u8 = 1;
 
-/// Bytes on the wire, both ways, without what SSH adds and saves.
+/// Bytes on the wire, both ways and with all hosts, without what SSH adds and saves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Wire {
-    /// Written to the host.
+    /// Written to hosts.
     pub sent: u64,
-    /// Read from the host.
+    /// Read from hosts.
     pub received: u64,
     /// What paths were compressed with, if any were.
     pub compression: Option<&'static str>,
+}
+
+/// From where to where.
+#[derive(Debug, Serialize)]
+struct Way<'a> {
+    direction: &'static str,
+    host: &'a str,
+    /// `null` is this machine, here and for the next.
+    from: Option<&'a str>,
+    to: Option<&'a str>,
+}
+
+impl<'a> Way<'a> {
+    fn of(direction: &'a Direction) -> Self {
+        let (from, to) = (direction.source_host(), direction.destination_host());
+        let (direction, host) = match (from, to) {
+            (None, Some(host)) => ("to", host),
+            (Some(host), None) => ("from", host),
+            _ => ("between", direction.destination()),
+        };
+        Self { direction, host, from, to }
+    }
 }
 
 /// Some paths with their size.
@@ -50,8 +72,8 @@ struct Failed {
 struct Done<'a> {
     version: u8,
     action: &'static str,
-    direction: &'static str,
-    host: &'a str,
+    #[serde(flatten)]
+    way: Way<'a>,
     success: bool,
     error: Option<String>,
     seconds: f64,
@@ -70,8 +92,8 @@ struct Done<'a> {
 struct Planned<'a> {
     version: u8,
     action: &'static str,
-    direction: &'static str,
-    host: &'a str,
+    #[serde(flatten)]
+    way: Way<'a>,
     roots: Vec<String>,
     present: Group,
     substitutable: Group,
@@ -84,7 +106,7 @@ struct Planned<'a> {
 /// What a report is about.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// Which way, and with whom.
+    /// Which way.
     pub direction: Direction,
     /// The store directory that paths are written in.
     pub store_dir: StoreDir,
@@ -104,8 +126,7 @@ pub fn copy_json(
     json(&Done {
         version: VERSION,
         action: "copy",
-        direction: direction.word(),
-        host: direction.host(),
+        way: Way::of(direction),
         success: error.is_none(),
         error,
         // A report is read by people too: no more digits than mean something.
@@ -129,8 +150,7 @@ pub fn plan_json(subject: &Subject, plan: Option<&Plan>, error: Option<String>) 
     json(&Planned {
         version: VERSION,
         action: "plan",
-        direction: direction.word(),
-        host: direction.host(),
+        way: Way::of(direction),
         roots: full(store_dir, &plan.roots),
         present: group(store_dir, &plan.present),
         substitutable: group(store_dir, &plan.substituted),
@@ -183,7 +203,7 @@ mod tests {
     }
 
     fn to() -> Subject {
-        subject(Direction::To("web1".to_owned()))
+        subject(Direction::to("web1"))
     }
 
     #[test]
@@ -204,6 +224,8 @@ mod tests {
                 "action": "copy",
                 "direction": "to",
                 "host": "web1",
+                "from": null,
+                "to": "web1",
                 "success": true,
                 "error": null,
                 "seconds": 8.123,
@@ -246,7 +268,7 @@ mod tests {
             ncc_copy::Failed { path: program.path.clone(), error: Some(error) },
             ncc_copy::Failed { path: data.path.clone(), error: None },
         ];
-        let subject = subject(Direction::From("web1".to_owned()));
+        let subject = subject(Direction::from_host("web1"));
         let error = Some("2 of 3 paths could not be copied".to_owned());
         let value: Value =
             serde_json::from_str(&copy_json(&subject, &[], Some(&report), None, error)).unwrap();
@@ -262,6 +284,16 @@ mod tests {
                 { "path": story.full("data"), "error": null },
             ])
         );
+    }
+
+    #[test]
+    fn a_copy_between_two_hosts_names_both() {
+        let subject = subject(Direction::new(Some("web1".to_owned()), Some("web2".to_owned())));
+        for text in [copy_json(&subject, &[], None, None, None), plan_json(&subject, None, None)] {
+            let value: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!((&value["direction"], &value["host"]), (&json!("between"), &json!("web2")));
+            assert_eq!((&value["from"], &value["to"]), (&json!("web1"), &json!("web2")));
+        }
     }
 
     #[test]

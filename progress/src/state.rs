@@ -53,8 +53,10 @@ pub(crate) struct State {
     pub(crate) store_dir: StoreDir,
     pub(crate) phase: Phase,
     pub(crate) phase_since: Duration,
-    /// The host has proven that it is there: ssh asks nothing any more.
+    /// All hosts have proven that they are there: ssh asks nothing any more.
     pub(crate) answered: bool,
+    /// Connections are made anew, by whichever end has lost its own.
+    again: bool,
     /// Everything that is to be sent: fixed before the first byte.
     pub(crate) total: Total,
     /// Whole paths that were handed to the destination; and all bytes, those of half paths too.
@@ -79,6 +81,7 @@ impl State {
             phase: Phase::Starting,
             phase_since: Duration::ZERO,
             answered: false,
+            again: false,
             total: Total::default(),
             sent: Total::default(),
             registered: Total::default(),
@@ -98,8 +101,8 @@ impl State {
             Event::ComputingClosure => self.enter(Phase::Closure, now),
             Event::AskingForRoots { paths } => self.enter(Phase::Asking(*paths), now),
             Event::Asking { paths } => {
-                // The closure came from the host.
-                self.answered |= matches!(self.direction, Direction::From(_));
+                // The closure came from the only host.
+                self.answered |= self.direction.destination_host().is_none();
                 self.enter(Phase::Asking(*paths), now);
             }
             Event::Substituting { paths } => {
@@ -149,6 +152,7 @@ impl State {
                 }
                 // Another connection, for which ssh may ask another time.
                 self.answered = false;
+                self.again = true;
                 for flying in self.in_flight.drain(..) {
                     self.sent.bytes = self.sent.bytes.saturating_sub(flying.sent);
                 }
@@ -161,6 +165,15 @@ impl State {
             Event::Checking => self.enter(Phase::Checking, now),
             _ => {}
         }
+    }
+
+    /// The host that is called last has greeted.
+    pub(crate) fn greeted(&mut self, now: Duration) {
+        self.touch(now);
+        let is_between =
+            self.direction.source_host().is_some() && self.direction.destination_host().is_some();
+        // Of two hosts, either may be the only one that is called again.
+        self.answered |= !(is_between && self.again);
     }
 
     /// Something happened that is no event: a line of the host, for instance.
@@ -232,14 +245,12 @@ impl State {
 
     /// What is waited for, to be read behind "waiting 20 s for".
     pub(crate) fn waited_for(&self) -> String {
-        let host = self.direction.host();
-        let to_host = matches!(self.direction, Direction::To(_));
-        let (source, destination) = if to_host { ("this machine", host) } else { (host, "this machine") };
+        let to_host = self.direction.destination_host().is_some();
+        let (source, destination) = (self.direction.source(), self.direction.destination());
         match self.phase {
-            Phase::Starting => format!("{host} to answer"),
-            Phase::Closure if to_host => "this machine to compute the closure".to_owned(),
-            Phase::Asking(_) if to_host && !self.answered => format!("{host} to answer"),
-            Phase::Closure => format!("{host} to compute the closure"),
+            Phase::Starting => format!("{} to answer", self.direction.first_host()),
+            Phase::Asking(_) if to_host && !self.answered => format!("{destination} to answer"),
+            Phase::Closure => format!("{source} to compute the closure"),
             Phase::Substituting(paths) => {
                 format!("{destination} to substitute what it can of {}", human::paths(paths))
             }
@@ -249,7 +260,7 @@ impl State {
             Phase::Asking(paths) => {
                 format!("{destination} to answer which of {} are valid there", human::paths(paths))
             }
-            Phase::Pausing => format!("the next try to reach {host}"),
+            Phase::Pausing => format!("the next try to reach {}", self.direction.either_host()),
             Phase::Copying => self.waited_for_in_copying(source, destination, to_host),
             Phase::Checking => format!("{destination} to answer whether everything is valid there"),
         }
@@ -257,9 +268,15 @@ impl State {
 
     fn waited_for_in_copying(&self, source: &str, destination: &str, to_host: bool) -> String {
         let full = |path| self.store_dir.full(path);
+        let between = to_host && self.direction.source_host().is_some();
         match (self.in_flight.last(), self.waiting.front()) {
             // From here to a host, the pipe is full: it is busy with what it has.
-            (Some(_), Some(path)) if to_host => format!("{destination} to register {}", full(path)),
+            (Some(_), Some(path)) if to_host && !between => {
+                format!("{destination} to register {}", full(path))
+            }
+            (Some(flying), _) if between => {
+                format!("{source} to send or {destination} to take more of {}", full(&flying.path))
+            }
             (Some(flying), _) if to_host => format!("{destination} to take more of {}", full(&flying.path)),
             (Some(flying), _) => format!("{source} to send more of {}", full(&flying.path)),
             (None, Some(path)) if to_host || self.only_waits() => {
@@ -315,7 +332,7 @@ mod tests {
     #[test]
     fn totals_are_fixed_by_the_plan_and_reached_in_the_end() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("web1".to_owned()));
+        let mut state = story.state(Direction::to("web1"));
         let mut totals = Vec::new();
         story.tell(|event, now| {
             state.apply(&event, now);
@@ -331,7 +348,7 @@ mod tests {
     #[test]
     fn a_path_that_somebody_else_brought_counts_as_done() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("web1".to_owned()));
+        let mut state = story.state(Direction::to("web1"));
         let now = seconds(1);
         state.apply(&Event::Planned(&story.plan), now);
         let info = &story.plan.to_send[0];
@@ -345,7 +362,7 @@ mod tests {
     #[test]
     fn what_was_on_its_way_counts_once_though_it_is_sent_again() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("web1".to_owned()));
+        let mut state = story.state(Direction::to("web1"));
         let now = seconds(1);
         state.apply(&Event::Planned(&story.plan), now);
         let (whole, half) = (&story.plan.to_send[0], &story.plan.to_send[1]);
@@ -381,8 +398,8 @@ mod tests {
     #[test]
     fn what_is_waited_for_is_named_in_every_phase() {
         let story = Story::new();
-        let mut to = story.state(Direction::To("web1".to_owned()));
-        let mut from = story.state(Direction::From("web1".to_owned()));
+        let mut to = story.state(Direction::to("web1"));
+        let mut from = story.state(Direction::from_host("web1"));
         let mut said = Vec::new();
         let first = to.waited_for();
         story.tell(|event, now| {
@@ -408,5 +425,42 @@ mod tests {
             "web1 to answer whether everything is valid there",
             "this machine to answer whether everything is valid there",
         );
+    }
+
+    #[test]
+    fn between_two_hosts_nothing_is_waited_for_from_this_machine() {
+        let story = Story::new();
+        let mut state = story.state(Direction::new(Some("a".to_owned()), Some("b".to_owned())));
+        let mut said = vec![state.waited_for()];
+        story.tell(|event, now| {
+            state.apply(&event, now);
+            said.push(state.waited_for());
+        });
+        for text in [
+            "a to answer",
+            "a to compute the closure",
+            "b to answer",
+            &format!("a to send or b to take more of {}", story.full("library-1.0")),
+            &format!("b to register {}", story.full("data")),
+            "b to answer whether everything is valid there",
+        ] {
+            assert!(said.iter().any(|said| said == text), "{text}: {said:#?}");
+        }
+        assert!(said.iter().all(|text| !text.contains("this machine")), "{said:#?}");
+    }
+
+    #[test]
+    fn of_two_hosts_that_are_called_again_one_greeting_proves_nothing() {
+        let story = Story::new();
+        let mut state = story.state(Direction::new(Some("a".to_owned()), Some("b".to_owned())));
+        state.apply(&Event::Asking { paths: 5 }, seconds(1));
+        assert!(!state.answered);
+        state.greeted(seconds(2));
+        assert!(state.answered);
+        state.apply(&Event::StartingAgain, seconds(3));
+        state.greeted(seconds(4));
+        assert!(!state.answered);
+        state.apply(&Event::Started(&story.plan.to_send[0]), seconds(5));
+        assert!(state.answered);
     }
 }

@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn it_speaks_after_growing_intervals_of_silence() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("web1".to_owned()));
+        let mut state = story.state(Direction::to("web1"));
         state.apply(&Event::Asking { paths: 45 }, seconds(100));
         let mut watchdog = Watchdog::new();
         let said: Vec<_> = (100..2100)
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn anything_that_happens_starts_it_anew() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("web1".to_owned()));
+        let mut state = story.state(Direction::to("web1"));
         let mut watchdog = Watchdog::new();
         assert!(watchdog.check(&state, seconds(20)).is_some());
         state.touch(seconds(30));
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_registration_that_takes_a_minute_gets_a_reason() {
         let story = Story::new();
-        let mut state = story.state(Direction::To("web1".to_owned()));
+        let mut state = story.state(Direction::to("web1"));
         state.apply(&Event::Planned(&story.plan), seconds(0));
         let info = &story.plan.to_send[0];
         state.apply(&Event::Started(info), seconds(0));

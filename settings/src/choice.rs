@@ -50,7 +50,7 @@ impl LocalLayout {
             Some(text) => {
                 StoreDir::new(text).map_err(|source| SettingsError::StoreDirParameter { source })?
             }
-            None => default_store_dir(environment)?,
+            None => environment.store_dir()?,
         };
         // A root brings directories of its own, and those of the environment no longer count.
         let below = |variable, directory| match &root {
@@ -77,14 +77,21 @@ impl LocalLayout {
     }
 }
 
-fn default_store_dir(environment: &Environment) -> Result<StoreDir, SettingsError> {
-    for name in ["NIX_STORE_DIR", "NIX_STORE"] {
-        if let Some(path) = environment.path(name) {
-            let text = path.to_str().ok_or(SettingsError::VariableNotUtf8 { name })?;
-            return StoreDir::new(text).map_err(|source| SettingsError::StoreDirVariable { name, source });
+impl Environment {
+    /// The logical store directory of a store whose parameters name none.
+    ///
+    /// # Errors
+    /// If the variable that names another one than the usual names none.
+    pub fn store_dir(&self) -> Result<StoreDir, SettingsError> {
+        for name in ["NIX_STORE_DIR", "NIX_STORE"] {
+            if let Some(path) = self.path(name) {
+                let text = path.to_str().ok_or(SettingsError::VariableNotUtf8 { name })?;
+                return StoreDir::new(text)
+                    .map_err(|source| SettingsError::StoreDirVariable { name, source });
+            }
         }
+        Ok(StoreDir::default())
     }
-    Ok(StoreDir::default())
 }
 
 /// Where a store is, after the machine was looked at.

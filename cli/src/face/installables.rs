@@ -48,8 +48,14 @@ pub(super) struct Copy {
     no_recursive: bool,
     derivation: bool,
     out_link: Option<String>,
-    /// It goes to the other machine.
-    to: bool,
+    ends: Ends,
+}
+
+/// Which ends are on this machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    OneHere { source: bool },
+    TwoHosts,
 }
 
 impl CommandLine {
@@ -73,10 +79,10 @@ impl CommandLine {
         if (installables.is_empty() && !stdin) != all {
             return Err(HandOn::new("what is to be copied is not said"));
         }
-        let (direction, here, host) = match (End::new(from)?, End::new(to)?) {
-            (End::Here(here), End::There(host)) => ("--to", here, host),
-            (End::There(host), End::Here(here)) => ("--from", here, host),
-            (End::There(_), End::There(_)) => return Err(HandOn::new("this is a copy between two hosts")),
+        let (here, from, to) = match (End::new(from)?, End::new(to)?) {
+            (End::Here(here), End::There(host)) => (Some(here), None, Some(host)),
+            (End::There(host), End::Here(here)) => (Some(here), Some(host), None),
+            (End::There(from), End::There(to)) => (None, Some(from), Some(to)),
             (End::Here(_), End::Here(_)) => {
                 return Err(HandOn::new("this is a copy between two stores of this machine"));
             }
@@ -86,13 +92,14 @@ impl CommandLine {
         }
         let mut words: Vec<OsString> = vec!["nix copy".into()];
         words.extend(shared);
-        words.push(direction.into());
-        words.extend(here.map(|here| format!("--store={here}").into()));
+        let ends = if here.is_some() { Ends::OneHere { source: from.is_none() } } else { Ends::TwoHosts };
+        words.extend(here.flatten().map(|here| format!("--store={here}").into()));
         words.extend(no_check_sigs.then(|| "--no-check-sigs".into()));
         words.extend(stdin.then(|| "--stdin".into()));
-        words.extend(["--".into(), host.into()]);
-        let to = direction == "--to";
-        Ok((words, Copy { installables, stdin, all, no_recursive, derivation, out_link, to }))
+        for (option, host) in [("--from", from), ("--to", to)] {
+            words.extend(host.into_iter().flat_map(|host| [option.into(), host.into()]));
+        }
+        Ok((words, Copy { installables, stdin, all, no_recursive, derivation, out_link, ends }))
     }
 }
 
@@ -103,11 +110,14 @@ impl Copy {
         if let Some(refused) = machine.refused() {
             return Err(HandOn::new(refused.to_string()));
         }
+        if self.ends == Ends::TwoHosts && machine.store_is_given() {
+            return Err(HandOn::new("'--store' is given for a copy between two hosts"));
+        }
         let config = machine.local_store(Access::ReadOnly).map_err(unusable)?;
         let store_dir = config.store_dir.clone();
         // One that cannot be opened is said to be so later.
         let store = LocalStore::open(config.clone(), Access::ReadOnly).ok();
-        let local = Local { config, store, is_source: self.to };
+        let local = Local { config, store, is_source: self.ends == Ends::OneHere { source: true } };
         let mut paths = Vec::new();
         for word in &self.installables {
             paths.extend(self.paths_of(word, &local)?);
@@ -134,7 +144,8 @@ impl Copy {
     /// The store paths that a word stands for.
     fn paths_of(&self, word: &str, local: &Local) -> Result<Vec<StorePath>, HandOn> {
         let Some((path, outputs)) = word.rsplit_once('^') else {
-            let path = roots::led_to(word.as_ref(), &local.config).ok_or_else(|| not_a_path(word))?;
+            let path =
+                roots::led_to(word.as_ref(), (&local.config).into()).ok_or_else(|| not_a_path(word))?;
             return Ok(vec![if self.derivation && !path.is_derivation() {
                 let source = local.source(|| format!("the derivation of '{word}' on a host is asked for"))?;
                 let derivers = source.query_derivers(&path).map_err(|error| unreadable(&error))?;

@@ -216,7 +216,6 @@ fn a_store_uri_of_no_known_kind_is_refused() {
     for (uri, why) in [
         ("https://cache.example.org", "it is a binary cache"),
         ("s3://bucket", "it is a binary cache in S3"),
-        ("ssh://host", "it is on another machine"),
         ("gopher://host", "no kind of store is called 'gopher'"),
         ("lokal", "a directory is written './lokal'"),
         ("local?root=x", "which is not an absolute path"),
@@ -224,6 +223,8 @@ fn a_store_uri_of_no_known_kind_is_refused() {
         let ran = world.run(world.bare().args(["--store", uri, "localhost"]).arg(&world.top));
         ran.says(1, &[why]);
     }
+    let ran = world.run(world.bare().args(["--serve", "--store", "ssh://host"]));
+    ran.says(1, &["it is on another machine, and what is served has to be on this one"]);
 }
 
 #[test]

@@ -65,6 +65,8 @@ fn json_says_the_same_to_programs() {
             "action": "plan",
             "direction": "to",
             "host": "localhost",
+            "from": null,
+            "to": "localhost",
             "roots": ["/nix/store/...-top"],
             "present": {
                 "count": 1,

@@ -101,6 +101,7 @@ fn what_is_no_copy_of_store_paths_is_handed_on_word_for_word() {
         &["copy", "--to", "s3://bucket?region=x", &top],
         &["copy", "--from", "https://cache.nixos.org", &top],
         &["copy", "--to", "host", &top],
+        &["copy", "--from", "ssh://host", "--store", "local", "--to", &url, &top],
         &[to, &[]].concat(),
         &[to, &["--all", &top]].concat(),
         &[to, &["nixpkgs#hello"]].concat(),
@@ -326,9 +327,16 @@ fn paths_come_from_a_url_too_and_the_stores_may_be_named() {
     assert_eq!(faces.world.copied(&faces.world.all()), [true, true, true, false]);
     let words = ["copy", "--no-check-sigs", "--from", &from, &faces.world.other];
     faces.world.run(faces.nix(&words).env("NIX_REMOTE", &to)).says(0, &["copying 1 paths..."]);
+    // From host to host, past the store of this machine.
+    let other = World::new();
+    let to = format!("ssh://localhost?remote-store={}&remote-program={PROGRAM}", other.to().display());
+    let ran = faces.world.run(&mut faces.nix(&["copy", "--to", &to, "--from", &from, &faces.world.other]));
+    ran.says(0, &["-other' from 'ssh://localhost' to 'ssh://localhost'..."]);
+    assert_eq!(other.copied(&[&faces.world.other]), [true]);
     // What the other side does not have is its own trouble.
     let absent = full(&"00000000000000000000000000000000-absent".parse().unwrap());
-    let ran = faces.world.run(faces.nix(&["copy", "--from", &from, &absent]).env("NIX_REMOTE", &to));
+    let to = faces.world.to();
+    let ran = faces.world.run(faces.nix(&["copy", "--from", &from, &absent]).env("NIX_REMOTE", to));
     ran.says(1, &["host 'localhost'", "-absent' is not valid"]);
 }
 

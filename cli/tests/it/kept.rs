@@ -18,7 +18,7 @@ fn collect_garbage(world: &World) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn leads_to(link: &Path, path: &str) {
+pub(crate) fn leads_to(link: &Path, path: &str) {
     assert_eq!(fs::read_link(link).unwrap(), Path::new(path));
 }
 

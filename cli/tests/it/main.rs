@@ -6,6 +6,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "this whole program is tests")]
 
 mod arguments;
+mod between;
 #[cfg(feature = "ssh")]
 mod callers;
 #[cfg(feature = "ssh")]

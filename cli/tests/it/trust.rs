@@ -12,14 +12,14 @@ use crate::{
 };
 
 /// A key in a file.
-struct Key {
-    file: PathBuf,
-    public: PublicKey,
+pub(crate) struct Key {
+    pub(crate) file: PathBuf,
+    pub(crate) public: PublicKey,
 }
 
 impl Key {
     /// Made as Nix makes it: a seed, and the public half behind it.
-    fn new(world: &World, name: &str) -> Self {
+    pub(crate) fn new(world: &World, name: &str) -> Self {
         let seed = [name.len().try_into().unwrap(); 32];
         let public = SecretKey::from_seed(name, &seed).unwrap().public_key();
         let encode = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);

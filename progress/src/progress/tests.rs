@@ -63,7 +63,7 @@ impl Stage {
         screen: Screen,
         change: impl FnOnce(&mut ConsoleOptions, &mut ProgressOptions),
     ) -> Self {
-        let direction = Direction::To("web1".to_owned());
+        let direction = Direction::to("web1");
         let mut console = ConsoleOptions::default();
         let mut options = ProgressOptions::new(direction, StoreDir::default());
         change(&mut console, &mut options);
@@ -510,8 +510,8 @@ fn formats_have_the_names_of_nix() {
 
 #[test]
 fn a_summary_says_what_came_from_where() {
-    let to = Direction::To("web1".to_owned());
-    let from = Direction::From("web1".to_owned());
+    let to = Direction::to("web1");
+    let from = Direction::from_host("web1");
     assert_eq!(summary(&to, &report(0, 0, 1)), "copied 1 path (34.5 MiB) to web1 in 6.0 s");
     assert_eq!(
         summary(&from, &report(1, 0, 12)),
