@@ -6,6 +6,7 @@
 
 mod check;
 mod course;
+mod garble;
 mod limits;
 mod line;
 mod races;
@@ -121,6 +122,7 @@ fn repeat(options: &Options) -> String {
 fn one(workshop: &Workshop, course: &Course) -> Result<Tale> {
     match course.kind {
         Kind::Full | Kind::ReadOnly | Kind::Files => limits::run(workshop, course),
+        Kind::Garble => garble::run(workshop, course),
         Kind::Race => races::run(workshop, course),
         _ => line::run(workshop, course),
     }

@@ -33,6 +33,15 @@ fn fresh_folder(kind: &str, label: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// What may be a file system of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// `nix/store`.
+    Objects,
+    /// `nix/var`.
+    State,
+}
+
 /// A folder that holds one store, in the layout of a chroot store: `FOLDER/nix/store`, `FOLDER/nix/var/nix`.
 ///
 /// On the host it is `--store FOLDER`; an instance that mounts it has it as its real `/nix`. So any Nix can look at what any
@@ -65,18 +74,27 @@ impl LabStore {
         self.folder.join("nix/var/nix/db/db.sqlite")
     }
 
-    /// Makes the store directory a file system of its own with only so many bytes and files. Before any instance mounts it.
-    pub(crate) fn limit(&self, bytes: u64, files: u64) -> Result<()> {
-        exec::make_folder(&self.store())?;
+    /// Where a part of it lies.
+    pub(crate) fn folder_of(&self, part: Part) -> PathBuf {
+        match part {
+            Part::Objects => self.store(),
+            Part::State => self.folder.join("nix/var"),
+        }
+    }
+
+    /// Makes a part a file system of its own with only so many bytes and files. Before any instance mounts it.
+    pub(crate) fn limit(&self, part: Part, bytes: u64, files: u64) -> Result<()> {
+        let folder = self.folder_of(part);
+        exec::make_folder(&folder)?;
         let options = std::ffi::CString::new(format!("size={bytes},nr_inodes={files},mode=0755"))?;
-        mount("small-store", self.store(), "tmpfs", MountFlags::empty(), Some(options.as_c_str()))
+        mount("small-store", folder, "tmpfs", MountFlags::empty(), Some(options.as_c_str()))
             .context("cannot mount a small store")
     }
 
-    /// Gives a limited store other limits, and undoes [`freeze`].
-    pub(crate) fn resize(&self, bytes: u64, files: u64) -> Result<()> {
+    /// Gives a limited part other limits, and undoes [`freeze`].
+    pub(crate) fn resize(&self, part: Part, bytes: u64, files: u64) -> Result<()> {
         let options = std::ffi::CString::new(format!("size={bytes},nr_inodes={files}"))?;
-        mount_remount(self.store(), MountFlags::empty(), options.as_c_str())
+        mount_remount(self.folder_of(part), MountFlags::empty(), options.as_c_str())
             .context("cannot change a store's size")
     }
 
@@ -104,7 +122,9 @@ impl Drop for LabStore {
     fn drop(&mut self) {
         if !keep() {
             // Objects are read-only folders; as root that does not hinder. `limit` may have mounted something.
-            let _ = unmount(self.store(), UnmountFlags::DETACH);
+            for part in [Part::Objects, Part::State] {
+                let _ = unmount(self.folder_of(part), UnmountFlags::DETACH);
+            }
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
@@ -196,6 +216,14 @@ impl Instance {
     /// Where the host sees a file of this instance.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.root.join(inside.trim_start_matches('/'))
+    }
+
+    /// Writes an executable script of bash.
+    pub(crate) fn script(&self, name: &str, body: &str) -> Result<()> {
+        let file = self.path(name);
+        exec::write_file(&file, format!("#!/bin/bash\n{body}"))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot make {} executable", file.display()))
     }
 
     /// A program inside, as root, with a clean environment.

@@ -73,13 +73,11 @@ pub(crate) fn below(ancestor: u32) -> Result<Vec<Process>> {
     }
 }
 
-/// What speaks a protocol of Nix, of those whose environment has the mark of a server.
+/// What serves over its standard streams, of those whose environment has the mark of a server.
 pub(crate) fn serving(mark: &str) -> Result<Vec<Process>> {
     let mut found = all()?;
     found.retain(|process| {
-        let serves = process.is("nix-store") && process.has_word("--serve")
-            || process.is("nix-daemon") && process.has_word("--stdio");
-        serves && process.is_marked(mark)
+        (process.has_word("--serve") || process.has_word("--stdio")) && process.is_marked(mark)
     });
     Ok(found)
 }

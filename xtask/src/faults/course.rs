@@ -35,12 +35,14 @@ pub(super) enum Kind {
     ReadOnly,
     /// One side may have only a few files open
     Files,
+    /// A byte of the protocol arrives as another, behind the encryption
+    Garble,
     /// Several copies at once, ours and upstream's
     Race,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Cut,
         Self::KillServer,
         Self::KillClient,
@@ -51,6 +53,7 @@ impl Kind {
         Self::KillLogin,
         Self::Stall,
         Self::Files,
+        Self::Garble,
         Self::KillSsh,
         Self::ReadOnly,
         Self::Slow,
@@ -72,6 +75,14 @@ pub(super) enum Near {
     Daemon,
 }
 
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Far {
+    Nix,
+    /// The program, with `--serve`.
+    Ours,
+}
+
 /// Which side has little of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -87,6 +98,7 @@ pub(super) struct Course {
     pub(super) protocol: Protocol,
     pub(super) transport: &'static str,
     pub(super) near: Near,
+    pub(super) far: Far,
     pub(super) side: Side,
     /// Where on the line it is counted when.
     pub(super) way: Way,
@@ -134,16 +146,19 @@ impl Course {
         let point = Share(noise.below(if early { 1_500 } else { 1_000_000 }));
         let later = Duration::from_micros(if at_once { 0 } else { noise.below(30_000) });
         let near = if by_daemon { Near::Daemon } else { Near::Store };
-        Self { kind, direction, protocol, transport, near, side, way, point, later, noise }
+        let is_ours = protocol == Protocol::Serve && noise.below(3) == 0;
+        let far = if is_ours { Far::Ours } else { Far::Nix };
+        Self { kind, direction, protocol, transport, near, far, side, way, point, later, noise }
     }
 }
 
 impl std::fmt::Display for Course {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let near = if self.near == Near::Daemon { " into the daemon" } else { "" };
+        let far = if self.far == Far::Ours { " with ours" } else { "" };
         write!(
             formatter,
-            "{:11} {:6} {:6} {}{near}",
+            "{:11} {:6} {:6} {}{far}{near}",
             self.kind,
             self.direction.flag(),
             self.protocol.scheme(),

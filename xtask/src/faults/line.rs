@@ -44,7 +44,7 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
     };
     let trouble = Trouble { way: course.way, after, effect };
     let relay = Relay::with_trouble(far.server.port(), Line::default(), Some(trouble))?;
-    let (child, shown) = lab::spawn(&mut workshop.command(course, destination, relay.port(), &[]))?;
+    let (child, shown) = lab::spawn(&mut workshop.command(course, destination, relay.port(), None))?;
     blow.client.store(child.id(), Ordering::Release);
     let copy = exec::finish(child, shown)?;
     let in_time = if is_blow(course.kind) { blow.has_hit() } else { relay.has_struck() };
@@ -53,14 +53,14 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
 
     let mut wrong = check::conduct(&copy, if in_time { ends(course.kind) } else { &["exit 0"] });
     check::silence([&workshop.source, destination], daemon.as_ref())?;
-    wrong.extend(check::stores(workshop, destination)?);
+    wrong.extend(check::stores(workshop, course, destination)?);
 
     let (again, carried_again) = once_more(workshop, course, destination)?;
     wrong.extend(check::conduct(&again, &["exit 0"]));
     carried += carried_again;
     check::silence([&workshop.source, destination], daemon.as_ref())?;
     drop(daemon);
-    wrong.extend(check::finished(workshop, destination)?);
+    wrong.extend(check::finished(workshop, course, destination)?);
     workshop.sweep()?;
     let twice = carried.saturating_sub(whole);
     let twice = if copy.status.success() && !in_time { 0 } else { twice };
@@ -70,7 +70,7 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
 /// The copy over a line without faults, and what that carried.
 fn once_more(workshop: &Workshop, course: &Course, destination: &Receiver) -> Result<(exec::Finished, u64)> {
     let relay = Relay::start(workshop.far(course, destination).server.port(), Line::default())?;
-    let copy = exec::capture(&mut workshop.command(course, destination, relay.port(), &[]))?;
+    let copy = exec::capture(&mut workshop.command(course, destination, relay.port(), None))?;
     Ok((copy, Way::ALL.into_iter().map(|way| relay.carried(way)).sum()))
 }
 

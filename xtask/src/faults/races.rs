@@ -1,5 +1,6 @@
 //! Several copies at once into one store: ours and upstream's, in both directions, of closures that are the same or overlap.
 
+use std::fmt::Write as _;
 use std::process::Command;
 
 use anyhow::Result;
@@ -37,7 +38,7 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
         let is_ours = noise.below(3) > 0;
         let far = workshop.far(&drawn, destination);
         let command = if is_ours {
-            workshop.command_for(&drawn, destination, far.server.port(), &[], path)
+            workshop.command_for(&drawn, destination, far.server.port(), None, path)
         } else {
             let near = if drawn.direction == Direction::To { &workshop.source } else { destination };
             let program = if drawn.protocol == Protocol::Serve { "nix-copy-closure" } else { "nix" };
@@ -67,6 +68,9 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
         } else {
             // What it does is not ours to answer for, as long as the store is well.
             tale.ends.push(format!("upstream's {}", check::end(copy.status)));
+            if let (false, Some(said)) = (copy.status.success(), copy.stderr.lines().last()) {
+                let _ = write!(tale.note, "; upstream's says: {said}");
+            }
         }
         if copy.status.success() {
             let root = std::slice::from_ref(path);
@@ -75,13 +79,13 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
     }
     check::silence([&workshop.source, destination], Some(&daemon))?;
     drop(daemon);
-    tale.wrong.extend(check::stores(workshop, destination)?);
+    tale.wrong.extend(check::stores(workshop, course, destination)?);
     let port = workshop.far(course, destination).server.port();
     let plain = Course { near: Near::Store, ..course.clone() };
-    let copy = exec::capture(&mut workshop.command(&plain, destination, port, &[]))?;
+    let copy = exec::capture(&mut workshop.command(&plain, destination, port, None))?;
     tale.wrong.extend(check::conduct(&copy, &["exit 0"]));
     check::silence([&workshop.source, destination], None)?;
-    tale.wrong.extend(check::finished(workshop, destination)?);
+    tale.wrong.extend(check::finished(workshop, course, destination)?);
     workshop.sweep()?;
     Ok(tale)
 }

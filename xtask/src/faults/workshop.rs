@@ -4,17 +4,18 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::course::{Course, Kind, Near};
+use super::course::{Course, Far, Kind, Near};
 use crate::bench::closures;
 use crate::daemon::{Daemon, SOCKET};
 use crate::database::{self, Row};
 use crate::exec;
-use crate::instance::LabStore;
+use crate::instance::{Instance, LabStore};
+use crate::interop::kit::{self, Kit};
 use crate::interop::lab::{self, Candidate, Direction, Protocol, Receiver};
 use crate::namespace;
 use crate::relay::{Line, Relay, Way};
@@ -31,6 +32,7 @@ const BYTES: u64 = 24 << 20;
 pub(super) struct Workshop {
     pub(super) candidate: Candidate,
     pub(super) keys: Keys,
+    kit: Kit,
     release: Release,
     root: PathBuf,
     pub(super) source: Receiver,
@@ -67,12 +69,15 @@ impl Workshop {
         fs::copy(from, &binary).with_context(|| format!("no program at {}", from.display()))?;
         let keys = Keys::generate()?;
         let candidate = Candidate { binary, lenient: false, transport: None };
-        let source = lab::receiver(release, &root, &keys, "source", &Settings::default(), |_| Ok(()))?;
-        let destination = empty(release, &root, &keys)?;
+        let kit = Kit::gather(&candidate.binary)?;
+        let settings = Settings::default();
+        let source = lab::receiver(release, &root, &keys, "source", &settings, |it| equip(it, &kit))?;
+        let destination =
+            lab::receiver(release, &root, &keys, "destination", &settings, |it| equip(it, &kit))?;
         let path = closures::realistic(&source.instance, &source.store, PATHS, BYTES)?;
         let rows = database::read(&source.store)?;
         let carried = RefCell::default();
-        Ok(Some(Self { candidate, keys, release, root, source, destination, path, rows, carried }))
+        Ok(Some(Self { candidate, keys, kit, release, root, source, destination, path, rows, carried }))
     }
 
     /// What is tested, with what.
@@ -89,13 +94,15 @@ impl Workshop {
 
     /// Another destination, since something is wrong with this one.
     pub(super) fn renew(&mut self) -> Result<()> {
-        self.destination = empty(self.release, &self.root, &self.keys)?;
+        self.destination = self.destination_on(LabStore::create("destination", "another")?)?;
         Ok(())
     }
 
     /// A destination around a store that was prepared.
     pub(super) fn destination_on(&self, store: LabStore) -> Result<Receiver> {
-        lab::around(store, self.release, &self.root, &self.keys, &Settings::default(), |_| Ok(()))
+        lab::around(store, self.release, &self.root, &self.keys, &Settings::default(), |it| {
+            equip(it, &self.kit)
+        })
     }
 
     /// The other end of a copy to or from `destination`.
@@ -110,10 +117,10 @@ impl Workshop {
         let [up, down] = match known {
             Some(carried) => carried,
             None => {
-                let plain = Course { kind: Kind::Slow, near: Near::Store, ..course.clone() };
+                let plain = Course { kind: Kind::Slow, near: Near::Store, far: Far::Nix, ..course.clone() };
                 let far = self.far(&plain, &self.destination);
                 let relay = Relay::start(far.server.port(), Line::default())?;
-                let mut command = self.command(&plain, &self.destination, relay.port(), &[]);
+                let mut command = self.command(&plain, &self.destination, relay.port(), None);
                 exec::capture(&mut command)?.success().context("the copy in which nothing goes wrong")?;
                 let carried = Way::ALL.map(|way| relay.carried(way));
                 self.sweep()?;
@@ -124,15 +131,15 @@ impl Workshop {
         Ok(if way == Way::Up { up } else { down })
     }
 
-    /// The copy of a course, over the line at `port`.
+    /// The copy of a course, over the line at `port`; `wrapper` is started in the place of what serves.
     pub(super) fn command(
         &self,
         course: &Course,
         destination: &Receiver,
         port: u16,
-        more: &[&str],
+        wrapper: Option<&str>,
     ) -> Command {
-        self.command_for(course, destination, port, more, &self.path)
+        self.command_for(course, destination, port, wrapper, &self.path)
     }
 
     /// The same for another path.
@@ -141,7 +148,7 @@ impl Workshop {
         course: &Course,
         destination: &Receiver,
         port: u16,
-        more: &[&str],
+        wrapper: Option<&str>,
         path: &str,
     ) -> Command {
         let far = self.far(course, destination);
@@ -157,7 +164,13 @@ impl Workshop {
         let options = far.server.ssh_options();
         let alias = far.server.port();
         let options = format!("{options} -p {port} -o HostKeyAlias=[127.0.0.1]:{alias}{patience}");
-        command.env("NIX_SSHOPTS", options).arg(course.direction.flag()).args(more).arg("--store");
+        command.env("NIX_SSHOPTS", options).arg(course.direction.flag()).arg("--remote-program");
+        command.arg(wrapper.map_or_else(|| server(course), str::to_owned));
+        if wrapper.is_some() && course.kind == Kind::Garble {
+            // Where a length was garbled, each side waits for the other.
+            command.args(["--stall-timeout", "10"]);
+        }
+        command.arg("--store");
         command.arg(self.near_store(course, destination));
         command.arg(course.protocol.url(User::Root)).arg(path);
         command
@@ -192,6 +205,16 @@ pub(super) fn daemon(course: &Course, destination: &Receiver) -> Result<Option<D
     (course.near == Near::Daemon).then(|| Daemon::start(&destination.instance)).transpose()
 }
 
-fn empty(release: Release, root: &Path, keys: &Keys) -> Result<Receiver> {
-    lab::receiver(release, root, keys, "destination", &Settings::default(), |_| Ok(()))
+/// Gives an instance the program, to serve.
+fn equip(instance: &mut Instance, kit: &Kit) -> Result<()> {
+    instance.bind(kit.folder(), kit::PLACE)
+}
+
+/// What serves at the other end, and what a wrapper around it is called.
+pub(super) fn server(course: &Course) -> String {
+    match (course.protocol, course.far) {
+        (Protocol::Daemon, _) => "nix-daemon".to_owned(),
+        (Protocol::Serve, Far::Nix) => "nix-store".to_owned(),
+        (Protocol::Serve, Far::Ours) => kit::program(),
+    }
 }

@@ -1,7 +1,7 @@
 //! Copies that succeed, compared with upstream's own.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -220,19 +220,11 @@ pub(super) fn to_noise(lab: &Lab<'_>) -> Result<Outcome> {
     let paths = lab.mixed.roots();
     let settings = Settings { force_command: Some("/lab/noisy".to_owned()), ..Settings::default() };
     let receiver = lab.receiver_with(&settings, |instance| {
-        script(instance, "lab/noisy", "echo 'Welcome to this machine!'\nprintf 'no newline at the end: '\nexec nix-store --serve --write\n")
+        instance.script("lab/noisy", "echo 'Welcome to this machine!'\nprintf 'no newline at the end: '\nexec nix-store --serve --write\n")
     })?;
     lab.candidate.copy(Direction::To, &lab.source.store, &receiver.server, &paths)?;
     let baseline = lab.baseline(Direction::To, &paths)?;
     Ok(Outcome::of(compare::stores(&baseline, &receiver.store, Times::Kept)?))
-}
-
-/// Writes an executable script into an instance.
-pub(super) fn script(instance: &crate::instance::Instance, name: &str, body: &str) -> Result<()> {
-    let file = instance.path(name);
-    exec::write_file(&file, format!("#!/bin/bash\n{body}"))?;
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))
-        .context("cannot make a script executable")
 }
 
 pub(super) fn to_localhost(lab: &Lab<'_>) -> Result<Outcome> {

@@ -6,9 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Context, Result};
 
 use super::Outcome;
-use super::copies::script;
 use crate::exec::{self, Finished};
-use crate::instance::{self, Instance, LabStore};
+use crate::instance::{self, Instance, LabStore, Part};
 use crate::interop::compare;
 use crate::interop::lab::{Direction, Lab, Receiver};
 use crate::sshd::Settings;
@@ -105,7 +104,7 @@ pub(super) fn connection_refused(lab: &Lab<'_>) -> Result<Outcome> {
 /// A receiver that answers with a script of ours instead of nix-store.
 fn impostor(lab: &Lab<'_>, body: &str) -> Result<Receiver> {
     let settings = Settings { force_command: Some("/lab/impostor".to_owned()), ..Settings::default() };
-    lab.receiver_with(&settings, |instance| script(instance, "lab/impostor", body))
+    lab.receiver_with(&settings, |instance| instance.script("lab/impostor", body))
 }
 
 pub(super) fn no_nix_store(lab: &Lab<'_>) -> Result<Outcome> {
@@ -143,11 +142,8 @@ pub(super) fn truncated_to(lab: &Lab<'_>) -> Result<Outcome> {
 pub(super) fn truncated_from(lab: &Lab<'_>) -> Result<Outcome> {
     let settings = Settings { force_command: Some("/lab/impostor".to_owned()), ..Settings::default() };
     let door = lab.door(&settings, |instance| {
-        script(
-            instance,
-            "lab/impostor",
-            "exec nix-store --serve > >(dd bs=1 count=7000 status=none; kill -9 $$)",
-        )
+        instance
+            .script("lab/impostor", "exec nix-store --serve > >(dd bs=1 count=7000 status=none; kill -9 $$)")
     })?;
     let store = LabStore::create("ours", lab.release.name())?;
     let finished =
@@ -164,7 +160,7 @@ const MANY: u64 = 100_000;
 
 pub(super) fn disk_full_to(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("small", lab.release.name())?;
-    store.limit(SMALL, MANY)?;
+    store.limit(Part::Objects, SMALL, MANY)?;
     let receiver = lab.receiver_on(store)?;
     let paths = [lab.mixed.top.clone(), lab.many()?];
     let finished = attempt(lab, Direction::To, &lab.source.store, &receiver, &paths)?;
@@ -175,7 +171,7 @@ pub(super) fn disk_full_to(lab: &Lab<'_>) -> Result<Outcome> {
 
 pub(super) fn disk_full_from(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("small", lab.release.name())?;
-    store.limit(SMALL, MANY)?;
+    store.limit(Part::Objects, SMALL, MANY)?;
     let many = lab.many()?;
     let finished =
         attempt(lab, Direction::From, &store, &lab.source, &[lab.mixed.top.clone(), many.clone()])?;
@@ -186,7 +182,7 @@ pub(super) fn disk_full_from(lab: &Lab<'_>) -> Result<Outcome> {
 
 pub(super) fn unwritable_to(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("unwritable", lab.release.name())?;
-    store.limit(SMALL, MANY)?;
+    store.limit(Part::Objects, SMALL, MANY)?;
     let receiver = lab.receiver_on(store)?;
     instance::freeze(&receiver.store.store())?;
     let finished = attempt(lab, Direction::To, &lab.source.store, &receiver, &lab.mixed.roots())?;
@@ -197,7 +193,7 @@ pub(super) fn unwritable_to(lab: &Lab<'_>) -> Result<Outcome> {
 
 pub(super) fn unwritable_from(lab: &Lab<'_>) -> Result<Outcome> {
     let store = LabStore::create("unwritable", lab.release.name())?;
-    store.limit(SMALL, MANY)?;
+    store.limit(Part::Objects, SMALL, MANY)?;
     instance::freeze(&store.store())?;
     let finished = attempt(lab, Direction::From, &store, &lab.source, &lab.mixed.roots())?;
     let mut wrong = refuse(lab, &finished, &["/nix/store", "read-only"]);

@@ -5,7 +5,6 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::Outcome;
-use super::copies::script;
 use super::failures::sound;
 use crate::daemon::{Daemon, SOCKET};
 use crate::database;
@@ -241,8 +240,7 @@ pub(super) fn daemon_alone(lab: &Lab<'_>) -> Result<Outcome> {
 /// Stands in for a Nix that has no serve protocol any more, and is newer than all that have it.
 fn without_serve(instance: &mut Instance) -> Result<()> {
     exec::make_folder(&instance.path("usr/local/bin"))?;
-    script(
-        instance,
+    instance.script(
         "usr/local/bin/nix-store",
         "case \" $* \" in\n\
          *' --serve '*) echo \"error: unrecognised flag '--serve'\" >&2; exit 1;;\n\
