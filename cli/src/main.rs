@@ -65,10 +65,11 @@ fn main() -> ExitCode {
         }
     };
     logging::start(console.clone(), if options.quiet { None } else { Some(options.verbosity) });
-    match run(task, &console) {
+    let end = run(task, &console);
+    console.flush(Some(TIDYING));
+    match end {
         End::Code(code) => code.into(),
         End::Signal(signal) => {
-            console.flush(Some(TIDYING));
             ssh::release_terminal();
             signal.die()
         }
@@ -82,7 +83,8 @@ enum End {
 }
 
 fn run(task: Task, console: &Console) -> End {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match has_room().and_then(|()| builder.worker_threads(2).enable_all().build()) {
         Ok(runtime) => runtime,
         Err(error) => return End::Code(Failure::new("could not start", error).report(console)),
     };
@@ -125,6 +127,13 @@ fn run(task: Task, console: &Console) -> End {
     // behind, since whatever they do is safe to be cut off anywhere.
     runtime.shutdown_timeout(TIDYING);
     end
+}
+
+/// Whether enough files may be open: where tokio cannot open those through which signals come, it panics.
+fn has_room() -> std::io::Result<()> {
+    let (one, _other) = std::os::unix::net::UnixStream::pair()?;
+    let _more = [one.try_clone()?, one.try_clone()?, one.try_clone()?, one.try_clone()?, one.try_clone()?];
+    Ok(())
 }
 
 async fn perform(task: Task, console: Console) -> Result<(), Failure> {

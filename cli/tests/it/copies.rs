@@ -1,6 +1,10 @@
 //! Copies, and what they say.
 
-use std::{fs, process::Stdio};
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Command, Stdio},
+};
 
 use crate::support::{World, real, snapshot};
 
@@ -147,7 +151,7 @@ fn keep_going_fetches_all_others_too() {
 /// Its NAR is cut in the middle, when it turns out to be wrong, and the connection with it.
 #[test]
 fn keep_going_goes_on_behind_a_large_damaged_path() {
-    let copy = World::copy as fn(&World) -> std::process::Command;
+    let copy = World::copy as fn(&World) -> Command;
     for from in [copy, World::fetch] {
         let world = World::new();
         let big = crate::transports::add_big(&world);
@@ -337,4 +341,30 @@ fn raw_and_bars_are_lines_where_there_is_no_terminal() {
     world
         .run(world.copy().args(["--show-progress", "localhost"]).arg(&world.other))
         .says(0, &["copying path"]);
+}
+
+/// Whatever step is the first that can open no more, here or at the other end, which is this program too.
+#[test]
+fn with_few_open_files_it_copies_or_says_what_is_wrong() {
+    let world = World::new();
+    let mut codes = BTreeSet::new();
+    for most in 4..40 {
+        for mut plain in [world.copy(), world.fetch()] {
+            let _ = fs::remove_dir_all(world.to());
+            plain.args(["localhost", &world.top]);
+            let mut limited = Command::new("/bin/sh");
+            limited.args(["-c", &format!("ulimit -n {most}\nexec \"$@\""), "sh"]);
+            limited.arg(plain.get_program()).args(plain.get_args()).env_clear();
+            limited.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let ran = world.run(limited.current_dir(world.directory()));
+            let is_good = match ran.code {
+                0 => world.copied(&world.all()[..3]) == [true; 3],
+                1 | 3 | 6 => ran.stderr.contains("error: "),
+                _ => false,
+            };
+            assert!(is_good, "{most}: {}", ran.transcript());
+            codes.insert(ran.code);
+        }
+    }
+    assert!(codes.contains(&0) && codes.contains(&1), "{codes:?}");
 }
