@@ -63,7 +63,9 @@ pub(crate) struct Trouble {
 pub(crate) enum Effect {
     /// All connections end, without a word to either side that is not there yet.
     Cut,
-    /// Nothing arrives any more, and nobody is told.
+    /// The same, and again whenever so many more bytes have gone.
+    Cuts(u64),
+    /// Nothing arrives any more on the connections that there are, and nobody is told.
     Stall,
     /// From here on only so many bytes per second, each way.
     Slow(u32),
@@ -84,14 +86,17 @@ pub(crate) struct Relay {
 #[derive(Default)]
 struct State {
     stopped: AtomicBool,
-    stalled: AtomicBool,
+    /// Connections so far.
+    connections: AtomicU32,
+    /// So many of them stand still.
+    stalled: AtomicU32,
     /// Bytes per second, 0 without a limit.
     rate: AtomicU32,
     /// What has arrived at the far ends, up and down.
     carried: [AtomicU64; 2],
     /// What is still to happen.
     trouble: Mutex<Option<Trouble>>,
-    struck: AtomicBool,
+    struck: AtomicU32,
     /// Both ends of every connection, to cut them.
     streams: Mutex<Vec<TcpStream>>,
 }
@@ -128,11 +133,17 @@ impl State {
     fn strike(&self, way: Way, bytes: &mut [u8]) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Trouble { effect, .. }) = trouble.take_if(|trouble| trouble.way == way) else { return };
+        if let Effect::Cuts(each) = effect {
+            let after = self.carried(way).load(Ordering::Acquire).saturating_add(each);
+            *trouble = Some(Trouble { way, after, effect: Effect::Cuts(each) });
+        }
         drop(trouble);
-        self.struck.store(true, Ordering::Release);
+        self.struck.fetch_add(1, Ordering::AcqRel);
         match effect {
-            Effect::Cut => self.cut(),
-            Effect::Stall => self.stalled.store(true, Ordering::Release),
+            Effect::Cut | Effect::Cuts(_) => self.cut(),
+            Effect::Stall => {
+                self.stalled.store(self.connections.load(Ordering::Acquire), Ordering::Release);
+            }
             Effect::Slow(rate) => self.rate.store(rate, Ordering::Release),
             Effect::Corrupt => {
                 if let Some(byte) = bytes.first_mut() {
@@ -184,8 +195,8 @@ impl Relay {
         self.state.carried(way).load(Ordering::Acquire)
     }
 
-    /// Whether the trouble has come.
-    pub(crate) fn has_struck(&self) -> bool {
+    /// How often the trouble has come.
+    pub(crate) fn struck(&self) -> u32 {
         self.state.struck.load(Ordering::Acquire)
     }
 }
@@ -210,19 +221,20 @@ fn connect(client: TcpStream, target: u16, delay: Duration, state: &Arc<State>) 
     let mut streams = state.streams.lock().map_err(|_| anyhow!("a relay thread panicked"))?;
     streams.extend([client.try_clone()?, server.try_clone()?]);
     drop(streams);
-    direction(client.try_clone()?, server.try_clone()?, Way::Up, delay, state);
-    direction(server, client, Way::Down, delay, state);
+    let number = state.connections.fetch_add(1, Ordering::AcqRel);
+    direction(client.try_clone()?, server.try_clone()?, Way::Up, delay, (state, number));
+    direction(server, client, Way::Down, delay, (state, number));
     Ok(())
 }
 
 /// A block and the moment at which it arrives. An empty one is the end of the stream.
 type Due = (Instant, Vec<u8>);
 
-fn direction(from: TcpStream, to: TcpStream, way: Way, delay: Duration, state: &Arc<State>) {
+fn direction(from: TcpStream, to: TcpStream, way: Way, delay: Duration, (state, number): (&Arc<State>, u32)) {
     let (sender, receiver) = mpsc::sync_channel(BLOCKS);
     let (entered, left) = (Arc::clone(state), Arc::clone(state));
     std::thread::spawn(move || enter_line(from, delay, &entered, &sender));
-    std::thread::spawn(move || leave_line(to, way, &left, &receiver));
+    std::thread::spawn(move || leave_line(to, way, number, &left, &receiver));
 }
 
 fn enter_line(mut from: TcpStream, delay: Duration, state: &State, queue: &SyncSender<Due>) {
@@ -245,12 +257,12 @@ fn enter_line(mut from: TcpStream, delay: Duration, state: &State, queue: &SyncS
     }
 }
 
-fn leave_line(mut to: TcpStream, way: Way, state: &State, queue: &Receiver<Due>) {
+fn leave_line(mut to: TcpStream, way: Way, number: u32, state: &State, queue: &Receiver<Due>) {
     while let Ok((due, mut block)) = queue.recv() {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let mut rest = block.as_mut_slice();
         if rest.is_empty() {
-            wait_while_stalled(state);
+            wait_while_stalled(state, number);
             let _ = to.shutdown(Shutdown::Write);
             return;
         }
@@ -260,7 +272,7 @@ fn leave_line(mut to: TcpStream, way: Way, state: &State, queue: &Receiver<Due>)
             if before.is_empty() {
                 state.strike(way, behind);
             } else {
-                wait_while_stalled(state);
+                wait_while_stalled(state, number);
                 if to.write_all(before).is_err() {
                     return;
                 }
@@ -274,8 +286,8 @@ fn leave_line(mut to: TcpStream, way: Way, state: &State, queue: &Receiver<Due>)
 /// How often a line that stands still looks whether it is still there.
 const LOOK: Duration = Duration::from_millis(10);
 
-fn wait_while_stalled(state: &State) {
-    while state.stalled.load(Ordering::Acquire) && !state.stopped.load(Ordering::Acquire) {
+fn wait_while_stalled(state: &State, number: u32) {
+    while number < state.stalled.load(Ordering::Acquire) && !state.stopped.load(Ordering::Acquire) {
         std::thread::sleep(LOOK);
     }
 }
@@ -392,7 +404,7 @@ mod tests {
         let _ = stream.shutdown(Shutdown::Write);
         let mut received = Vec::new();
         let _ = stream.read_to_end(&mut received);
-        assert!(relay.has_struck());
+        assert_eq!(relay.struck(), 1);
         assert_eq!(relay.carried(Way::Down), received.len() as u64);
         received
     }
@@ -409,12 +421,29 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_cut_again_and_again() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let target = listener.local_addr().expect("an address").port();
+        let trouble = Trouble { way: Way::Up, after: 5, effect: Effect::Cuts(3) };
+        let relay = Relay::with_trouble(target, Line::default(), Some(trouble)).expect("a relay");
+        for expected in [&b"hello"[..], b"hel", b"hel"] {
+            let mut stream = client(&relay);
+            let (mut server, _) = listener.accept().expect("a client");
+            stream.write_all(b"hello world").expect("sent");
+            let mut received = Vec::new();
+            let _ = server.read_to_end(&mut received);
+            assert_eq!(received, expected);
+        }
+        assert_eq!(relay.struck(), 3);
+    }
+
+    #[test]
     fn nothing_leaves_a_line_that_stands_still() {
         let trouble = Trouble { way: Way::Up, after: 5, effect: Effect::Stall };
         let relay = Relay::with_trouble(echo(), Line::default(), Some(trouble)).expect("a relay");
         let mut stream = client(&relay);
         stream.write_all(b"hello world").expect("sent");
-        while !relay.has_struck() {
+        while relay.struck() == 0 {
             std::thread::sleep(LOOK);
         }
         assert_eq!(relay.carried(Way::Up), 5);

@@ -13,6 +13,8 @@ use crate::relay::Way;
 pub(super) enum Kind {
     /// The line is cut
     Cut,
+    /// The line is cut again and again
+    Cuts,
     /// Nothing arrives any more, and nobody is told
     Stall,
     /// The line becomes slow
@@ -42,7 +44,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Cut,
         Self::KillServer,
         Self::KillClient,
@@ -51,6 +53,7 @@ impl Kind {
         Self::KillDaemon,
         Self::Full,
         Self::KillLogin,
+        Self::Cuts,
         Self::Stall,
         Self::Files,
         Self::Garble,
@@ -100,6 +103,8 @@ pub(super) struct Course {
     pub(super) near: Near,
     pub(super) far: Far,
     pub(super) side: Side,
+    /// Whether a connection that is lost is made anew, as it is by default.
+    pub(super) retries: bool,
     /// Where on the line it is counted when.
     pub(super) way: Way,
     /// How much of what this way carries has passed then.
@@ -139,7 +144,7 @@ impl Course {
         let side = if one_of(2) { Side::Client } else { Side::Server };
         let data = if direction == Direction::To { Way::Up } else { Way::Down };
         let answers = if direction == Direction::To { Way::Down } else { Way::Up };
-        let way = if one_of(4) { answers } else { data };
+        let way = if kind != Kind::Cuts && one_of(4) { answers } else { data };
         let at_once = one_of(2);
         // The login and the first questions are a small part of the bytes, and a large one of all that can go wrong.
         let early = one_of(5);
@@ -148,7 +153,8 @@ impl Course {
         let near = if by_daemon { Near::Daemon } else { Near::Store };
         let is_ours = protocol == Protocol::Serve && noise.below(3) == 0;
         let far = if is_ours { Far::Ours } else { Far::Nix };
-        Self { kind, direction, protocol, transport, near, far, side, way, point, later, noise }
+        let retries = kind == Kind::Cuts || noise.below(2) == 0;
+        Self { kind, direction, protocol, transport, near, far, side, retries, way, point, later, noise }
     }
 }
 
@@ -156,9 +162,10 @@ impl std::fmt::Display for Course {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let near = if self.near == Near::Daemon { " into the daemon" } else { "" };
         let far = if self.far == Far::Ours { " with ours" } else { "" };
+        let retries = if self.retries { "" } else { " without retries" };
         write!(
             formatter,
-            "{:11} {:6} {:6} {}{far}{near}",
+            "{:11} {:6} {:6} {}{far}{near}{retries}",
             self.kind,
             self.direction.flag(),
             self.protocol.scheme(),

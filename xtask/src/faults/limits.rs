@@ -65,7 +65,9 @@ fn full(workshop: &Workshop, course: &Course) -> Result<Tale> {
     destination.store.resize(part, bytes, files)?;
     let copy = direct(workshop, course, &destination)?;
     let mut wrong = check::conduct(&copy, &["exit 1", "exit 6", "exit 0"]);
-    let says_so = ["No space left on device", "disk is full"].iter().any(|text| copy.stderr.contains(text));
+    let says_so = ["No space left on device", "disk is full", "disk I/O error"]
+        .iter()
+        .any(|text| copy.stderr.contains(text));
     if !copy.status.success() && !says_so {
         wrong.push(format!("it does not say that there is no room: {}", copy.describe()));
     }

@@ -19,6 +19,9 @@ use crate::relay::{Effect, Line, Relay, Trouble, Way};
 /// Bytes per second of a line that became slow: what is left takes some seconds at most.
 const SLOW: u32 = 8 << 20;
 
+/// More than a login and the questions behind it carry one way.
+const LOGIN: u64 = 256 << 10;
+
 /// Copies once with the fault and once without.
 pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
     let destination = &workshop.destination;
@@ -35,8 +38,11 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
         daemon: daemon.as_ref().map(crate::daemon::Daemon::pid),
         hit: Arc::default(),
     };
+    // A path begins anew after a cut, so that one of its size has to pass.
+    let most = LOGIN + workshop.largest();
     let effect = match course.kind {
         Kind::Cut => Effect::Cut,
+        Kind::Cuts => Effect::Cuts(most + course.point.of(most)),
         Kind::Stall => Effect::Stall,
         Kind::Slow => Effect::Slow(SLOW),
         Kind::Corrupt => Effect::Corrupt,
@@ -47,7 +53,8 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
     let (child, shown) = lab::spawn(&mut workshop.command(course, destination, relay.port(), None))?;
     blow.client.store(child.id(), Ordering::Release);
     let copy = exec::finish(child, shown)?;
-    let in_time = if is_blow(course.kind) { blow.has_hit() } else { relay.has_struck() };
+    let in_time = if is_blow(course.kind) { blow.has_hit() } else { relay.struck() > 0 };
+    let struck = relay.struck();
     let mut carried: u64 = Way::ALL.into_iter().map(|way| relay.carried(way)).sum();
     drop(relay);
 
@@ -64,7 +71,8 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
     workshop.sweep()?;
     let twice = carried.saturating_sub(whole);
     let twice = if copy.status.success() && !in_time { 0 } else { twice };
-    Ok(Tale { in_time, ends: vec![check::end(copy.status)], twice, wrong, ..Tale::default() })
+    let note = if struck > 1 { format!("{struck} cuts") } else { String::new() };
+    Ok(Tale { in_time, ends: vec![check::end(copy.status)], twice, note, wrong })
 }
 
 /// The copy over a line without faults, and what that carried.

@@ -92,6 +92,11 @@ impl Workshop {
         self.rows.values().filter_map(|row| u64::try_from(row.nar_size?).ok()).sum()
     }
 
+    /// The size of the largest NAR.
+    pub(super) fn largest(&self) -> u64 {
+        self.rows.values().filter_map(|row| u64::try_from(row.nar_size?).ok()).max().unwrap_or_default()
+    }
+
     /// Another destination, since something is wrong with this one.
     pub(super) fn renew(&mut self) -> Result<()> {
         self.destination = self.destination_on(LabStore::create("destination", "another")?)?;
@@ -155,8 +160,9 @@ impl Workshop {
         let mut candidate = self.candidate.clone();
         candidate.transport = Some(course.transport.to_owned());
         let mut command = candidate.bare(&far.server);
-        // The line's port is not in known_hosts, sshd's is. A line that is dead has to be found before everybody falls asleep.
-        let patience = if course.kind == Kind::Stall {
+        // The line's port is not in known_hosts, sshd's is. Each side may wait for the other for ever, also where a length was
+        // corrupted: that has to be found before everybody falls asleep.
+        let patience = if matches!(course.kind, Kind::Stall | Kind::Corrupt) {
             " -o ServerAliveInterval=1 -o ServerAliveCountMax=3 -o ConnectTimeout=5"
         } else {
             ""
@@ -166,6 +172,9 @@ impl Workshop {
         let options = format!("{options} -p {port} -o HostKeyAlias=[127.0.0.1]:{alias}{patience}");
         command.env("NIX_SSHOPTS", options).arg(course.direction.flag()).arg("--remote-program");
         command.arg(wrapper.map_or_else(|| server(course), str::to_owned));
+        if !course.retries {
+            command.args(["--retries", "0"]);
+        }
         if wrapper.is_some() && course.kind == Kind::Garble {
             // Where a length was garbled, each side waits for the other.
             command.args(["--stall-timeout", "10"]);
