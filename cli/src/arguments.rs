@@ -130,6 +130,8 @@ pub(crate) struct NixCopy {
     pub(crate) is_meant: bool,
     /// The paths alone.
     pub(crate) without_references: bool,
+    /// Where no host is named: the URI of the store on this machine that they come from. `None` is the default store.
+    pub(crate) source: Option<String>,
 }
 
 /// Which paths.

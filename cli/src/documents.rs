@@ -154,7 +154,7 @@ It copies store paths, symlinks to them, files inside of them, and known outputs
 between the stores of this machine and those on hosts
 .RI ( ssh:// ,
 .IR ssh\\-ng:// ),
-or from host to host.
+from host to host, or between two stores of this machine.
 It takes the options of nix copy, before and behind
 .IR copy ,
 each with Nix's meaning:

@@ -43,6 +43,17 @@ impl Local {
             given: given.cloned().collect(),
         })
     }
+
+    /// How messages call it where the other end is on this machine too.
+    fn url(&self) -> String {
+        match &self.daemon {
+            Some(socket) => format!("unix://{}", socket.display()),
+            None => {
+                let directory = self.config.real_store_dir.display().to_string();
+                format!("local://{}", directory.strip_suffix("/nix/store").unwrap_or(&directory))
+            }
+        }
+    }
 }
 
 /// What the store of this machine is needed for.
@@ -135,7 +146,11 @@ impl Ends {
                 }
                 Self { source, destination }
             }
-            (None, None) => return Err(Failure::text("no host is named")),
+            (None, None) => {
+                let source = Machine::of(arguments, arguments.nix_copy.source.as_deref())?;
+                let source = End::Here(Local::new(&source, arguments, Access::ReadOnly)?);
+                Self { source, destination: End::Here(here()?) }
+            }
         })
     }
 
@@ -150,7 +165,11 @@ impl Ends {
 
     /// How messages call them.
     pub(crate) fn direction(&self) -> Direction {
-        Direction::new(self.source.host_name(), self.destination.host_name())
+        match (&self.source, &self.destination) {
+            // This machine is not said twice.
+            (End::Here(_), End::Here(destination)) => Direction::to(destination.url()),
+            (source, destination) => Direction::new(source.host_name(), destination.host_name()),
+        }
     }
 
     /// Where the paths are that words stand for. One that is to come here may be called by where it will lie.

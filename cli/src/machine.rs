@@ -25,12 +25,23 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// With the local store that the command line names.
     pub(crate) fn read(arguments: &Arguments) -> Result<Self, Failure> {
+        let store = arguments.stores.store.clone().map(|uri| ("store".to_owned(), uri));
+        Self::told(&arguments.settings.iter().cloned().chain(store).collect::<Vec<_>>())
+    }
+
+    /// With another local store than the command line names; `None` is the default one.
+    pub(crate) fn of(arguments: &Arguments, store: Option<&str>) -> Result<Self, Failure> {
+        let store = store.map(|uri| ("store".to_owned(), uri.to_owned()));
+        let others = arguments.settings.iter().filter(|(name, _)| name != "store");
+        Self::told(&others.cloned().chain(store).collect::<Vec<_>>())
+    }
+
+    fn told(given: &[(String, String)]) -> Result<Self, Failure> {
         let environment = Environment::from_process()
             .map_err(|error| Failure::new("the working directory cannot be used", error))?;
-        let store = arguments.stores.store.clone().map(|uri| ("store".to_owned(), uri));
-        let given: Vec<_> = arguments.settings.iter().cloned().chain(store).collect();
-        let settings = Settings::load(&environment, &Disk, &given).map_err(|error| Failure::plain(&error))?;
+        let settings = Settings::load(&environment, &Disk, given).map_err(|error| Failure::plain(&error))?;
         let local = settings.local_store(&environment).map_err(|error| Failure::plain(&error))?;
         let named = |error| Failure::new("the local store cannot be found", error);
         let store = StoreChoice::new(&settings, &environment, &Disk).map_err(named)?;

@@ -57,6 +57,8 @@ pub(super) struct CommandLine {
     pub(super) derivation: bool,
     pub(super) no_check_sigs: bool,
     pub(super) out_link: Option<String>,
+    /// The store that an end is which is not named.
+    pub(super) store: Option<String>,
     /// Options that `nix-copy-closure` has too, as it takes them.
     pub(super) shared: Vec<OsString>,
 }
@@ -107,6 +109,7 @@ impl CommandLine {
             "from" => self.from = Some(value()?),
             "to" => self.to = Some(value()?),
             "out-link" => self.out_link = Some(value()?),
+            "store" => self.store = Some(value()?),
             "stdin" => self.stdin = true,
             "all" => self.all = true,
             "no-recursive" => self.no_recursive = true,
@@ -123,7 +126,10 @@ impl CommandLine {
                 LogFormat::named(&format).ok_or_else(unknown)?;
                 self.shared.push(format!("--log-format={format}").into());
             }
-            "option" => self.shared.extend(["--option".into(), value()?.into(), value()?.into()]),
+            "option" => match (value()?, value()?) {
+                (name, uri) if name == "store" => self.store = Some(uri),
+                (name, value) => self.shared.extend(["--option".into(), name.into(), value.into()]),
+            },
             _ => {
                 if let Some((_, values)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
                     return (0..*values).try_for_each(|_| value().map(drop));

@@ -16,7 +16,7 @@ use ncc_settings::{StoreKind, StoreReference};
 use ncc_store::{DerivationOutput, StorePath};
 
 use super::{HandOn, command_line::CommandLine};
-use crate::{arguments::Arguments, failure::Failure, machine::Machine, roots};
+use crate::{arguments::Arguments, failure::Failure, machine::Machine, roots, route::Route};
 
 /// One end of a copy.
 enum End {
@@ -52,9 +52,15 @@ pub(super) struct Copy {
 }
 
 /// Which ends are on this machine.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum Ends {
-    OneHere { source: bool },
+    OneHere {
+        source: bool,
+    },
+    /// With the URI of the source; `None` is the default store. The destination is then what `--store` names.
+    BothHere {
+        source: Option<String>,
+    },
     TwoHosts,
 }
 
@@ -71,6 +77,7 @@ impl CommandLine {
             derivation,
             no_check_sigs,
             out_link,
+            store,
             shared,
         } = self;
         if from.is_none() && to.is_none() {
@@ -79,12 +86,23 @@ impl CommandLine {
         if (installables.is_empty() && !stdin) != all {
             return Err(HandOn::new("what is to be copied is not said"));
         }
-        let (here, from, to) = match (End::new(from)?, End::new(to)?) {
-            (End::Here(here), End::There(host)) => (Some(here), None, Some(host)),
-            (End::There(host), End::Here(here)) => (Some(here), Some(host), None),
-            (End::There(from), End::There(to)) => (None, Some(from), Some(to)),
-            (End::Here(_), End::Here(_)) => {
-                return Err(HandOn::new("this is a copy between two stores of this machine"));
+        let end = |uri: Option<String>| End::new(uri.or_else(|| store.clone()));
+        let (here, hosts, ends) = match (end(from)?, end(to)?) {
+            (End::Here(here), End::There(host)) => {
+                (here, vec!["--to".into(), host.into()], Ends::OneHere { source: true })
+            }
+            (End::There(host), End::Here(here)) => {
+                (here, vec!["--from".into(), host.into()], Ends::OneHere { source: false })
+            }
+            (End::There(_), End::There(_)) if store.is_some() => {
+                return Err(HandOn::new("'--store' is given for a copy between two hosts"));
+            }
+            (End::There(from), End::There(to)) => {
+                (None, vec!["--from".into(), from.into(), "--to".into(), to.into()], Ends::TwoHosts)
+            }
+            // There is no host then, though its place has to be taken.
+            (End::Here(source), End::Here(here)) => {
+                (here, vec!["localhost".into()], Ends::BothHere { source })
             }
         };
         if let Some(word) = installables.iter().find(|word| !may_be_path(word)) {
@@ -92,13 +110,10 @@ impl CommandLine {
         }
         let mut words: Vec<OsString> = vec!["nix copy".into()];
         words.extend(shared);
-        let ends = if here.is_some() { Ends::OneHere { source: from.is_none() } } else { Ends::TwoHosts };
-        words.extend(here.flatten().map(|here| format!("--store={here}").into()));
+        words.extend(here.map(|here| format!("--store={here}").into()));
         words.extend(no_check_sigs.then(|| "--no-check-sigs".into()));
         words.extend(stdin.then(|| "--stdin".into()));
-        for (option, host) in [("--from", from), ("--to", to)] {
-            words.extend(host.into_iter().flat_map(|host| [option.into(), host.into()]));
-        }
+        words.extend(hosts);
         Ok((words, Copy { installables, stdin, all, no_recursive, derivation, out_link, ends }))
     }
 }
@@ -113,11 +128,18 @@ impl Copy {
         if self.ends == Ends::TwoHosts && machine.store_is_given() {
             return Err(HandOn::new("'--store' is given for a copy between two hosts"));
         }
-        let config = machine.local_store(Access::ReadOnly).map_err(unusable)?;
+        let mut config = machine.local_store(Access::ReadOnly).map_err(unusable)?;
+        if let Ends::BothHere { source } = &self.ends {
+            arguments.route = Route::default();
+            arguments.nix_copy.source.clone_from(source);
+            let source = Machine::of(arguments, source.as_deref()).map_err(unusable)?;
+            config = source.local_store(Access::ReadOnly).map_err(unusable)?;
+        }
         let store_dir = config.store_dir.clone();
+        let is_source = matches!(self.ends, Ends::OneHere { source: true } | Ends::BothHere { .. });
         // One that cannot be opened is said to be so later.
         let store = LocalStore::open(config.clone(), Access::ReadOnly).ok();
-        let local = Local { config, store, is_source: self.ends == Ends::OneHere { source: true } };
+        let local = Local { config, store, is_source };
         let mut paths = Vec::new();
         for word in &self.installables {
             paths.extend(self.paths_of(word, &local)?);

@@ -341,6 +341,21 @@ fn paths_come_from_a_url_too_and_the_stores_may_be_named() {
 }
 
 #[test]
+fn two_stores_of_this_machine_are_called_by_their_urls() {
+    let faces = Faces::new();
+    let to = faces.world.to().display().to_string();
+    faces.world.run(&mut faces.nix(&["copy", "--to", &to, &faces.world.other])).is("
+        2| copying 1 paths...
+        2| copying path '/nix/store/...-other' to 'local://$DIR/to'...
+        2| copied 1 path (456 B) to local://$DIR/to in ... s
+        exit 0
+    ");
+    assert_eq!(faces.world.copied(&faces.world.all()), [false, false, false, true]);
+    let ran = faces.world.run(&mut faces.nix(&["copy", "--to", "daemon", &faces.world.other]));
+    ran.says(1, &["the store 'daemon' cannot be opened: no daemon listens at"]);
+}
+
+#[test]
 fn everything_or_the_paths_alone() {
     let faces = Faces::new();
     let url = faces.url();

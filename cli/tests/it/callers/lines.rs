@@ -1,4 +1,4 @@
-//! The command lines, as a shell has them. `$HOST` is where a copy goes to or comes from, `$TOP` and `$OTHER` are store paths, `$DRV` is
+//! The command lines, as a shell has them. `$HOST` is where a copy goes to or comes from, `$SOURCE` a host that has the paths, `$TOP` and `$OTHER` are store paths, `$DRV` is
 //! a derivation and `$OUT` its output, `$TMP` is a directory of one run; NIX_SSHOPTS is what leads to the host.
 
 /// Who calls, and the line.
@@ -149,7 +149,11 @@ pub(super) const UNSIGNED_FROM: &[Line] = &[
 ];
 
 /// What is refused of such paths.
-pub(super) const REFUSED_TO: &[Line] = &[("ssh-ng", "nix copy --to ssh-ng://$HOST $TOP")];
+pub(super) const REFUSED_TO: &[Line] = &[
+    ("ssh-ng", "nix copy --to ssh-ng://$HOST $TOP"),
+    ("ssh-ng between hosts", "nix copy --from ssh://$SOURCE --to ssh-ng://$HOST $TOP"),
+    ("a directory", "nix copy --to $TO $TOP"),
+];
 
 /// The same, in the other direction.
 pub(super) const REFUSED_FROM: &[Line] = &[
@@ -159,6 +163,26 @@ pub(super) const REFUSED_FROM: &[Line] = &[
         "what is not there",
         "nix copy --no-check-sigs --from ssh://$HOST /nix/store/00000000000000000000000000000000-absent",
     ),
+];
+
+/// From one host, which has the paths, to another one.
+pub(super) const BETWEEN: &[Line] = &[
+    (
+        "nh, nixos-rebuild-ng",
+        "nix --extra-experimental-features 'nix-command flakes' copy --no-check-sigs --from ssh-ng://$SOURCE --to ssh-ng://$HOST \
+         $TOP",
+    ),
+    ("a person", "nix copy --to ssh://$HOST --from ssh://$SOURCE $TOP $OTHER"),
+    ("nixos-cli", "nix-copy-closure --store ssh://$SOURCE --to $HOST $TOP"),
+];
+
+/// Between two stores of this machine.
+pub(super) const HERE: &[Line] = &[
+    ("an installer", "nix copy --no-check-sigs --to $TO $TOP"),
+    ("a person, by the default store", "NIX_REMOTE=$TO nix copy --from $FROM $TOP $OTHER"),
+    ("a person, by the setting", "NIX_REMOTE=/nowhere nix --store $FROM copy --to \"local?root=$TO\" $TOP"),
+    ("a person, everything", "NIX_REMOTE=/nowhere nix copy --all --from $FROM --to $TO"),
+    ("a person, in the same store", "nix copy --from $FROM --to $FROM $TOP && nix copy --to $TO $OTHER"),
 ];
 
 /// What Nix does itself, with words on standard output. `$CACHE` is a binary cache.

@@ -109,8 +109,12 @@ impl Callers {
         self.isolated(command.args(["-c", line]))
             .env("PATH", std::env::join_paths(search).unwrap())
             .env("NIX_REMOTE", local)
-            .env("NIX_SSHOPTS", configuration(&self.world, &[("web", host.sshd, "")]))
+            .env(
+                "NIX_SSHOPTS",
+                configuration(&self.world, &[("web", host.sshd, ""), ("source", host.source, "")]),
+            )
             .env("HOST", format!("{}@web", user()))
+            .env("SOURCE", format!("{}@source", user()))
             .env("KEY", host.sshd.key())
             .env("SOCKET", self.world.directory().join("socket"))
             .env("TMP", tmp)
@@ -139,7 +143,8 @@ impl Callers {
                 (self.world.from(), destination.clone())
             };
             let Some(sshd) = self.host(&at_host) else { return };
-            let host = Host { sshd: &sshd, destination: &destination, does_it_itself: true };
+            let Some(source) = self.host(&self.world.from()) else { return };
+            let host = Host { sshd: &sshd, source: &source, destination: &destination, does_it_itself: true };
             let ran = self.run(line, programs, &host, &local, &tmp);
             results.push((ran, contents(&destination), destination));
         }
@@ -176,6 +181,8 @@ impl Callers {
 /// The other machine.
 struct Host<'a> {
     sshd: &'a Sshd,
+    /// One more, that has the paths.
+    source: &'a Sshd,
     /// The store that is copied to, wherever it is.
     destination: &'a Path,
     /// There is no Nix that could be handed on to.
@@ -235,6 +242,20 @@ fn nix_copy_from() {
     }
 }
 
+#[test]
+fn nix_copy_between_hosts() {
+    if has_daemon() {
+        Callers::new().compare_all(Direction::To, lines::BETWEEN);
+    }
+}
+
+#[test]
+fn nix_copy_between_stores_of_this_machine() {
+    if has_daemon() {
+        Callers::new().compare_all(Direction::To, lines::HERE);
+    }
+}
+
 /// Each command has its own mind, and so has each kind of store.
 #[test]
 fn paths_that_nobody_has_signed() {
@@ -258,7 +279,7 @@ fn what_is_handed_on_is_what_nix_says() {
         let [ours, control] = [&[callers.ours.as_path()][..], &[]].map(|programs| {
             let (to, tmp) = callers.fresh("to");
             let sshd = callers.host(&to)?;
-            let host = Host { sshd: &sshd, destination: &to, does_it_itself: false };
+            let host = Host { sshd: &sshd, source: &sshd, destination: &to, does_it_itself: false };
             Some(callers.run(line, programs, &host, &callers.world.from(), &tmp).transcript())
         });
         assert_eq!(ours, control, "{what}: {line}");
