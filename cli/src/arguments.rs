@@ -246,6 +246,16 @@ pub(crate) struct How {
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "serve")]
     pub(crate) retries: u32,
 
+    /// Begin although the disk of this machine seems to have no room for all that is fetched
+    ///
+    /// The sizes are those of the files. A file system that compresses them, or has some already, may have room all the same.
+    #[arg(long, overrides_with = "check_space", conflicts_with = "serve")]
+    pub(crate) no_check_space: bool,
+
+    /// Undo --no-check-space
+    #[arg(long, hide = true, conflicts_with = "serve")]
+    check_space: bool,
+
     /// The same as --gzip, with a warning
     #[arg(long, hide = true)]
     pub(crate) bzip2: bool,

@@ -185,6 +185,11 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         }
         None => {}
     }
+    if let Some(CopyError::NoSpace { .. }) = error.downcast_ref::<CopyError>() {
+        return Some(
+            "'nix-collect-garbage' may free some; '--no-check-space' begins all the same".to_owned(),
+        );
+    }
     if let Some(CopyError::Interrupted { report, source }) = error.downcast_ref::<CopyError>() {
         // Of a lost line the cause below says the same.
         let is_lost = code(source) == exit::LOST;

@@ -231,6 +231,7 @@ impl CopyIntent {
         if what.keep_going().map_or_else(|| machine.keeps_going(), Ok)? {
             request.on_failure = OnFailure::Continue;
         }
+        request.check_space = !how.no_check_space;
         request.retries.limit = how.retries;
         request.sign_with = machine.signing_keys(arguments)?.into();
         request.signatures = machine.signatures(arguments, ends.uses())?;

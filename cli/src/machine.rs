@@ -250,9 +250,12 @@ impl Machine {
         config.symlinks = if local.allow_symlinked_store { Symlinks::Allow } else { Symlinks::Refuse };
         config.case_hack = if local.use_case_hack { CaseHack::On } else { CaseHack::Off };
         config.ignored_acls.clone_from(&local.ignored_acls);
-        if local.fsync_store_paths || local.sync_before_registering {
-            config.durability = Durability::BeforeRegistration;
-        }
+        // Unless it is denied: what was copied is still there after a power cut.
+        config.durability = if local.fsync_store_paths == Some(false) && !local.sync_before_registering {
+            Durability::System
+        } else {
+            Durability::BeforeRegistration
+        };
         if !local.fsync_metadata {
             config.database_sync = DatabaseSync::Off;
         }

@@ -91,7 +91,9 @@ impl Stores {
         };
         let (source, at_hand) = match source {
             End::Here(local) => {
-                let store: Arc<dyn Source> = open_local(local, Access::ReadOnly)?;
+                let store = open(local, Access::ReadOnly)?;
+                let store: Arc<dyn Source> =
+                    Arc::new(if intent.looks() { store } else { store.protecting() });
                 (Arc::clone(&store), Some(store))
             }
             End::There(host) => {
@@ -263,7 +265,11 @@ impl Keeper {
 }
 
 fn open_local(local: &Local, access: Access) -> Result<Arc<LocalStore>, Failure> {
-    LocalStore::open(local.config.clone(), access).map(Arc::new).map_err(|error| Failure::plain(&error))
+    open(local, access).map(Arc::new)
+}
+
+fn open(local: &Local, access: Access) -> Result<LocalStore, Failure> {
+    LocalStore::open(local.config.clone(), access).map_err(|error| Failure::plain(&error))
 }
 
 fn remote(

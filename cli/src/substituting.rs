@@ -97,6 +97,10 @@ impl Destination for Substituting {
         self.store.takes()
     }
 
+    fn free_space(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        self.store.free_space()
+    }
+
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
         self.store.add_all(plan, nars, on_failure)
     }

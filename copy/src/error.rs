@@ -40,6 +40,19 @@ pub enum CopyError {
     /// Paths lack a signature, and nothing was sent.
     #[error("nothing is copied: {0}")]
     Unsigned(Unsigned),
+    /// All that is to be sent does not fit, and nothing was.
+    #[error(
+        "nothing is copied: {store} has room for {} MiB, and what is to be sent takes {} MiB",
+        .free >> 20, .needed.div_ceil(1 << 20)
+    )]
+    NoSpace {
+        /// The destination's name.
+        store: String,
+        /// Bytes of the NARs.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// It failed on the way.
     #[error("copying stopped after {} of {} paths", report.sent.count(), report.sent.count() + report.unsent.count())]
     Interrupted {

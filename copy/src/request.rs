@@ -59,6 +59,9 @@ pub struct Request {
     pub substitute: bool,
     /// What to do when one path cannot be copied.
     pub on_failure: OnFailure,
+    /// Whether the destination has to have room for all that is to be sent, as far as it can tell, before the first byte. What
+    /// takes more room than its NAR, or less (equal files, a file system that compresses), is not foreseen.
+    pub check_space: bool,
     /// What is done when a connection breaks.
     pub retries: Retries,
     /// Keys that sign what is sent, on its way: nothing changes at the source, nor of what is present at the destination.

@@ -38,8 +38,8 @@ pub async fn copy(
 /// Sends what a plan says, then asks the destination whether all roots are valid.
 ///
 /// # Errors
-/// [`CopyError::Interrupted`], [`CopyError::Failed`], [`CopyError::RootMissing`], each with a report of what has been
-/// done.
+/// [`CopyError::NoSpace`]; and [`CopyError::Interrupted`], [`CopyError::Failed`], [`CopyError::RootMissing`], each with a
+/// report of what has been done.
 pub async fn run(
     source: &dyn Source,
     destination: &dyn Destination,
@@ -58,6 +58,13 @@ pub async fn run(
     if to_send.is_empty() && report.failed.is_empty() {
         // The destination has said so a moment ago.
         return Ok(report);
+    }
+    let needed = to_send.iter().fold(0_u64, |sum, info| sum.saturating_add(info.nar_size));
+    if request.check_space
+        && let Some(free) = destination.free_space().await?
+        && needed > free
+    {
+        return Err(CopyError::NoSpace { store: destination.name().to_owned(), needed, free });
     }
     let missing: BTreeMap<_, _> = to_send.iter().map(|info| (info.path.clone(), Arc::clone(info))).collect();
     let start = Instant::now();

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    LocalStore, LocalStoreError,
+    Durability, LocalStore, LocalStoreError,
     writer::{Begun, Done, Incoming, Writer},
 };
 
@@ -99,7 +99,11 @@ impl Adder<'_> {
                 queue.borrow_mut().mark_failed(&info.path);
             }
         }
-        writer.commit().map_err(|error| self.about(error, "register paths", None))
+        let registered = writer.commit().and_then(|()| match self.store.config().durability {
+            Durability::BeforeRegistration => self.store.database().checkpoint(),
+            Durability::System => Ok(()),
+        });
+        registered.map_err(|error| self.about(error, "register paths", None))
     }
 
     fn about(&self, error: LocalStoreError, action: &'static str, path: Option<&StorePath>) -> StoreError {

@@ -32,7 +32,14 @@ impl Source for LocalStore {
     ) -> BoxFuture<'a, Result<Closure, StoreError>> {
         let roots = roots.to_vec();
         self.on_a_thread(Side::Source, "compute the closure", move |store, cancelled| {
+            // First the roots, then the question: what is valid now, and all that it refers to, stays.
+            store.root_for_reading(&roots, cancelled)?;
             let found = store.examine_closure_until(&roots, outputs, cancelled)?;
+            if outputs == Outputs::Include {
+                // Of these nobody keeps the outputs, unless its settings say so.
+                let paths: Vec<_> = found.infos.iter().map(|info| info.path.clone()).collect();
+                store.root_for_reading(&paths, cancelled)?;
+            }
             let failed = found.bad.into_iter().map(|(path, error)| {
                 let error = error.about(Side::Source, store.name(), "describe", Some(&path));
                 (path, error)
@@ -95,6 +102,16 @@ impl Destination for LocalStore {
 
     fn takes(&self) -> BoxFuture<'_, Result<Takes, StoreError>> {
         Box::pin(std::future::ready(Ok(Takes::Anything)))
+    }
+
+    fn free_space(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        self.on_a_thread(Side::Destination, "say how much room there is", |store, _| {
+            let path = store.real_store_dir();
+            let status = rustix::fs::statvfs(path).map_err(LocalStoreError::io("examine", path))?;
+            // What is kept back is kept for root.
+            let blocks = if rustix::process::geteuid().is_root() { status.f_bfree } else { status.f_bavail };
+            Ok(Some(blocks.saturating_mul(status.f_frsize)))
+        })
     }
 
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {

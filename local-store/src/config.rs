@@ -53,7 +53,8 @@ pub enum Durability {
     #[default]
     System,
     /// Before they are registered: the file system that holds the store is synchronised once for each batch of
-    /// objects. This gives what Nix's `fsync-store-paths` and `sync-before-registering` give.
+    /// objects. This gives what Nix's `fsync-store-paths` and `sync-before-registering` give. And once all outcomes of
+    /// [`add_all`](ncc_store::Destination::add_all) have come, the registrations are on the disk as well.
     BeforeRegistration,
 }
 

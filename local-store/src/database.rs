@@ -140,6 +140,15 @@ impl Database {
         Err(LocalStoreError::Unstable { path: self.path.clone(), attempts: SNAPSHOT_ATTEMPTS })
     }
 
+    /// Waits until all commits so far are on the disk, as far as no reader is in the way: with a write-ahead log a commit does not
+    /// wait for that.
+    pub(crate) fn checkpoint(&self) -> Result<(), LocalStoreError> {
+        let handle = self.take(&|| false)?;
+        let done = handle.connection.query_row("pragma wal_checkpoint(passive)", [], |_| Ok(()));
+        self.give_back(handle);
+        done.map_err(self.failed("write its log to"))
+    }
+
     /// Runs `change` in a transaction that has the write lock from its beginning: all of it happens, or nothing.
     pub(crate) fn write<T>(
         &self,

@@ -32,6 +32,8 @@ const BODY_BLOCK: usize = 128 << 10;
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     shared: Arc<Shared>,
+    /// Where what is read as a source is protected from the garbage collector.
+    reading: Option<Arc<TempRoots>>,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,36 @@ impl LocalStore {
             }
         };
         let database = Database::open(&config, access)?;
-        Ok(Self { shared: Arc::new(Shared { config, database, writing }) })
+        Ok(Self { shared: Arc::new(Shared { config, database, writing }), reading: None })
+    }
+
+    /// The same store, which as a [`Source`](ncc_store::Source) protects from the garbage collector every closure that it is
+    /// asked for, for as long as this process has it open. Where this user may not do that it is as before, and a diagnostic
+    /// says so.
+    #[must_use]
+    pub fn protecting(mut self) -> Self {
+        if self.config().medium == Medium::Writable {
+            match TempRoots::open(self.state_dir(), self.store_dir()) {
+                Ok(roots) => self.reading = Some(roots),
+                Err(error) => tracing::debug!(%error, "a garbage collector may take what is read"),
+            }
+        }
+        self
+    }
+
+    /// Protects what a source is asked for, if it can.
+    pub(crate) fn root_for_reading(
+        &self,
+        roots: &[StorePath],
+        cancelled: Cancelled<'_>,
+    ) -> Result<(), LocalStoreError> {
+        match self.reading.as_ref().map_or(Ok(()), |reading| reading.add(roots, cancelled)) {
+            Err(error @ LocalStoreError::Io { .. }) => {
+                tracing::debug!(%error, "a garbage collector may take what is read");
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Where it lies.

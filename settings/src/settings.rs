@@ -151,7 +151,7 @@ impl Settings {
             allow_symlinked_store: switch("allow-symlinked-store", links)?,
             auto_optimise_store: switch("auto-optimise-store", false)?,
             fsync_metadata: switch("fsync-metadata", true)?,
-            fsync_store_paths: switch("fsync-store-paths", false)?,
+            fsync_store_paths: self.switch("fsync-store-paths")?,
             ignored_acls: self.words("ignored-acls", ignored).map(str::to_owned).collect(),
             preallocate_contents: switch("preallocate-contents", false)?,
             require_sigs: switch("require-sigs", true)?,
@@ -237,8 +237,8 @@ pub struct LocalStoreSettings {
     pub auto_optimise_store: bool,
     /// The database is written so that a power cut cannot damage it.
     pub fsync_metadata: bool,
-    /// New files reach the disk before their path is registered.
-    pub fsync_store_paths: bool,
+    /// New files reach the disk before their path is registered. `None`: nothing is said, which for Nix means no.
+    pub fsync_store_paths: Option<bool>,
     /// Extended attributes that stay on new files.
     pub ignored_acls: Vec<String>,
     /// Disk space is reserved before a file is written.
@@ -372,7 +372,9 @@ mod tests {
         let defaults = Settings::default().local_store(&environment).unwrap();
         assert!(defaults.fsync_metadata && defaults.require_sigs);
         assert!(
-            !defaults.fsync_store_paths && !defaults.auto_optimise_store && !defaults.allow_symlinked_store
+            defaults.fsync_store_paths.is_none()
+                && !defaults.auto_optimise_store
+                && !defaults.allow_symlinked_store
         );
         let linked = environment.clone().with_variable("NIX_IGNORE_SYMLINK_STORE", "1");
         assert!(Settings::default().local_store(&linked).unwrap().allow_symlinked_store);
@@ -381,6 +383,6 @@ mod tests {
         linux.os = crate::Os::Linux;
         let local = settings.local_store(&linux).unwrap();
         assert_eq!(local.ignored_acls, ["security.csm", "security.selinux", "system.nfs4_acl", "user.x"]);
-        assert!(local.fsync_store_paths);
+        assert_eq!(local.fsync_store_paths, Some(true));
     }
 }

@@ -223,6 +223,11 @@ pub trait Destination: Send + Sync {
         Box::pin(std::future::ready(Ok(Takes::Unknown)))
     }
 
+    /// How many bytes there is room for, where that can be told cheaply.
+    fn free_space(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Adds the paths of `plan`, pulling their NARs from `nars`.
     ///
     /// Outcomes come in any order, each once the path is registered. A path that refers to one that failed is passed

@@ -16,7 +16,7 @@ use crate::{book, dependencies, exec, layers, manifests, metadata::Metadata, plo
 
 /// Programs that tests use, with the Debian packages that have them.
 /// A path instead of a name is a file that must be there.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("ssh", "openssh-client"),
     ("ssh-agent", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
@@ -28,6 +28,8 @@ const PROGRAMS: [(&str, &str); 19] = [
     ("useradd", "passwd"),
     // Looks at the locks of a database from another process.
     ("python3", "python3"),
+    // Sees in which order a copy writes.
+    ("strace", "strace"),
     // What a user may have as login shell, and a system as `sh`.
     ("dash", "dash"),
     ("bash", "bash"),

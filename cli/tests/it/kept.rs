@@ -9,10 +9,10 @@ use crate::{
     transports::{Ssh, path, with_each_transport},
 };
 
-/// Deletes all that nothing keeps from the store in `to`.
-fn collect_garbage(world: &World) {
+/// Deletes all that nothing keeps from a store.
+pub(crate) fn collect_garbage(store: &Path, world: &World) {
     let mut command = Command::new("nix-store");
-    command.args(["--gc", "--store"]).arg(world.to()).env_clear().env("PATH", path());
+    command.args(["--gc", "--store"]).arg(store).env_clear().env("PATH", path());
     let output =
         command.env("HOME", world.directory()).env("NIX_CONF_DIR", world.directory()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -37,7 +37,7 @@ fn keeps(world: &World, host: &str, command: impl Fn() -> Command) {
     with("--add-root", &link, &paths).says(0, &["made the root '$DIR/kept'"]);
     leads_to(&link, paths[0]);
     leads_to(&world.directory().join("kept-2"), paths[1]);
-    collect_garbage(world);
+    collect_garbage(&world.to(), world);
     assert_eq!(valid(&world.to(), &world.all()), [true, true, false, true]);
 
     // The next version, and one that is there already.
@@ -48,7 +48,7 @@ fn keeps(world: &World, host: &str, command: impl Fn() -> Command) {
     }
     fs::remove_file(&link).unwrap();
     fs::remove_file(world.directory().join("kept-2")).unwrap();
-    collect_garbage(world);
+    collect_garbage(&world.to(), world);
     assert_eq!(valid(&world.to(), &world.all()), [true, true, true, false]);
 
     // What stands in the way is no root, and is not replaced.

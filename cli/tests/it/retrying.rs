@@ -44,7 +44,7 @@ pub(crate) fn add_paths(world: &World, count: u64) -> Vec<String> {
 }
 
 /// The command with what leads to the relay instead of the sshd.
-fn over(command: Command, ssh: Ssh, sshd: &Sshd, port: u16) -> Command {
+pub(crate) fn over(command: Command, ssh: Ssh, sshd: &Sshd, port: u16) -> Command {
     let mut command = ssh.reaching(command, sshd);
     lead(&mut command, sshd, port);
     command

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use ncc_copy::{CopyError, Event, Observer, Report, Request, copy};
+use ncc_copy::{CopyError, Event, NoObserver, Observer, Report, Request, copy};
 use ncc_store::{
     Destination, NarPlan, NarSource, OnFailure, Outcomes, Problem, Retry, Side, StoreDir, StoreError,
     StorePath, ValidityQuery,
@@ -19,11 +19,16 @@ use tokio::time::Instant;
 struct Flaky {
     store: MemoryStore,
     questions: Mutex<VecDeque<Option<Retry>>>,
+    room: Option<u64>,
 }
 
 impl Flaky {
     fn new(questions: impl IntoIterator<Item = Option<Retry>>) -> Self {
-        Self { store: MemoryStore::new("there"), questions: Mutex::new(questions.into_iter().collect()) }
+        Self {
+            store: MemoryStore::new("there"),
+            questions: Mutex::new(questions.into_iter().collect()),
+            room: None,
+        }
     }
 }
 
@@ -51,6 +56,10 @@ impl Destination for Flaky {
     /// Asked too, where it is not at hand, while the source computes the closure.
     fn is_at_hand(&self) -> bool {
         true
+    }
+
+    fn free_space(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        Box::pin(std::future::ready(Ok(self.room)))
     }
 
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
@@ -151,6 +160,27 @@ async fn a_path_that_came_through_makes_all_tries_new() {
     let report = result.unwrap();
     assert_eq!((report.sent.count(), report.reconnects), (5, 5));
     assert!(tries.iter().all(|(number, pause)| *number == 1 && *pause <= Duration::from_millis(250)));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_not_begun_unless_that_is_wanted() {
+    let here = MemoryStore::new("here");
+    let path = here.add("path", "content", &[]);
+    let size = here.info(&path).unwrap().nar_size;
+    let mut request = Request::new([path]);
+    for (check_space, room, fits) in [(true, size - 1, false), (true, size, true), (false, size - 1, true)] {
+        request.check_space = check_space;
+        let there = Flaky { room: Some(room), ..Flaky::new([]) };
+        let result = copy(&here, &there, &request, &NoObserver.shared()).await;
+        match result {
+            Ok(report) => assert!(fits && report.sent.count() == 1),
+            Err(CopyError::NoSpace { needed, free, .. }) => {
+                assert!(!fits && there.store.paths().is_empty());
+                assert_eq!((needed, free), (size, room));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// What was registered over the lost connection nobody protected any more.
