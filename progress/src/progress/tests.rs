@@ -140,7 +140,7 @@ impl Pipe {
 fn paths(count: usize) -> ncc_copy::Paths {
     let info = |number: usize| {
         let path = StorePath::from_parts(&[u8::try_from(number).unwrap(); 20], "path").unwrap();
-        let size = if number == 0 { 36_175_872 } else { 0 };
+        let size = if number == 0 { 36_175_872 } else { 1 };
         Arc::new(PathInfo::new(path, NarHash::new([0; 32]), size))
     };
     (0..count).map(info).collect()
