@@ -50,6 +50,8 @@ internal-json\:"For programs\: lines of '\''@nix'\'' and JSON"))' \
 '--use-substitutes[Let the receiving side fetch what it can from its substituters first, and send the rest]' \
 '--substitute-on-destination[Let the receiving side fetch what it can from its substituters first, and send the rest]' \
 '--gzip[Compress the SSH connection, as upstream'\''s option does; --compress is better at it]' \
+'(--serve)--no-check-space[Begin although the disk of this machine seems to have no room for all that is fetched]' \
+'(--serve)--check-space[Undo --no-check-space]' \
 '--bzip2[The same as --gzip, with a warning]' \
 '--xz[The same as --gzip, with a warning]' \
 '(--serve)--remote-sudo[Run the program on HOST as root with '\''sudo -n'\'', which must not need a password]' \

@@ -68,6 +68,7 @@ pub(crate) enum Uses {
 }
 
 /// One end of a copy.
+#[expect(clippy::large_enum_variant, reason = "there are two of them in a run")]
 pub(crate) enum End {
     Here(Local),
     There(Box<Host>),

@@ -17,7 +17,8 @@ impl Route {
     /// As for upstream, HOST is the first word, and the last of both options is the direction. It is only where each of them
     /// stands right in front of a word that can be no path, `--from A --to B`, that there are two hosts.
     pub(crate) fn read(matches: &ArgMatches, host: Option<&String>, words: &mut Vec<OsString>) -> Self {
-        let place = |option| matches.get_flag(option).then(|| matches.indices_of(option)?.last()).flatten();
+        let place =
+            |option| matches.get_flag(option).then(|| matches.indices_of(option)?.next_back()).flatten();
         let (from, to) = (place("from"), place("to"));
         let Some(host) = host else { return Self::default() };
         if let (Some(from), Some(to)) = (from, to) {

@@ -49,7 +49,7 @@ enum Remote {
 }
 
 impl Remote {
-    fn ends(&self) -> (Arc<dyn Source>, Arc<dyn Destination>) {
+    fn ends(&self) -> BothWays {
         match self {
             Self::Serve(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
             Self::Daemon(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
@@ -63,6 +63,9 @@ impl Remote {
         }
     }
 }
+
+/// One store, to be read and to be added to.
+type BothWays = (Arc<dyn Source>, Arc<dyn Destination>);
 
 /// What opens both ends.
 struct Opener<'a> {
@@ -156,7 +159,7 @@ impl Opener<'_> {
         host: &Host,
         transport: Arc<dyn Transport>,
         greeted: Arc<dyn Fn() + Send + Sync>,
-    ) -> (Arc<dyn Source>, Arc<dyn Destination>) {
+    ) -> BothWays {
         let counter = self.counter.clone();
         let mut transport: Arc<dyn Transport> = Arc::new(Counted::new(transport, counter, host.name.clone()));
         if let Some(rate) = host.rate {
@@ -169,10 +172,7 @@ impl Opener<'_> {
     }
 
     /// The local store, to read what it has and to add what it lacks.
-    fn destination_here(
-        &mut self,
-        local: &Local,
-    ) -> Result<(Arc<dyn Source>, Arc<dyn Destination>), Failure> {
+    fn destination_here(&mut self, local: &Local) -> Result<BothWays, Failure> {
         let looks = self.intent.looks();
         if let Some(socket) = &local.daemon {
             tracing::info!("the daemon at '{}' adds the paths to the store", socket.display());
