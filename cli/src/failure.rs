@@ -223,6 +223,11 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
             "if Nix is installed there, say where with '--remote-program /path/to/{}'",
             program.rsplit('/').next().unwrap_or(program)
         )),
+        RemoteError::NoServer { .. } => Some(
+            "either Nix has to be there, or this program, which serves too ('nix-copy-closure --serve'): '--remote-program' says where; \
+             and no start-up file of the login shell may end that"
+                .to_owned(),
+        ),
         RemoteError::Ended { stderr, .. } if stderr.contains("sudo:") && stderr.contains("password") => Some(
             "'--remote-sudo' needs a rule in the host's sudoers that asks for no password (NOPASSWD), or copy as root"
                 .to_owned(),
@@ -236,8 +241,8 @@ fn remote_hint(error: &RemoteError) -> Option<String> {
                 .to_owned(),
         ),
         RemoteError::NotAllowed { .. } => Some(
-            "the login worked: an account that runs certain commands only has to allow 'nix-store --serve --write', \
-             perhaps in a 'command=' of its authorized_keys or a ForceCommand of sshd_config"
+            "the login worked: an account that runs certain commands only has to allow 'nix-store --serve --write' or \
+             'nix-daemon --stdio', perhaps in a 'command=' of its authorized_keys or a ForceCommand of sshd_config"
                 .to_owned(),
         ),
         RemoteError::Silent { greeted: false, .. } => Some(

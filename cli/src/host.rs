@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, path::PathBuf};
 
-use ncc_remote_store::{Compress, Elevation, RemoteAccess, ServeProgram};
+use ncc_remote_store::{Compress, Elevation, RemoteAccess, ServeProgram, Spoken};
 use ncc_settings::{Parameters, StoreKind};
 use ncc_store::{Side, StoreDir};
 use ncc_transport::{Compression, HostArgument, PinnedHostKey, Rate, Scheme, Target};
@@ -20,7 +20,7 @@ pub(crate) struct Host {
     /// How messages call it.
     pub(crate) name: String,
     pub(crate) way: Way,
-    pub(crate) protocol: Protocol,
+    pub(crate) spoken: Spoken,
     pub(crate) program: ServeProgram,
     pub(crate) elevation: Elevation,
     pub(crate) access: RemoteAccess,
@@ -31,15 +31,6 @@ pub(crate) struct Host {
     pub(crate) compress: Compress,
     /// What may be used of the line.
     pub(crate) rate: Option<Rate>,
-}
-
-/// What is spoken with a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    /// With `nix-store --serve`.
-    Serve,
-    /// With `nix-daemon --stdio`.
-    Daemon,
 }
 
 /// How a host is reached.
@@ -96,13 +87,10 @@ impl Host {
     pub(crate) fn new(asked: Asked<'_>, arguments: &Arguments) -> Result<Self, Failure> {
         let word = asked.word;
         let (authority, query) = word.split_once('?').unwrap_or((word, ""));
-        let (target, protocol) = target(word, authority)?;
+        let (target, spoken) = target(word, authority)?;
         let refused = |error| Failure::new(format_args!("the parameters of the host '{word}'"), error);
         let parameters = &Parameters::parse(query).map_err(refused)?;
         say_of_parameters(parameters, &StoreKind::Ssh)?;
-        if protocol == Protocol::Daemon {
-            tracing::info!("'{target}' is asked through 'nix-daemon --stdio': its scheme is 'ssh-ng'");
-        }
         let target = target.or_port(parameters.value("port").and_then(|port| port.parse().ok()));
 
         let value = |name: &str| parameters.value(name).map(str::to_owned);
@@ -110,7 +98,7 @@ impl Host {
         let program = asked.decide(stores.remote_program.clone(), value("remote-program"));
         let mut program = program.map_or(Ok(ServeProgram::Search), |program| serve_program(&program))?;
         let connection = Connection::new(asked, arguments, parameters)?;
-        let compress = compress(arguments, &connection, protocol);
+        let compress = compress(arguments, &connection, spoken);
         let reason = connection.reason(arguments);
         let way = match reason {
             Some(reason) if target.is_localhost() => {
@@ -118,8 +106,8 @@ impl Host {
                 Way::Ssh(connection)
             }
             None if target.is_localhost() => {
-                let searched = protocol == Protocol::Serve && program == ServeProgram::Search;
-                if searched && !is_on_path("nix-store") {
+                let searched = spoken == Spoken::AsFound && program == ServeProgram::Search;
+                if searched && !["nix-store", "nix-daemon"].into_iter().any(is_on_path) {
                     program = ServeProgram::Named(own_program()?);
                 }
                 Way::Here
@@ -131,7 +119,7 @@ impl Host {
         Ok(Self {
             name: target.to_string(),
             way,
-            protocol,
+            spoken,
             program,
             elevation: if stores.remote_sudo { Elevation::Sudo } else { Elevation::None },
             access: if look { RemoteAccess::ReadOnly } else { RemoteAccess::ReadWrite },
@@ -206,7 +194,7 @@ impl Connection {
 }
 
 /// The host without its parameters.
-fn target(word: &str, authority: &str) -> Result<(Target, Protocol), Failure> {
+fn target(word: &str, authority: &str) -> Result<(Target, Spoken), Failure> {
     let argument: HostArgument = authority.parse().map_err(|error| {
         let failure = Failure::new(format_args!("'{word}' cannot be used as HOST"), error);
         if word.contains("/nix/store/") || word.starts_with(['/', '.', '@']) {
@@ -215,19 +203,19 @@ fn target(word: &str, authority: &str) -> Result<(Target, Protocol), Failure> {
             failure
         }
     })?;
-    let protocol = if argument.scheme == Some(Scheme::SshNg) { Protocol::Daemon } else { Protocol::Serve };
-    Ok((argument.target, protocol))
+    let spoken = if argument.scheme == Some(Scheme::SshNg) { Spoken::Daemon } else { Spoken::AsFound };
+    Ok((argument.target, spoken))
 }
 
 /// How what is copied is compressed, beside what SSH does.
-fn compress(arguments: &Arguments, connection: &Connection, protocol: Protocol) -> Compress {
+fn compress(arguments: &Arguments, connection: &Connection, spoken: Spoken) -> Compress {
     match arguments.how.compress {
         Compress::None => Compress::None,
         Compress::Auto if connection.compression == Compression::On => {
             tracing::info!("paths are not compressed: SSH compresses the connection");
             Compress::None
         }
-        wanted if protocol == Protocol::Daemon => {
+        wanted if spoken == Spoken::Daemon => {
             // The daemon's answers are waited for in the middle, and a filter on the way prints late.
             let why = "paths are not compressed: the protocol of 'ssh-ng' leaves no room for it";
             if wanted == Compress::Auto {

@@ -4,16 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use ncc_local_store::{Access, LocalStore};
 use ncc_progress::{Progress, Wire};
-use ncc_remote_store::{
-    DaemonOptions, DaemonProgram, DaemonStore, NewRoot, RemoteStore, RootMaker, ServeOptions,
-};
+use ncc_remote_store::{DaemonOptions, DaemonStore, NewRoot, RemoteStore, RootMaker, ServeOptions};
 use ncc_store::{Destination, Source, StorePath};
 use ncc_transport::{Limited, LocalProcess, Transport};
 
 use crate::{
     environment::is_on_path,
     failure::Failure,
-    host::{Host, Protocol},
+    host::Host,
     intent::{CopyIntent, End, Ends, Local},
     nothing::Nothing,
     ssh,
@@ -29,7 +27,7 @@ pub(crate) struct Stores {
     /// Has everything that belongs to a root that is valid at the destination, and is the nearest that has.
     pub(crate) complete: Arc<dyn Source>,
     counter: Counter,
-    hosts: Vec<Remote>,
+    hosts: Vec<RemoteStore>,
     daemon: Option<DaemonStore>,
     substituting: Option<Arc<Substituting>>,
     keeper: Keeper,
@@ -42,28 +40,6 @@ struct Keeper {
     nix: RootMaker,
 }
 
-/// The store at the other end, by what is spoken with it.
-enum Remote {
-    Serve(RemoteStore),
-    Daemon(DaemonStore),
-}
-
-impl Remote {
-    fn ends(&self) -> BothWays {
-        match self {
-            Self::Serve(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
-            Self::Daemon(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
-        }
-    }
-
-    async fn close(&self) {
-        match self {
-            Self::Serve(store) => store.close().await,
-            Self::Daemon(store) => store.close().await,
-        }
-    }
-}
-
 /// One store, to be read and to be added to.
 type BothWays = (Arc<dyn Source>, Arc<dyn Destination>);
 
@@ -72,7 +48,7 @@ struct Opener<'a> {
     intent: &'a CopyIntent,
     progress: &'a Progress,
     counter: Counter,
-    hosts: Vec<Remote>,
+    hosts: Vec<RemoteStore>,
     daemon: Option<DaemonStore>,
     substituting: Option<Arc<Substituting>>,
 }
@@ -125,10 +101,7 @@ impl Stores {
 
     /// The bytes that went to and came from hosts so far.
     pub(crate) fn wire(&self) -> Wire {
-        let compression = self.hosts.iter().find_map(|host| match host {
-            Remote::Serve(store) => store.compression(),
-            Remote::Daemon(_) => None,
-        });
+        let compression = self.hosts.iter().find_map(RemoteStore::compression);
         Wire { sent: self.counter.sent(), received: self.counter.received(), compression }
     }
 
@@ -165,10 +138,9 @@ impl Opener<'_> {
         if let Some(rate) = host.rate {
             transport = Arc::new(Limited::new(transport, rate));
         }
-        let remote = remote(host, self.intent, self.progress, &transport, greeted);
-        let ends = remote.ends();
-        self.hosts.push(remote);
-        ends
+        let store = remote(host, self.intent, self.progress, transport, greeted);
+        self.hosts.push(store.clone());
+        (Arc::new(store.clone()), Arc::new(store))
     }
 
     /// The local store, to read what it has and to add what it lacks.
@@ -276,34 +248,22 @@ fn remote(
     host: &Host,
     intent: &CopyIntent,
     progress: &Progress,
-    transport: &Arc<dyn Transport>,
+    transport: Arc<dyn Transport>,
     greeted: Arc<dyn Fn() + Send + Sync>,
-) -> Remote {
-    let stderr = Some(progress.host_line(&host.name));
-    if host.protocol == Protocol::Daemon {
-        let mut program = DaemonProgram::default();
-        program.program = host.program.clone();
-        program.elevation = host.elevation;
-        program.store.clone_from(&host.store);
-        program.login_is_root = host.logs_in_as_root();
-        let mut options = DaemonOptions::default();
-        options.store_dir = host.store_dir.clone();
-        options.stall_timeout = intent.stall_timeout;
-        options.stderr = stderr;
-        options.greeted = Some(greeted);
-        options.check_signatures = intent.checks_signatures;
-        return Remote::Daemon(DaemonStore::on_host(transport, &program, options));
-    }
+) -> RemoteStore {
     let mut options = ServeOptions::default();
+    options.spoken = host.spoken;
     options.program = host.program.clone();
     options.elevation = host.elevation;
     options.access = host.access;
     options.store.clone_from(&host.store);
     options.store_dir = host.store_dir.clone();
+    options.check_signatures = intent.checks_signatures;
+    options.login_is_root = host.logs_in_as_root();
     options.stall_timeout = intent.stall_timeout;
     options.compress = host.compress;
     options.line_is_slow = host.rate.is_some();
-    options.stderr = stderr;
+    options.stderr = Some(progress.host_line(&host.name));
     options.greeted = Some(greeted);
-    Remote::Serve(RemoteStore::new(Arc::clone(transport), options))
+    RemoteStore::new(transport, options)
 }

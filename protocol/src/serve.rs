@@ -9,7 +9,9 @@ mod reply;
 mod request;
 mod server;
 
-pub use greeting::{CLIENT_MAGIC, SERVER_MAGIC, Version, client_greeting, read_server_greeting};
+pub use greeting::{
+    CLIENT_MAGIC, SERVER_MAGIC, Version, client_greeting, read_server_greeting, read_server_greeting_or,
+};
 pub use reply::{put_path_info, read_added, read_closure, read_path_info, read_path_infos, read_valid_paths};
 pub use request::Request;
 pub use server::{ServeError, Server, Substituter, Writing};

@@ -7,7 +7,7 @@ mod reader;
 mod writer;
 
 pub use nar::NarReader;
-pub use reader::WireReader;
+pub use reader::{Beginning, WireReader};
 pub use writer::WireWrite;
 
 /// How long the text of a store path can be: a store directory of a whole PATH_MAX and a base name.

@@ -9,13 +9,13 @@ use ncc_protocol::{
 };
 use ncc_store::{
     Destination, NarPlan, NarSource, OnFailure, Outcome, Outcomes, PathInfo, PlanQueue, Scope, Side,
-    StoreDir, StoreError, StorePath, ValidityQuery,
+    StoreDir, StoreError, StorePath, Takes, ValidityQuery,
 };
 use ncc_transport::FilteredStream;
 use tokio::sync::mpsc;
 
 use crate::{
-    RemoteError, RemoteStore, foresight,
+    RemoteError, RemoteStore, daemon, foresight,
     session::{Answers, Lease, Requests},
     store::Shared,
 };
@@ -37,35 +37,64 @@ impl Destination for RemoteStore {
         paths: &'a [StorePath],
         query: ValidityQuery,
     ) -> BoxFuture<'a, Result<BTreeSet<StorePath>, StoreError>> {
-        Box::pin(self.ask_valid(Side::Destination, paths, query))
+        let daemon = Destination::valid_paths(&self.shared().daemon, paths, query);
+        Box::pin(self.in_either(self.ask_valid(Side::Destination, paths, query), daemon))
     }
 
     fn substitutable<'a>(
         &'a self,
         paths: &'a [StorePath],
     ) -> BoxFuture<'a, Result<Option<BTreeSet<StorePath>>, StoreError>> {
-        Box::pin(async move { Ok(foresight::substitutable(self.shared(), paths).await) })
+        let serve = async { Ok(foresight::substitutable(self.shared(), paths).await) };
+        Box::pin(self.in_either(serve, self.shared().daemon.substitutable(paths)))
+    }
+
+    /// Known only where a daemon says so. The serve protocol has no word for it.
+    fn takes(&self) -> BoxFuture<'_, Result<Takes, StoreError>> {
+        Box::pin(async move {
+            let shared = self.shared();
+            let failed = |error| shared.failed(Side::Destination, "say which paths it takes", None, error);
+            shared.language().await.map_err(failed)?;
+            self.in_either(async { Ok(Takes::Unknown) }, shared.daemon.takes()).await
+        })
     }
 
     /// # Panics
     /// Outside of a tokio runtime.
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
-        let store = self.clone();
+        let shared = Arc::clone(self.shared());
         let queue = PlanQueue::new(NarPlan::clone(&plan), on_failure);
-        let (outcomes, mut receiver) = mpsc::channel(64);
-        tokio::spawn(async move {
-            tokio::select! {
-                // Nobody waits for outcomes: the connection is dropped, and with it the server.
-                () = outcomes.closed() => {}
-                result = add_all(&store, &plan, queue, nars, &outcomes) => {
-                    if let Err(error) = result {
-                        let _ = outcomes.send(Err(error)).await;
-                    }
+        outcomes_of(|outcomes| async move {
+            let lease = shared.lease_for(FilteredStream::Stdin, &plan).await;
+            let lease = lease.map_err(|error| shared.failed(Side::Destination, "add paths", None, error))?;
+            if lease.daemon().is_some() {
+                let shared = &shared.daemon.shared;
+                return daemon::destination::add_all(shared, shared.work(lease), queue, nars, &outcomes)
+                    .await;
+            }
+            add_all(&shared, lease, queue, nars, &outcomes).await
+        })
+    }
+}
+
+/// What `add` reports from a task of its own, for as long as somebody listens: then the connection is dropped, and with it the
+/// server.
+pub(crate) fn outcomes_of<F: Future<Output = Result<(), StoreError>> + Send + 'static>(
+    add: impl FnOnce(OutcomeSender) -> F,
+) -> Outcomes {
+    let (outcomes, mut receiver) = mpsc::channel(64);
+    let adding = add(outcomes.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = outcomes.closed() => {}
+            result = adding => {
+                if let Err(error) = result {
+                    let _ = outcomes.send(Err(error)).await;
                 }
             }
-        });
-        Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)))
-    }
+        }
+    });
+    Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)))
 }
 
 pub(crate) type OutcomeSender = mpsc::Sender<Result<Outcome, StoreError>>;
@@ -87,19 +116,16 @@ enum Written {
 }
 
 async fn add_all(
-    store: &RemoteStore,
-    plan: &NarPlan,
+    shared: &Shared,
+    mut lease: Lease,
     queue: PlanQueue,
     nars: Arc<dyn NarSource>,
     outcomes: &OutcomeSender,
 ) -> Result<(), StoreError> {
-    let shared = store.shared();
     let failed = |path: Option<&StorePath>, error| {
         let action = if path.is_some() { "add" } else { "add paths" };
         shared.failed(Side::Destination, action, path, error)
     };
-    let lease = shared.lease_for(FilteredStream::Stdin, plan).await;
-    let mut lease = lease.map_err(|error| failed(None, error))?;
     let is_apart = lease.is_apart();
     let (expected, expecting) = mpsc::unbounded_channel();
     let mut progressed = false;

@@ -32,6 +32,12 @@ pub enum RemoteError {
         /// All that came on stderr.
         stderr: String,
     },
+    /// Nothing there speaks either protocol.
+    #[error("there is no server there: {why}")]
+    NoServer {
+        /// What there is instead, or what became of it.
+        why: String,
+    },
     /// The server ended, with a reason on stderr.
     #[error("{}", reason(stderr))]
     Ended {
@@ -105,9 +111,10 @@ impl RemoteError {
             Self::Unreached { failure, .. } if failure.kind != FailureKind::ConnectionLost => {
                 Some("be reached")
             }
-            Self::ProgramNotFound { .. } | Self::NotAllowed { .. } | Self::Silent { greeted: false, .. } => {
-                Some("start a server")
-            }
+            Self::ProgramNotFound { .. }
+            | Self::NoServer { .. }
+            | Self::NotAllowed { .. }
+            | Self::Silent { greeted: false, .. } => Some("start a server"),
             _ => None,
         }
     }
@@ -262,6 +269,9 @@ fn last_lines(text: &str) -> String {
     lines.get(from..).unwrap_or_default().join(" / ")
 }
 
+/// What a script says of a program that does not know what it is needed for.
+const DOES_NOT_KNOW: &str = " does not know --";
+
 /// Everything known of a session that failed, made into the error that helps most.
 pub(crate) struct Ended {
     pub(crate) exit: Exit,
@@ -287,6 +297,10 @@ impl Ended {
             Ending::Transport(failure) => RemoteError::Unreached { failure, stderr },
             Ending::NotFound { said } => RemoteError::ProgramNotFound { program, stderr: said },
             _ if !ended => RemoteError::Protocol { stderr, source },
+            Ending::CannotRun { said } if said.contains(DOES_NOT_KNOW) => RemoteError::NoServer { why: said },
+            Ending::Unexplained if !greeted && matches!(exit, Exit::Code(_)) => {
+                RemoteError::NoServer { why: format!("'{program}' ended without a word ({exit})") }
+            }
             Ending::CannotRun { said } | Ending::Said(said) if !said.is_empty() => {
                 RemoteError::Ended { exit, stderr: said }
             }

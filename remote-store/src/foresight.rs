@@ -11,7 +11,7 @@ use std::{
 use ncc_store::{StoreDir, StorePath};
 use ncc_transport::{LineSink, RemoteCommand, TransportError, throttled};
 
-use crate::{run::Run, store::Shared};
+use crate::{options::NIX_STORE, run::Run, store::Shared};
 
 /// Those of `paths` that the host's substituters have; `None` if it cannot tell.
 pub(crate) async fn substitutable(shared: &Shared, paths: &[StorePath]) -> Option<BTreeSet<StorePath>> {
@@ -36,7 +36,7 @@ async fn ask(
     let question: String = paths.iter().map(|path| store_dir.full(path) + "\n").collect();
     let run = Run {
         command,
-        program: shared.options.program.name(),
+        program: shared.options.program.name(NIX_STORE),
         stall_timeout: shared.options.stall_timeout,
         stderr: Some(listen(&listing, shared.options.stderr.clone().map(throttled))),
     };

@@ -19,18 +19,29 @@ const BLOCKS_AHEAD: usize = 8;
 pub(crate) type NarSender = mpsc::Sender<Result<Nar, StoreError>>;
 pub(crate) type BlockSender = mpsc::Sender<Result<Bytes, StoreError>>;
 
-/// The NARs of a plan, which `send` hands over one after another in a task of its own.
-pub(crate) fn handed_over<F: Future<Output = ()> + Send + 'static>(
+/// The NARs of a plan, which `send` hands over one after another in a task of its own, with the connection that `begin` gets.
+pub(crate) fn handed_over<C: Send, F: Future<Output = ()> + Send>(
     store: &str,
     plan: NarPlan,
-    send: impl FnOnce(NarPlan, NarSender) -> F,
+    begin: impl Future<Output = Result<C, StoreError>> + Send + 'static,
+    send: impl FnOnce(C, NarPlan, NarSender) -> F + Send + 'static,
 ) -> Arc<dyn NarSource> {
     let nars: NarStream = if plan.is_empty() {
         Box::pin(stream::empty())
     } else {
         let (nars, mut receiver) = mpsc::channel(1);
         // Ends by itself once neither the stream nor the last body is wanted any more.
-        tokio::spawn(send(plan, nars));
+        tokio::spawn(async move {
+            let connection = tokio::select! {
+                biased;
+                () = nars.closed() => return,
+                connection = begin => connection,
+            };
+            match connection {
+                Ok(connection) => send(connection, plan, nars).await,
+                Err(error) => drop(nars.send(Err(error)).await),
+            }
+        });
         Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)))
     };
     sequential_nars(store, nars)

@@ -1,7 +1,7 @@
 //! A Nix store behind a transport: [`RemoteStore`] is a source and a destination for copies.
 //!
-//! It speaks the serve protocol to an unmodified `nix-store --serve --write` (2.3.7 to today's) and never waits for
-//! one path before it sends the next:
+//! It speaks the serve protocol to an unmodified `nix-store --serve --write` (2.3.7 to today's), or a daemon's where that is what
+//! there is ([`Spoken`]), and never waits for one path before it sends the next:
 //!
 //! * destination: one question for all paths, then AddToStoreNar behind AddToStoreNar while a task of its own counts
 //!   the answers; two round trips and a third for the last check;
@@ -19,6 +19,7 @@ mod handing;
 mod options;
 mod pool;
 mod root;
+mod route;
 mod run;
 mod session;
 mod silence;
@@ -28,9 +29,9 @@ mod store;
 pub mod test_util;
 mod wire;
 
-pub use daemon::{DaemonOptions, DaemonProgram, DaemonStore};
+pub use daemon::{DaemonOptions, DaemonStore};
 pub use error::RemoteError;
-pub use options::{Elevation, RemoteAccess, STALL_TIMEOUT, ServeOptions, ServeProgram};
+pub use options::{Elevation, RemoteAccess, STALL_TIMEOUT, ServeOptions, ServeProgram, Spoken};
 pub use root::{NewRoot, RootError, RootMaker};
 pub use store::RemoteStore;
 pub use wire::{Compress, CompressError};

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ncc_store::StoreDir;
-use ncc_transport::{Account, Input, LineSink, Program, RemoteCommand, RemoteScript};
+use ncc_transport::{Account, Conversation, Input, LineSink, Program, RemoteCommand, RemoteScript};
 
 use crate::Compress;
 
@@ -24,17 +24,43 @@ pub(crate) fn places(name: &str) -> Vec<String> {
     std::iter::once(name.to_owned()).chain(fixed).collect()
 }
 
+/// The program that speaks the serve protocol.
+pub(crate) const NIX_STORE: &str = "nix-store";
+
+/// The program that speaks a daemon's.
+pub(crate) const DAEMON: &str = "nix-daemon";
+
 /// This program.
 const OURS: &str = "nix-copy-closure";
+
+/// What `nix-store --version` says where there is a serve protocol, which is not to be asked then: every Nix so far, and this
+/// program. It may go (<https://github.com/NixOS/nix/pull/16185>).
+const HAVE_SERVE: [&str; 5] =
+    ["* 2.[0-9]", "* 2.[0-9].*", "* 2.[12][0-9]*", "* 2.3[0-6]*", "nix-copy-closure *"];
+
+/// What `nix-store --serve` says where there is none.
+pub(crate) const HAVE_NO_SERVE: [&str; 2] = ["--serve", "nix-daemon --stdio"];
+
+/// What is spoken with a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Spoken {
+    /// The serve protocol where there is one; else, or where an account lets only that pass, the daemon's.
+    #[default]
+    AsFound,
+    /// The daemon's, with `nix-daemon --stdio`: what `ssh-ng://` means.
+    Daemon,
+}
 
 /// Which program serves the store on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServeProgram {
-    /// `nix-store`, from the host's `PATH` or the usual places, found within the start of the connection.
+    /// `nix-store`, or where that does not serve `nix-daemon`, from the host's `PATH` or the usual places, found within the start
+    /// of the connection; and this program where there is no Nix.
     ///
-    /// Where the host lets only the exact command `nix-store --serve --write` pass (a forced command that looks at it),
-    /// that is tried in a second connection.
+    /// Where the host lets only the exact command `nix-store --serve --write` or `nix-daemon --stdio` pass (a forced command that
+    /// looks at it), those are tried in a second connection.
     #[default]
     Search,
     /// This one, by name or path.
@@ -44,10 +70,10 @@ pub enum ServeProgram {
 }
 
 impl ServeProgram {
-    /// How messages call it.
-    pub(crate) fn name(&self) -> &str {
+    /// How messages call it; one that is looked for has this name.
+    pub(crate) fn name<'a>(&'a self, searched: &'a str) -> &'a str {
         match self {
-            Self::Search => "nix-store",
+            Self::Search => searched,
             Self::Named(name) => name,
             Self::Words(words) => words.first().map_or("", String::as_str),
         }
@@ -76,23 +102,8 @@ impl ServeProgram {
         RemoteCommand::new(program).args(arguments)
     }
 
-    /// What is tried where an account may not have let the first command pass: the plain one for a script, which is what a forced
-    /// command may look for; and a script for one that was named, which says when it runs.
-    pub(crate) fn second_command(
-        &self,
-        name: &str,
-        arguments: Vec<&str>,
-        elevation: Elevation,
-    ) -> RemoteCommand {
-        match self {
-            Self::Search => {
-                Self::Named(name.to_owned()).command(name, Vec::new(), arguments, elevation, Input::Stdin)
-            }
-            named => named.script(name, Vec::new(), arguments, elevation).command(),
-        }
-    }
-
-    /// A script that becomes it, to be made more of; the name and the places are for [`Search`](Self::Search).
+    /// A script that becomes it, to be made more of; the name and the places are for [`Search`](Self::Search). It says when it
+    /// runs: an account that does not let it pass is told from a program that fails.
     pub(crate) fn script(
         &self,
         name: &str,
@@ -111,6 +122,26 @@ impl ServeProgram {
         let (program, more) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
         let arguments = more.iter().map(String::as_str).chain(arguments);
         RemoteScript::new().run(program, arguments).account(elevation.account())
+    }
+
+    /// The program `name` of the same Nix. One whose own name says nothing, perhaps a script around `nix-store`, is taken for that.
+    pub(crate) fn beside(&self, name: &str) -> Self {
+        let beside = |word: &String| match word.rsplit_once('/') {
+            _ if name == NIX_STORE && !word.ends_with(DAEMON) => word.clone(),
+            Some((directory, _)) => format!("{directory}/{name}"),
+            None => name.to_owned(),
+        };
+        match self {
+            Self::Search => Self::Search,
+            Self::Named(word) => Self::Named(beside(word)),
+            Self::Words(words) => {
+                let mut words = words.clone();
+                if let Some(last) = words.last_mut() {
+                    *last = beside(last);
+                }
+                Self::Words(words)
+            }
+        }
     }
 }
 
@@ -160,6 +191,8 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ServeOptions {
+    /// What is spoken.
+    pub spoken: Spoken,
     /// The program.
     pub program: ServeProgram,
     /// As whom it runs.
@@ -170,6 +203,12 @@ pub struct ServeOptions {
     pub store: Option<String>,
     /// The logical store directory, which both sides must share.
     pub store_dir: StoreDir,
+    /// A daemon takes only paths that are content-addressed or signed by a key that it trusts, also from a user whom it trusts.
+    /// (From others it never takes anything else.)
+    pub check_signatures: bool,
+    /// Whether the login is known to be root's. A `nix-daemon --stdio` of Nix up to 2.19 that runs for somebody else stops for good
+    /// over too many requests at once, and is asked less at a time.
+    pub login_is_root: bool,
     /// Is handed each line that the host writes to stderr while the connection lasts.
     pub stderr: Option<LineSink>,
     /// Is called when a server has greeted: whoever logs in has been let in, and nothing is asked any more.
@@ -190,11 +229,14 @@ pub struct ServeOptions {
 impl Default for ServeOptions {
     fn default() -> Self {
         Self {
+            spoken: Spoken::default(),
             program: ServeProgram::default(),
             elevation: Elevation::default(),
             access: RemoteAccess::default(),
             store: None,
             store_dir: StoreDir::default(),
+            check_signatures: false,
+            login_is_root: false,
             stderr: None,
             greeted: None,
             data_sessions: 0,
@@ -209,6 +251,7 @@ impl std::fmt::Debug for ServeOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("ServeOptions")
+            .field("spoken", &self.spoken)
             .field("program", &self.program)
             .field("elevation", &self.elevation)
             .field("access", &self.access)
@@ -222,45 +265,62 @@ impl std::fmt::Debug for ServeOptions {
 }
 
 impl ServeOptions {
-    /// The command that is tried first.
-    pub(crate) fn command(&self) -> RemoteCommand {
-        self.program.command("nix-store", server_places(), self.arguments(), self.elevation, Input::Stdin)
+    /// Starts a server of the serve protocol; or, where a search finds none, what else serves there.
+    pub(crate) fn serve_command(&self, program: &ServeProgram) -> RemoteCommand {
+        let arguments = self.serve_arguments();
+        if *program != ServeProgram::Search {
+            return program.command(NIX_STORE, Vec::new(), arguments, self.elevation, Input::Stdin);
+        }
+        let complaints = HAVE_NO_SERVE.map(|words| format!("*{words}*"));
+        let nix_store = Program::new(NIX_STORE).places(places(NIX_STORE));
+        let nix_daemon = Program::new(DAEMON).places(places(DAEMON)).must_run();
+        RemoteScript::new()
+            .find(nix_store.must_know("--serve", HAVE_SERVE, complaints))
+            .run(NIX_STORE, arguments.clone())
+            .or_run(nix_daemon, self.daemon_arguments(), Conversation::BeginsAnew)
+            // This very program serves too, where there is no Nix at all.
+            .or_run(Program::new(OURS).must_run(), arguments, Conversation::Continues)
+            .account(self.elevation.account())
+            .command()
+    }
+
+    /// Starts what speaks a daemon's protocol.
+    pub(crate) fn daemon_command(&self, program: &ServeProgram) -> RemoteCommand {
+        program.command(DAEMON, places(DAEMON), self.daemon_arguments(), self.elevation, Input::Stdin)
+    }
+
+    /// Whether what is started there is known to run as root.
+    pub(crate) fn runs_as_root(&self) -> bool {
+        self.login_is_root || self.elevation == Elevation::Sudo
     }
 
     /// Says what the host would substitute of the paths that it is given on stdin, one per line. `None` for this very
     /// program, which serves and substitutes nothing.
     pub(crate) fn foresight_command(&self) -> Option<RemoteCommand> {
         let arguments = [vec!["--realise", "--dry-run"], self.store_arguments()].concat();
-        if self.program.name().rsplit('/').next() == Some(OURS) {
+        if self.program.name(NIX_STORE).rsplit('/').next() == Some(OURS) {
             return None;
         }
         // Thousands of paths do not fit into one command line.
-        Some(self.program.command(
-            "nix-store",
-            places("nix-store"),
-            arguments,
-            self.elevation,
-            Input::Arguments,
-        ))
-    }
-
-    /// What is tried where the host did not let the first one pass.
-    pub(crate) fn second_command(&self) -> RemoteCommand {
-        self.program.second_command("nix-store", self.arguments(), self.elevation)
+        Some(self.program.command(NIX_STORE, places(NIX_STORE), arguments, self.elevation, Input::Arguments))
     }
 
     /// What starts the server, to be made more of.
     pub(crate) fn script(&self) -> RemoteScript {
-        self.program.script("nix-store", server_places(), self.arguments(), self.elevation)
+        self.program.script(NIX_STORE, server_places(), self.serve_arguments(), self.elevation)
     }
 
-    fn arguments(&self) -> Vec<&str> {
+    pub(crate) fn serve_arguments(&self) -> Vec<&str> {
         let mut arguments = vec!["--serve"];
         if self.access == RemoteAccess::ReadWrite {
             arguments.push("--write");
         }
         arguments.extend(self.store_arguments());
         arguments
+    }
+
+    pub(crate) fn daemon_arguments(&self) -> Vec<&str> {
+        [vec!["--stdio"], self.store_arguments()].concat()
     }
 
     fn store_arguments(&self) -> Vec<&str> {
@@ -275,14 +335,24 @@ mod tests {
     #[test]
     fn a_named_program_is_started_as_upstream_does() {
         let program = ServeProgram::Named("nix-store".into());
+        let serve = |options: &ServeOptions| {
+            options.serve_command(&options.program).to_shell().into_string().unwrap()
+        };
+        let daemon = |options: &ServeOptions| {
+            options.daemon_command(&options.program.beside(DAEMON)).to_shell().into_string().unwrap()
+        };
         let mut options = ServeOptions { program, ..ServeOptions::default() };
-        assert_eq!(options.command().to_shell(), "nix-store --serve --write");
+        assert_eq!(serve(&options), "nix-store --serve --write");
+        assert_eq!(daemon(&options), "nix-daemon --stdio");
+        assert!(!options.runs_as_root());
         options.store = Some("local?root=/mnt".into());
         options.access = RemoteAccess::ReadOnly;
         options.elevation = Elevation::Sudo;
-        assert_eq!(options.command().to_shell(), "sudo -n nix-store --serve --store 'local?root=/mnt'");
-        let second = options.second_command().to_shell().to_string_lossy().into_owned();
-        assert!(second.starts_with("exec sh -c ") && second.contains("exec sudo -n "), "{second}");
+        assert_eq!(serve(&options), "sudo -n nix-store --serve --store 'local?root=/mnt'");
+        assert_eq!(daemon(&options), "sudo -n nix-daemon --stdio --store 'local?root=/mnt'");
+        assert!(options.runs_as_root());
+        let script = options.script().command().to_shell().into_string().unwrap();
+        assert!(script.starts_with("exec sh -c ") && script.contains("exec sudo -n "), "{script}");
         assert_eq!(
             options.foresight_command().unwrap().to_shell(),
             "xargs sudo -n nix-store --realise --dry-run --store 'local?root=/mnt'"
@@ -291,13 +361,6 @@ mod tests {
         assert_eq!(options.foresight_command(), None);
         options.program = ServeProgram::Words(["env", "A=b c", "nix-store"].map(Into::into).into());
         options.elevation = Elevation::None;
-        assert!(options.command().to_shell().to_string_lossy().starts_with("env 'A=b c' nix-store --serve"));
-    }
-
-    #[test]
-    fn a_search_has_the_plain_command_to_fall_back_to() {
-        let options = ServeOptions::default();
-        assert!(options.command().to_shell().to_string_lossy().starts_with("exec sh -c "));
-        assert_eq!(options.second_command().to_shell(), "nix-store --serve --write");
+        assert!(serve(&options).starts_with("env 'A=b c' nix-store --serve"));
     }
 }

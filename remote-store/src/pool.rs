@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc, Mutex as StdMutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex as StdMutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,42 +20,39 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     RemoteError,
+    error::reason,
+    options::HAVE_NO_SERVE,
+    route::{Language, Routes},
     session::{Lease, Opening, ReadAnswer, Session},
     silence::Patience,
     wire::Filter,
 };
 
-/// How long to wait before a host is tried once more that hung up before any login: it drops new connections at random while it
-/// is busy, and a second or two later that is over.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long to wait before a host is tried again that hung up before any login: it drops new connections at random while it
+/// is busy, and a few seconds later that is over.
+const PAUSES: [Duration; 1] = [Duration::from_secs(1)];
 
 /// Sessions, each opened when it is first needed, and anew when it broke.
 pub(crate) struct Pool {
-    connectors: Connectors,
+    routes: Routes,
     opening: Opening,
     questions: Slot,
     data: Vec<Slot>,
     next: AtomicUsize,
     way: StdMutex<Way>,
+    /// Why another route is gone than the first, until a server greets.
+    refusal: StdMutex<Option<Arc<RemoteError>>>,
+    /// Whether a server has greeted, which was told.
+    told: AtomicBool,
 }
 
-/// What leads to the service.
-pub(crate) struct Connectors {
-    pub(crate) first: Arc<dyn Connector>,
-    /// Whether the first says when something of ours runs there. Otherwise only words can tell a program that failed from an
-    /// account that did not run it, and the second may.
-    pub(crate) first_says_that_it_runs: bool,
-    /// For where the first is not let through.
-    pub(crate) second: Option<Arc<dyn Connector>>,
-}
-
-/// Which command the host is given. Found out once.
+/// How the service is reached. Found out once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Way {
-    /// The account did not let the first command through.
-    second: bool,
-    /// The host hung up once before any login.
-    waited: bool,
+    /// Which of the routes is gone.
+    route: usize,
+    /// How often it was waited because the host hung up before any login.
+    pauses: usize,
 }
 
 /// Where a session is kept.
@@ -75,19 +72,31 @@ enum State {
 type Work<'w, T> = dyn Fn(Arc<Session>) -> BoxFuture<'w, Result<T, ProtocolError>> + Send + Sync + 'w;
 
 impl Pool {
-    pub(crate) fn new(connectors: Connectors, opening: Opening, data_sessions: usize) -> Self {
+    pub(crate) fn new(routes: Routes, opening: Opening, data_sessions: usize) -> Self {
         let data = (0..data_sessions).map(|_| Slot::default()).collect();
         Self {
-            connectors,
+            routes,
             opening,
             questions: Slot::default(),
             data,
             next: AtomicUsize::new(0),
             way: StdMutex::default(),
+            refusal: StdMutex::default(),
+            told: AtomicBool::new(false),
         }
     }
 
-    /// One question with its answer. Others may be under way.
+    /// What is spoken with the service, as far as it is known.
+    pub(crate) fn spoken(&self) -> Option<Language> {
+        let way = self.way();
+        let language = self.routes.get(way.route)?.language;
+        // The first route may turn out to lead to a daemon.
+        (language == Language::Daemon || self.told.load(Ordering::Acquire)).then_some(language)
+    }
+
+    /// One question of the serve protocol with its answer. Others may be under way.
+    ///
+    /// If it turns out that this is not what is [`spoken`](Self::spoken), the error says nothing.
     pub(crate) async fn ask<T: Send>(
         &self,
         patience: Patience,
@@ -98,7 +107,7 @@ impl Pool {
         let work = move |session: Arc<Session>| -> BoxFuture<'_, Result<T, ProtocolError>> {
             Box::pin(async move { session.exchange(request, patience, read.clone()).await })
         };
-        self.with_session(&self.questions, &work).await
+        self.with_session(&self.questions, Some(Language::Serve), &work).await
     }
 
     /// A session for one transfer.
@@ -115,15 +124,15 @@ impl Pool {
         };
         let number = self.next.fetch_add(1, Ordering::Relaxed) % self.data.len().max(1);
         if let Some(slot) = self.data.get(number) {
-            self.with_session(&self.questions, &work).await?.give_back();
-            match self.with_session(slot, &work).await {
+            self.with_session(&self.questions, None, &work).await?.give_back();
+            match self.with_session(slot, None, &work).await {
                 Err(error) if is_session_refused(&error) => {
                     tracing::info!(%error, "the host has no room for another session");
                 }
                 result => return result,
             }
         }
-        self.with_session(&self.questions, &work).await
+        self.with_session(&self.questions, None, &work).await
     }
 
     /// A session for one transfer that goes through a filter; it ends with the transfer. Somebody must have logged in already.
@@ -132,7 +141,8 @@ impl Pool {
         connector: Arc<dyn Connector>,
         filter: &Filter,
     ) -> Result<Lease, Arc<RemoteError>> {
-        let session = Arc::new(Session::open(connector, &self.opening, Some(filter)).await?);
+        let session =
+            Arc::new(Session::open(&self.routes.apart(connector), &self.opening, Some(filter)).await?);
         match session.lease().await {
             Ok(lease) => Ok(lease),
             Err(error) => Err(session.explain(error).await.0),
@@ -158,8 +168,8 @@ impl Pool {
     }
 
     /// Whether the account did not let the first command through.
-    pub(crate) fn needed_the_second_command(&self) -> bool {
-        self.way().second
+    pub(crate) fn needed_another_command(&self) -> bool {
+        self.way().route > 0
     }
 
     /// Ends all sessions and waits for the servers to end: they let go of their temporary roots.
@@ -172,19 +182,29 @@ impl Pool {
         }
     }
 
-    /// Does `work` with the slot's session; once more with another one where the host did not let the first be. If that
-    /// fails too, the first error is the one that counts.
-    async fn with_session<T>(&self, slot: &Slot, work: &Work<'_, T>) -> Result<T, Arc<RemoteError>> {
-        let mut first = None;
+    /// Does `work` with the slot's session; again with another one where the host did not let the first be. If all fail, the first
+    /// error is the one that counts.
+    async fn with_session<T>(
+        &self,
+        slot: &Slot,
+        language: Option<Language>,
+        work: &Work<'_, T>,
+    ) -> Result<T, Arc<RemoteError>> {
         loop {
-            let (session, way) = match self.session(slot).await {
-                Ok(session) => session,
-                Err(error) => return Err(first.unwrap_or(error)),
-            };
+            let (session, way) = self.session(slot).await?;
+            if language.is_some_and(|language| language != session.language()) {
+                return Err(Arc::new(RemoteError::Closed));
+            }
             let error = match work(Arc::clone(&session)).await {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    self.note_greeted(&session, way);
+                    return Ok(value);
+                }
                 Err(error) => error,
             };
+            if session.waits_for_another_language() {
+                continue;
+            }
             let (error, has_started) = session.explain(error).await;
             if session.is_abandoned().await {
                 // Not ours to explain: the next session is as good as this one was.
@@ -193,19 +213,18 @@ impl Pool {
             if session.is_greeted() {
                 return Err(error);
             }
-            let may_go_on = self.another_way(way, &error, has_started).await;
-            if may_go_on {
-                first.get_or_insert(error);
-                continue;
+            if !self.has_another_way(way, &error, has_started).await {
+                let refusal = lock(&self.refusal).clone();
+                return Err(match refusal {
+                    Some(source) if source.says_no_serve() => source.and_no_daemon(error),
+                    // One of the two says when something of ours runs.
+                    Some(_) if has_started => error,
+                    Some(source) if error.failure().is_none_or(|failure| !failure.is_temporary()) => {
+                        Arc::new(RemoteError::NotAllowed { source })
+                    }
+                    _ => error,
+                });
             }
-            return Err(match first {
-                // One of the two says when something of ours runs.
-                Some(_) if way.second && has_started => error,
-                Some(source) if way.second && source.can_be_a_forced_command() => {
-                    Arc::new(RemoteError::NotAllowed { source })
-                }
-                first => first.unwrap_or(error),
-            });
         }
     }
 
@@ -214,21 +233,34 @@ impl Pool {
         // Whoever comes second waits here, and finds it open.
         let mut state = slot.0.lock().await;
         loop {
-            match &*state {
+            let before = match &*state {
                 State::Closed => return Err(Arc::new(RemoteError::Closed)),
                 State::Open(session, way) if !session.is_broken() => {
                     return Ok((Arc::clone(session), *way));
                 }
-                State::Open(..) | State::Empty => {}
+                State::Open(session, _) if session.waits_for_another_language() => Some(Arc::clone(session)),
+                State::Open(..) | State::Empty => None,
+            };
+            if let (Some(session), Some(number)) = (before, self.routes.found) {
+                let way = Way { route: number, ..self.way() };
+                *lock(&self.way) = way;
+                let found = session.found();
+                if let Some(route) = self.routes.get(number) {
+                    self.routes.tell(route, found);
+                    let session = session.begin_anew(route).await;
+                    *state = session.map_or(State::Empty, |session| State::Open(Arc::new(session), way));
+                }
+                continue;
             }
             let way = self.way();
-            let second = self.connectors.second.as_ref().filter(|_| way.second);
-            let connector = Arc::clone(second.unwrap_or(&self.connectors.first));
-            match Session::open(connector, &self.opening, None).await {
+            let Some(route) = self.routes.get(way.route) else {
+                return Err(Arc::new(RemoteError::Closed));
+            };
+            match Session::open(route, &self.opening, None).await {
                 Ok(session) => *state = State::Open(Arc::new(session), way),
                 Err(error) => {
                     let error = Arc::new(error);
-                    if !self.another_way(way, &error, false).await {
+                    if !self.has_another_way(way, &error, false).await {
                         return Err(error);
                     }
                 }
@@ -237,41 +269,58 @@ impl Pool {
     }
 
     fn way(&self) -> Way {
-        *self.way.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.way)
+    }
+
+    /// A session has greeted: from now on it is known what is spoken.
+    fn note_greeted(&self, session: &Session, way: Way) {
+        if !self.told.swap(true, Ordering::AcqRel) {
+            lock(&self.refusal).take();
+            // What was found has told of itself.
+            if let Some(route) = self.routes.get(way.route).filter(|_| Some(way.route) != self.routes.found) {
+                self.routes.tell(route, session.found());
+            }
+        }
     }
 
     /// Whether a session that failed before its greeting, and was opened this `way`, is worth another try: a busy host is
-    /// tried once more, after a pause; and an account that may run only certain commands gets the other one. At most one login
-    /// more comes of it.
-    async fn another_way(&self, way: Way, error: &RemoteError, has_started: bool) -> bool {
-        let wait = {
-            let mut known = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+    /// tried again, after a pause; and an account that runs only certain commands gets the plain ones. At most one login
+    /// more comes of the latter, unless it has said two different things.
+    async fn has_another_way(&self, way: Way, error: &Arc<RemoteError>, has_started: bool) -> bool {
+        let pause = {
+            let mut known = lock(&self.way);
             if *known != way {
                 // Somebody else has found out meanwhile.
                 return true;
             }
-            if error.failure().is_some_and(Failure::happened_before_login) && !known.waited {
-                known.waited = true;
-                true
-            } else if !has_started
-                && error.can_be_a_forced_command()
-                && (self.connectors.first_says_that_it_runs || !error.is_of_the_program())
-                && !known.second
-                && self.connectors.second.is_some()
-            {
-                known.second = true;
-                tracing::info!(%error, "the host may not have let the command pass, trying the other one");
-                false
+            let Some(route) = self.routes.get(way.route) else { return false };
+            if error.failure().is_some_and(Failure::happened_before_login) {
+                let Some(pause) = PAUSES.get(known.pauses) else { return false };
+                known.pauses += 1;
+                *pause
             } else {
-                return false;
+                let lacks = error.says_no_serve();
+                let mut refusal = lock(&self.refusal);
+                // Of a program that does not say that it runs, only words can tell that it did; unless the account is known.
+                let may_be_refused = route.is_script || refusal.is_some() || !error.is_of_the_program();
+                let refuses = !has_started && may_be_refused && error.can_be_a_forced_command();
+                let next = route.lacking.filter(|_| lacks).or(route.refused.filter(|_| refuses));
+                let Some(next) = next else { return false };
+                let repeats =
+                    refusal.as_ref().is_some_and(|refusal| refusal.to_string() == error.to_string());
+                if !self.routes.share() && repeats && !lacks {
+                    return false;
+                }
+                tracing::info!(%error, "the host may not have let the command pass, trying another one");
+                refusal.get_or_insert_with(|| Arc::clone(error));
+                known.route = next;
+                return true;
             }
         };
-        if wait {
-            tracing::warn!("{error}; the host may be busy, trying once more in {} s", PAUSE.as_secs());
-            // Not all at once, where many copies were started at once.
-            let jitter = Duration::from_millis(u64::from(std::process::id() % 1000));
-            tokio::time::sleep(PAUSE + jitter).await;
-        }
+        tracing::warn!("{error}; the host may be busy, trying again in {} s", pause.as_secs());
+        // Not all at once, where many copies were started at once.
+        let jitter = Duration::from_millis(u64::from(std::process::id() % 1000));
+        tokio::time::sleep(pause + jitter).await;
         true
     }
 }
@@ -281,6 +330,10 @@ fn read_no_paths(reader: &mut WireReader<Reader>) -> BoxFuture<'_, Result<(), Pr
     Box::pin(async move {
         read_valid_paths(reader, &StoreDir::default(), &StorePathSet::default()).await.map(drop)
     })
+}
+
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_session_refused(error: &RemoteError) -> bool {
@@ -298,6 +351,21 @@ impl RemoteError {
         }
     }
 
+    /// Whether it is a program's word that it has no serve protocol, before any greeting.
+    fn says_no_serve(&self) -> bool {
+        matches!(self, Self::Ended { stderr, .. } if HAVE_NO_SERVE.iter().any(|words| reason(stderr).contains(words)))
+    }
+
+    /// Neither is there: this is what was said of the serve protocol, and `other` what became of the attempt to reach the daemon.
+    fn and_no_daemon(&self, other: Arc<Self>) -> Arc<Self> {
+        match &*other {
+            Self::ProgramNotFound { .. } | Self::Ended { .. } | Self::NoServer { .. } => {
+                Arc::new(Self::NoServer { why: format!("{self}; {other}") })
+            }
+            _ => other,
+        }
+    }
+
     /// Whether an account that runs only certain commands may end another one like this: with any status, and with words
     /// anywhere or none.
     fn can_be_a_forced_command(&self) -> bool {
@@ -305,6 +373,7 @@ impl RemoteError {
             Self::Ended { .. }
             | Self::Lost { .. }
             | Self::ProgramNotFound { .. }
+            | Self::NoServer { .. }
             | Self::Protocol { source: ProtocolError::NoGreeting { .. }, .. } => true,
             Self::Unreached { failure, .. } => failure.kind == FailureKind::LoginShellEnded,
             _ => false,

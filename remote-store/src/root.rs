@@ -155,28 +155,8 @@ impl RootMaker {
         if let Some(uri) = &self.store {
             arguments.extend(["--store", uri]);
         }
-        let program = beside(&self.program, name);
+        let program = self.program.beside(name);
         (name, program.command(name, places(name), arguments, self.elevation, Input::Stdin))
-    }
-}
-
-/// The program `name` of the same Nix. One whose own name says nothing, perhaps a script around `nix-store`, is taken for that.
-fn beside(program: &ServeProgram, name: &str) -> ServeProgram {
-    let beside = |word: &String| match word.rsplit_once('/') {
-        _ if name == "nix-store" && !word.ends_with("nix-daemon") => word.clone(),
-        Some((directory, _)) => format!("{directory}/{name}"),
-        None => name.to_owned(),
-    };
-    match program {
-        ServeProgram::Search => ServeProgram::Search,
-        ServeProgram::Named(word) => ServeProgram::Named(beside(word)),
-        ServeProgram::Words(words) => {
-            let mut words = words.clone();
-            if let Some(last) = words.last_mut() {
-                *last = beside(last);
-            }
-            ServeProgram::Words(words)
-        }
     }
 }
 

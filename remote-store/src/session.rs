@@ -17,13 +17,14 @@ use futures_util::{
 };
 use ncc_protocol::{
     ProtocolError,
-    serve::{client_greeting, read_server_greeting},
-    wire::WireReader,
+    serve::{client_greeting, read_server_greeting_or},
+    wire::{Beginning, WireReader},
     worker::{self, AnswerError, ClientOptions, Daemon, DaemonError, Version},
 };
 use ncc_store::StoreDir;
 use ncc_transport::{
-    Channel, ChannelControl, Connector, End, Ending, Exit, LineSink, Reader, StderrTail, Writer, throttled,
+    Channel, ChannelControl, Connector, End, Ending, Exit, Findings, LineSink, RESUME, Reader, StderrTail,
+    Writer, throttled,
 };
 use tokio::{
     io::AsyncWriteExt as _,
@@ -34,6 +35,8 @@ use crate::{
     RemoteError,
     daemon::log_to,
     error::Ended,
+    options::DAEMON,
+    route::{Found, Language, Route},
     silence::{Patience, Pulse},
     wire::{Filter, Method},
 };
@@ -41,20 +44,9 @@ use crate::{
 /// How long a server may take to end once its input has ended, before its process is ended for it.
 const TIME_TO_END: Duration = Duration::from_secs(5);
 
-/// The protocol of a conversation, and what it begins with.
-#[derive(Clone)]
-pub(crate) enum Protocol {
-    Serve,
-    /// With the options of the client.
-    Daemon(Box<ClientOptions>),
-}
-
-/// How a conversation is begun, whatever its connector leads to.
+/// How a conversation is begun, whatever leads there.
 #[derive(Clone)]
 pub(crate) struct Opening {
-    pub(crate) protocol: Protocol,
-    /// How messages call the program at the other end.
-    pub(crate) program: String,
     pub(crate) stall_timeout: Option<Duration>,
     /// Is handed what the other end says for people.
     pub(crate) stderr: Option<LineSink>,
@@ -79,6 +71,7 @@ impl<T, F> ReadAnswer<T> for F where
 /// writes and reads at its own pace [leases](Self::lease) both directions.
 pub(crate) struct Session {
     connector: Arc<dyn Connector>,
+    language: Language,
     requests: Arc<Mutex<Requests>>,
     answers: Arc<Mutex<Answers>>,
     pulse: Pulse,
@@ -87,6 +80,8 @@ pub(crate) struct Session {
     broken: AtomicBool,
     process: Mutex<Process>,
     opening: Opening,
+    /// What the other end says that it is, where it is not what was expected.
+    found: Arc<OnceLock<Found>>,
     /// Known behind the handshake of a daemon.
     daemon: OnceLock<Daemon>,
     /// Why a daemon does not want this user.
@@ -128,7 +123,23 @@ pub(crate) struct Answers {
     pub(crate) reader: WireReader<Reader>,
     greeted: Arc<AtomicBool>,
     on_greeting: Option<Arc<dyn Fn() + Send + Sync>>,
+    found: Arc<OnceLock<Found>>,
     pulse: Pulse,
+}
+
+/// The two directions of a conversation at its beginning.
+struct Streams {
+    stdin: Option<Writer>,
+    unsent: Vec<u8>,
+    reader: WireReader<Reader>,
+}
+
+/// What the client begins with.
+fn greeting(language: Language) -> Vec<u8> {
+    match language {
+        Language::Serve => client_greeting(),
+        Language::Daemon => worker::client_greeting(Version::NEWEST),
+    }
 }
 
 /// Both directions of a session, for one piece of work. Unless it is [given back](Self::give_back), the session is broken.
@@ -176,16 +187,15 @@ impl Lease {
 
     /// Waits for the greeting, if it has not come yet.
     pub(crate) async fn greet(&mut self) -> Result<(), ProtocolError> {
-        let session = Arc::clone(&self.session);
-        let greeted = match &session.opening.protocol {
-            Protocol::Serve => {
+        let greeted = match self.session.language {
+            Language::Serve => {
                 let greeted = async {
                     self.requests.write(&[]).await?;
                     self.answers.greeted().await.map(drop)
                 };
                 greeted.await
             }
-            Protocol::Daemon(options) => self.greet_daemon(options).await,
+            Language::Daemon => self.greet_daemon().await,
         };
         if greeted.is_err() {
             self.unfinished.failed();
@@ -201,7 +211,7 @@ impl Lease {
     }
 
     /// The handshake with a daemon, in two round trips: what comes behind the greetings depends on the version in common.
-    async fn greet_daemon(&mut self, options: &ClientOptions) -> Result<(), ProtocolError> {
+    async fn greet_daemon(&mut self) -> Result<(), ProtocolError> {
         if self.daemon().is_some() {
             return Ok(());
         }
@@ -211,7 +221,7 @@ impl Lease {
         let mut settings = Vec::new();
         worker::put_client_settings(version, &mut settings);
         // The request looks the same in all versions, so it need not wait for the rest of the handshake.
-        let request = worker::Request::SetOptions(Box::new(options.clone()));
+        let request = worker::Request::SetOptions(Box::<ClientOptions>::default());
         request.encode(&StoreDir::default(), &Daemon::of_version(version), &mut settings)?;
         self.requests.write(&settings).await?;
         let sink = self.session.opening.stderr.clone().map(throttled);
@@ -246,6 +256,8 @@ pub(crate) struct ServerProcess {
     control: Box<dyn ChannelControl>,
     pulse: Pulse,
     program: String,
+    /// It is started by a script, which says when it has.
+    is_script: bool,
 }
 
 /// Marks a session as broken, before anybody else can go on with it: dropped while the locks are still held.
@@ -294,20 +306,24 @@ impl<S: Deref<Target = Session>> Drop for Unfinished<S> {
 impl Session {
     /// Begins a conversation; with a filter, one that is for one transfer.
     pub(crate) async fn open(
-        connector: Arc<dyn Connector>,
+        route: &Route,
         opening: &Opening,
         filter: Option<&Filter>,
     ) -> Result<Self, RemoteError> {
+        let connector = Arc::clone(&route.connector);
         tracing::debug!(service = ?connector, "starting the server");
         let Channel { mut stdin, mut stdout, stderr, control } = connector.connect().await?;
         let pulse = Pulse::new(opening.stall_timeout);
-        let process = ServerProcess::new(
-            stderr,
-            control,
-            pulse.clone(),
-            opening.program.clone(),
-            opening.stderr.clone().map(throttled),
-        );
+        let process = ServerProcess {
+            is_script: route.is_script,
+            ..ServerProcess::new(
+                stderr,
+                control,
+                pulse.clone(),
+                route.program.clone(),
+                opening.stderr.clone().map(throttled),
+            )
+        };
         let mut apart = None;
         if let Some(filter) = filter {
             let method;
@@ -317,23 +333,35 @@ impl Session {
             };
             apart = Some(Apart { method });
         }
-        let greeted = Arc::new(AtomicBool::new(false));
-        let requests = Requests {
+        let streams = Streams {
             stdin: Some(pulse.note_requests(stdin)),
-            unsent: match opening.protocol {
-                Protocol::Serve => client_greeting(),
-                Protocol::Daemon(_) => worker::client_greeting(Version::NEWEST),
-            },
-            pulse: pulse.clone(),
-        };
-        let answers = Answers {
+            unsent: greeting(route.language),
             reader: WireReader::new(pulse.watch_answers(stdout)),
+        };
+        Ok(Self { apart, ..Self::over(streams, process, connector, route.language, opening) })
+    }
+
+    fn over(
+        streams: Streams,
+        process: ServerProcess,
+        connector: Arc<dyn Connector>,
+        language: Language,
+        opening: &Opening,
+    ) -> Self {
+        let pulse = process.pulse.clone();
+        let greeted = Arc::new(AtomicBool::new(false));
+        let found = Arc::default();
+        let requests = Requests { stdin: streams.stdin, unsent: streams.unsent, pulse: pulse.clone() };
+        let answers = Answers {
+            reader: streams.reader,
             greeted: Arc::clone(&greeted),
             on_greeting: opening.greeted.clone(),
+            found: Arc::clone(&found),
             pulse: pulse.clone(),
         };
-        Ok(Self {
+        Self {
             connector,
+            language,
             requests: Arc::new(Mutex::new(requests)),
             answers: Arc::new(Mutex::new(answers)),
             pulse,
@@ -341,10 +369,42 @@ impl Session {
             broken: AtomicBool::new(false),
             process: Mutex::new(Process::Running(process)),
             opening: opening.clone(),
+            found,
             daemon: OnceLock::new(),
             turned_away: OnceLock::new(),
-            apart,
-        })
+            apart: None,
+        }
+    }
+
+    /// Begins again over the same streams, whose other end waits for another language. `None` if they are gone.
+    ///
+    /// Everybody who has a question here finds this session broken.
+    pub(crate) async fn begin_anew(&self, route: &Route) -> Option<Self> {
+        let (mut requests, mut answers) = (self.requests.lock().await, self.answers.lock().await);
+        let process = std::mem::replace(&mut *self.process.lock().await, Process::Abandoned);
+        let Process::Running(mut process) = process else { return None };
+        process.program.clone_from(&route.program);
+        let streams = Streams {
+            stdin: requests.stdin.take(),
+            // What was sent ahead may have been cut short anywhere.
+            unsent: [b"\n", RESUME.as_bytes(), b"\n", &greeting(route.language)].concat(),
+            reader: answers.take_reader(),
+        };
+        Some(Self::over(streams, process, Arc::clone(&self.connector), route.language, &self.opening))
+    }
+
+    pub(crate) const fn language(&self) -> Language {
+        self.language
+    }
+
+    /// What the other end is, where it is not what was expected.
+    pub(crate) fn found(&self) -> Option<&Found> {
+        self.found.get()
+    }
+
+    /// Whether the other end waits for another language.
+    pub(crate) fn waits_for_another_language(&self) -> bool {
+        !self.is_greeted() && self.found().is_some()
     }
 
     /// What one direction is compressed with.
@@ -536,9 +596,23 @@ impl Answers {
     /// The reader, behind the server's greeting.
     pub(crate) async fn greeted(&mut self) -> Result<&mut WireReader<Reader>, ProtocolError> {
         if !self.greeted.load(Ordering::Acquire) {
-            let version = read_server_greeting(&mut self.reader).await?;
-            tracing::debug!(%version, "the server has greeted");
-            self.note_greeted();
+            let other = |came: &[u8]| {
+                let (findings, end) = Findings::find(came)?;
+                Some((end, found(&findings).filter(|found| found.program == DAEMON)?))
+            };
+            match read_server_greeting_or(&mut self.reader, other).await? {
+                Beginning::Greeting((version, noise)) => {
+                    tracing::debug!(%version, "the server has greeted");
+                    if let Some(found) = Findings::parse(&noise).as_ref().and_then(found) {
+                        let _ = self.found.set(found);
+                    }
+                    self.note_greeted();
+                }
+                Beginning::Instead(daemon) => {
+                    let _ = self.found.set(daemon);
+                    return Err(ProtocolError::UnexpectedEnd { what: "the greeting of the serve protocol" });
+                }
+            }
         }
         Ok(&mut self.reader)
     }
@@ -552,8 +626,18 @@ impl Answers {
 
     /// Reads nothing more.
     pub(crate) fn close(&mut self) {
-        self.reader = WireReader::new(Box::new(tokio::io::empty()));
+        drop(self.take_reader());
     }
+
+    fn take_reader(&mut self) -> WireReader<Reader> {
+        std::mem::replace(&mut self.reader, WireReader::new(Box::new(tokio::io::empty())))
+    }
+}
+
+/// What a script reports to have become.
+fn found(findings: &Findings) -> Option<Found> {
+    let (program, why) = findings.became()?;
+    Some(Found { program: program.to_owned(), why: why.to_owned() })
 }
 
 impl ServerProcess {
@@ -566,7 +650,7 @@ impl ServerProcess {
         sink: Option<LineSink>,
     ) -> Self {
         let stderr = StderrTail::collect(stderr, Some(pulse.note_lines(sink)));
-        Self { stderr, control, pulse, program }
+        Self { stderr, control, pulse, program, is_script: false }
     }
 
     /// The silence that ended the connection to it, if that is what ended it.
@@ -597,7 +681,7 @@ impl ServerProcess {
         greeted: bool,
         error: ProtocolError,
     ) -> (RemoteError, bool) {
-        let (program, silence) = (self.program.clone(), self.silence());
+        let (program, silence, is_script) = (self.program.clone(), self.silence(), self.is_script);
         // What it says because it is ended explains nothing.
         let before = silence.map(|_| self.stderr.text());
         let (exit, stderr, since_start) = self.end().await;
@@ -607,6 +691,7 @@ impl ServerProcess {
         let greeted = greeted || matches!(error, ProtocolError::UnsupportedVersion { .. });
         let noise = matches!(&error, ProtocolError::NoGreeting { noise, .. } if !noise.is_empty());
         let end = End::new(&exit, greeted, &stderr).since_start(since_start.as_deref()).said_on_stdout(noise);
+        let end = if is_script { end } else { end.without_mark() };
         let has_started = end.has_started();
         let ending = Ending::of_service(connector, &end, &program);
         (Ended { exit, stderr, ending, greeted, program, silence }.into_error(error), has_started)

@@ -18,6 +18,7 @@ use ncc_transport::{FilteredStream, Reader};
 use crate::{
     RemoteError, RemoteStore,
     closure::{Members, encode, locking},
+    daemon,
     handing::{BlockSender, Blocks, NarSender, announce, hand_over, handed_over},
     session::{Lease, ReadAnswer},
     silence::Patience,
@@ -36,78 +37,90 @@ impl Source for RemoteStore {
         self.shared().store_dir()
     }
 
-    /// Two round trips: the closure; then its metadata, and its protection from the host's garbage collector. Where there
-    /// are several roots, another one before them asks which are valid: a server ends over one that is not.
+    /// By the serve protocol in two round trips: the closure; then its metadata, and its protection from the host's garbage
+    /// collector. Where there are several roots, another one before them asks which are valid: a server ends over one that is not.
     fn closure<'a>(
         &'a self,
         roots: &'a [StorePath],
         outputs: Outputs,
     ) -> BoxFuture<'a, Result<Closure, StoreError>> {
-        Box::pin(async move {
-            let store_dir = self.store_dir();
-            let mut valid_roots = roots.to_vec();
-            if roots.len() > 1 {
-                let valid = self.ask_valid(Side::Source, roots, ValidityQuery::default().locking()).await?;
-                valid_roots.retain(|root| valid.contains(root));
-            }
-            let Members { paths, failed } = self.members(&valid_roots, outputs).await?;
-            let mut closure = Closure { failed, ..Closure::default() };
-            let mut undescribed = BTreeSet::new();
-            let asked = Arc::new(paths);
-            let paths = asked.as_slice();
-            if !paths.is_empty() {
-                // Locking first: whatever is described afterwards stays until this session ends.
-                let request =
-                    encode(store_dir, &[locking(paths), Request::QueryPathInfos { paths: paths.to_vec() }]);
-                let read = read_description(store_dir, &asked);
-                (closure.infos, undescribed) =
-                    self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
-            }
-            let has_failed: BTreeSet<&StorePath> = closure.failed.iter().map(|(path, _)| path).collect();
-            let is_told_of = |path: &StorePath| {
-                has_failed.contains(path)
-                    || closure.infos.binary_search_by(|info| info.path.cmp(path)).is_ok()
-            };
-            let lacking: BTreeSet<&StorePath> =
-                paths.iter().chain(roots).filter(|path| !is_told_of(path)).collect();
-            let lacking = lacking.into_iter().map(|path| {
-                if undescribed.contains(path) {
-                    return self.undescribed(path);
-                }
-                let problem = Problem::NotValid { path: store_dir.full(path) };
-                (path.clone(), StoreError::new(Side::Source, self.shared().name.as_str(), problem))
-            });
-            let lacking: Vec<_> = lacking.collect();
-            closure.failed.extend(lacking);
-            Ok(closure)
-        })
+        let daemon = self.shared().daemon.closure(roots, outputs);
+        Box::pin(self.in_either(self.ask_closure(roots, outputs), daemon))
     }
 
     fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
-        Box::pin(async move {
-            let store_dir = self.store_dir();
-            let request = encode(store_dir, &[Request::QueryPathInfos { paths: paths.to_vec() }]);
-            let asked = Arc::new(paths.iter().cloned().collect());
-            self.ask(
-                Side::Source,
-                "describe paths",
-                Patience::Limited,
-                &request,
-                read_infos(store_dir, &asked),
-            )
-            .await
-        })
+        Box::pin(self.in_either(self.ask_path_infos(paths), self.shared().daemon.path_infos(paths)))
     }
 
     /// # Panics
     /// Outside of a tokio runtime.
     fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
-        let store = self.clone();
-        handed_over(self.name(), plan, |plan, nars| send_nars(store, plan, nars))
+        let (shared, sending) = (Arc::clone(self.shared()), Arc::clone(self.shared()));
+        let wanted = NarPlan::clone(&plan);
+        let begin = async move {
+            let lease = shared.lease_for(FilteredStream::Stdout, &wanted).await;
+            lease.map_err(|error| shared.failed(Side::Source, "send paths", None, error))
+        };
+        handed_over(Source::name(self), plan, begin, |lease: Lease, plan, nars| async move {
+            if lease.daemon().is_some() {
+                let daemon = Arc::clone(&sending.daemon.shared);
+                let work = daemon.work(lease);
+                return daemon::source::send_nars(daemon, work, plan, nars).await;
+            }
+            send_nars(&sending, lease, plan, nars).await;
+        })
     }
 }
 
 impl RemoteStore {
+    /// The closure, by the serve protocol.
+    async fn ask_closure(&self, roots: &[StorePath], outputs: Outputs) -> Result<Closure, StoreError> {
+        let store_dir = self.shared().store_dir();
+        let mut valid_roots = roots.to_vec();
+        if roots.len() > 1 {
+            let valid = self.ask_valid(Side::Source, roots, ValidityQuery::default().locking()).await?;
+            valid_roots.retain(|root| valid.contains(root));
+        }
+        let Members { paths, failed } = self.members(&valid_roots, outputs).await?;
+        let mut closure = Closure { failed, ..Closure::default() };
+        let mut undescribed = BTreeSet::new();
+        let asked = Arc::new(paths);
+        let paths = asked.as_slice();
+        if !paths.is_empty() {
+            // Locking first: whatever is described afterwards stays until this session ends.
+            let request =
+                encode(store_dir, &[locking(paths), Request::QueryPathInfos { paths: paths.to_vec() }]);
+            let read = read_description(store_dir, &asked);
+            (closure.infos, undescribed) =
+                self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
+        }
+        let has_failed: BTreeSet<&StorePath> = closure.failed.iter().map(|(path, _)| path).collect();
+        let is_told_of = |path: &StorePath| {
+            has_failed.contains(path) || closure.infos.binary_search_by(|info| info.path.cmp(path)).is_ok()
+        };
+        let lacking: BTreeSet<&StorePath> =
+            paths.iter().chain(roots).filter(|path| !is_told_of(path)).collect();
+        let lacking = lacking.into_iter().map(|path| {
+            if undescribed.contains(path) {
+                return self.undescribed(path);
+            }
+            let problem = Problem::NotValid { path: store_dir.full(path) };
+            (path.clone(), StoreError::new(Side::Source, self.shared().name.as_str(), problem))
+        });
+        let lacking: Vec<_> = lacking.collect();
+        closure.failed.extend(lacking);
+        Ok(closure)
+    }
+
+    /// What is known of paths, by the serve protocol.
+    async fn ask_path_infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, StoreError> {
+        let store_dir = self.shared().store_dir();
+        let request = encode(store_dir, &[Request::QueryPathInfos { paths: paths.to_vec() }]);
+        let asked = Arc::new(paths.iter().cloned().collect());
+        self.ask(Side::Source, "describe paths", Patience::Limited, &request, read_infos(store_dir, &asked))
+            .await
+    }
+
     /// The failure of a path that the host calls valid and does not describe. Why it does not, it may have said on stderr.
     fn undescribed(&self, path: &StorePath) -> (StorePath, StoreError) {
         let source = "the host has it, but gives no metadata of it: perhaps its database is damaged".into();
@@ -142,21 +155,8 @@ fn read_description(store_dir: &StoreDir, asked: &Arc<StorePathSet>) -> impl Rea
 }
 
 /// Asks for all NARs ahead and hands each on as it comes.
-async fn send_nars(store: RemoteStore, paths: NarPlan, nars: NarSender) {
-    let shared = Arc::clone(store.shared());
-    let lease = tokio::select! {
-        biased;
-        () = nars.closed() => return,
-        lease = shared.lease_for(FilteredStream::Stdout, &paths) => lease,
-    };
-    let mut lease = match lease {
-        Ok(lease) => lease,
-        Err(error) => {
-            let _ = nars.send(Err(shared.failed(Side::Source, "send paths", None, error))).await;
-            return;
-        }
-    };
-    match transfer(&shared, &mut lease, &paths, &nars).await {
+async fn send_nars(shared: &Shared, mut lease: Lease, paths: NarPlan, nars: NarSender) {
+    match transfer(shared, &mut lease, &paths, &nars).await {
         Transferred::All => lease.finish().await,
         Transferred::Unwanted => {}
         Transferred::Failed { path, error, blocks } => {

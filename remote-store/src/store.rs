@@ -8,17 +8,21 @@ use ncc_protocol::{
     wire::WireReader,
 };
 use ncc_store::{Problem, Retry, Side, StoreDir, StoreError, StorePath, ValidityQuery};
-use ncc_transport::{CommandOnHost, Connector, Reader, Transport};
+use ncc_transport::{Reader, Transport};
 
 use crate::{
-    RemoteError, ServeOptions, ServeProgram,
-    pool::{Connectors, Pool},
-    session::{Opening, Protocol, ReadAnswer},
+    DaemonOptions, DaemonStore, RemoteError, ServeOptions,
+    pool::Pool,
+    route::{Language, Routes},
+    session::{Opening, ReadAnswer},
     silence::Patience,
     wire::Compressing,
 };
 
 /// A Nix store on a host. Clones share the sessions with it, which are opened when they are first needed.
+///
+/// What is spoken is found out by the first session ([`Spoken`](crate::Spoken)), without a login or a round trip more where it is the
+/// serve protocol, and remembered.
 ///
 /// Questions are put while others wait for their answers. A transfer has a session to itself: one of
 /// [`ServeOptions::data_sessions`], or the one for questions, which wait then. A session that has failed is replaced by a
@@ -31,10 +35,12 @@ pub struct RemoteStore {
 
 pub(crate) struct Shared {
     pub(crate) name: String,
-    pub(crate) pool: Pool,
+    pub(crate) pool: Arc<Pool>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) options: ServeOptions,
     pub(crate) compressing: Compressing,
+    /// The same, for where a daemon's protocol is spoken.
+    pub(crate) daemon: DaemonStore,
 }
 
 impl std::fmt::Debug for RemoteStore {
@@ -46,25 +52,24 @@ impl std::fmt::Debug for RemoteStore {
 impl RemoteStore {
     /// A store that `transport` leads to. Nothing is started yet.
     pub fn new(transport: Arc<dyn Transport>, options: ServeOptions) -> Self {
-        let name = format!("host '{}'", transport.describe());
-        let on_host =
-            |command| -> Arc<dyn Connector> { Arc::new(CommandOnHost::new(Arc::clone(&transport), command)) };
-        let connectors = Connectors {
-            first: on_host(options.command()),
-            first_says_that_it_runs: options.program == ServeProgram::Search,
-            second: Some(on_host(options.second_command())),
-        };
+        let routes = Routes::to_host(&transport, &options);
+        let name = routes.name.clone();
         let opening = Opening {
-            protocol: Protocol::Serve,
-            program: options.program.name().to_owned(),
             stall_timeout: options.stall_timeout,
             stderr: options.stderr.clone(),
             greeted: options.greeted.clone(),
         };
-        let pool = Pool::new(connectors, opening, options.data_sessions);
-        Self {
-            shared: Arc::new(Shared { name, pool, transport, options, compressing: Compressing::default() }),
-        }
+        let pool = Arc::new(Pool::new(routes, opening, options.data_sessions));
+        let for_daemon = DaemonOptions {
+            store_dir: options.store_dir.clone(),
+            stderr: options.stderr.clone(),
+            greeted: options.greeted.clone(),
+            check_signatures: options.check_signatures,
+            stall_timeout: options.stall_timeout,
+        };
+        let daemon = DaemonStore::on_host(&name, Arc::clone(&pool), options.runs_as_root(), for_daemon);
+        let compressing = Compressing::default();
+        Self { shared: Arc::new(Shared { name, pool, transport, options, compressing, daemon }) }
     }
 
     /// Ends the sessions, if there are any, and waits for the servers to end: they let go of their temporary roots.
@@ -81,7 +86,24 @@ impl RemoteStore {
         &self.shared
     }
 
-    /// One question with its answer.
+    /// Does something in the language that is known to be spoken. While none is known, that is the serve protocol until it fails
+    /// because it turns out to be the other one.
+    pub(crate) async fn in_either<T>(
+        &self,
+        serve: impl Future<Output = Result<T, StoreError>>,
+        daemon: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let is_daemon = || self.shared.pool.spoken() == Some(Language::Daemon);
+        if !is_daemon() {
+            let result = serve.await;
+            if result.is_ok() || !is_daemon() {
+                return result;
+            }
+        }
+        daemon.await
+    }
+
+    /// One question of the serve protocol with its answer.
     pub(crate) async fn ask<T: Send>(
         &self,
         side: Side,
@@ -117,6 +139,15 @@ impl RemoteStore {
 }
 
 impl Shared {
+    /// What is spoken; a connection is made to find that out, if there was none.
+    pub(crate) async fn language(&self) -> Result<Language, Arc<RemoteError>> {
+        if let Some(language) = self.pool.spoken() {
+            return Ok(language);
+        }
+        self.pool.lease().await?.give_back();
+        Ok(self.pool.spoken().unwrap_or(Language::Serve))
+    }
+
     pub(crate) fn store_dir(&self) -> &StoreDir {
         &self.options.store_dir
     }

@@ -143,12 +143,12 @@ impl Configuration {
     }
 
     /// How this ssh is to share its connection. `socket` is the quoted path of that of a private master; `shares` says that the
-    /// master is there.
-    pub(crate) fn sharing(&self, socket: Option<&str>, shares: bool) -> Vec<String> {
+    /// master is there; `persists`, that it is not to end with its own channel.
+    pub(crate) fn sharing(&self, socket: Option<&str>, shares: bool, persists: bool) -> Vec<String> {
         let mut settings = Vec::new();
         if let Some(socket) = socket {
             settings.push("ControlMaster=auto".to_owned());
-            settings.push("ControlPersist=no".to_owned());
+            settings.push(format!("ControlPersist={}", if persists { "10" } else { "no" }));
             settings.push(format!("ControlPath={socket}"));
             if shares {
                 settings.push("BatchMode=yes".to_owned());
@@ -195,7 +195,7 @@ mod tests {
     #[case::persistent_master("controlmaster auto\ncontrolpersist 600\n", &[])]
     #[case::no_master("controlmaster false\ncontrolpersist no\n", &[])]
     fn masters(#[case] text: &str, #[case] expected: &[&str]) {
-        assert_eq!(Configuration::parse(text).sharing(None, false), expected);
+        assert_eq!(Configuration::parse(text).sharing(None, false, false), expected);
     }
 
     #[rstest]

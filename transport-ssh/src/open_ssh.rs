@@ -1,7 +1,13 @@
 //! The transport itself.
 
 use std::{
-    ffi::OsString, fs::Permissions, io, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Stdio,
+    ffi::OsString,
+    fs::Permissions,
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -49,7 +55,7 @@ const CHECK_PATIENCE: Duration = Duration::from_secs(5);
 /// | `-o ClearAllForwardings=yes` | a configured forwarding whose port is taken, by the user's own session, can end ours (ExitOnForwardFailure); left out if the user's own options ask for a forwarding |
 /// | `-C`, `-v`, `-i FILE`, `-o UserKnownHostsFile=FILE` | if asked for |
 /// | `-o ServerAliveInterval=30`, `-o ServerAliveCountMax=3`, `-o ConnectTimeout=30` | only what the user's configuration leaves unset, which `ssh -G` tells |
-/// | `-o ControlMaster=auto`, `-o ControlPersist=no`, `-o ControlPath="FILE"` | only with [`Sharing::Private`], and where the user has no master already |
+/// | `-o ControlMaster=auto`, `-o ControlPersist=no`, `-o ControlPath="FILE"` | only with [`Sharing::Private`], or once [`share`](Transport::share) was called (then the master persists until this is dropped, but at most 10 seconds without a channel); and where the user has no master already |
 /// | `-o BatchMode=yes` | only for a further channel that shares so: it must not ask |
 /// | `-o ControlMaster=no` | only if the configuration would make this very ssh a master without ControlPersist |
 /// | `--`, host, command | the command as one word |
@@ -63,8 +69,10 @@ pub struct OpenSsh {
     options: OpenSshOptions,
     /// Asked for by the first channel.
     configuration: OnceCell<Configuration>,
-    /// Found out by the first channel.
+    /// Found out by the first channel that is to share.
     shared: OnceCell<Shared>,
+    /// Whether channels that come after the first are to share a connection after all.
+    late: AtomicBool,
     /// The folder with the file of a pinned host key; made by the first channel.
     pin: OnceCell<TempDir>,
     /// The channel that logs in for the others, while several share a connection.
@@ -76,10 +84,42 @@ pub struct OpenSsh {
 enum Shared {
     Nothing,
     /// A control socket of ours, in a folder of its own.
-    Private(TempDir),
+    Private(Private),
     /// The user's own master, which the first channel leaves behind.
     Users,
 }
+
+#[derive(Debug)]
+struct Private {
+    folder: TempDir,
+    /// The master outlives its own channel for a while, since that may end before another is opened: how it is ended, with this
+    /// ssh and for this host.
+    ends: Option<(OsString, String)>,
+}
+
+impl Private {
+    fn socket(&self) -> PathBuf {
+        socket_in(&self.folder)
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let Some((program, host)) = &self.ends else { return };
+        let socket = self.socket();
+        if socket.exists() {
+            let mut path = OsString::from("ControlPath=");
+            path.push(quoted(socket.as_os_str()));
+            let mut exit = std::process::Command::new(program);
+            exit.args(["-F", "none", "-O", "exit", "-o"]).arg(path).args(["--", host]);
+            // If this does not work, it ends by itself.
+            let _ = exit.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// As long as nobody wants anything else.
+static NOTHING: Shared = Shared::Nothing;
 
 /// How long a channel waits for the user's own master to come up behind another channel. It may be that none ever does.
 const MASTER_PATIENCE: Duration = Duration::from_secs(30);
@@ -89,6 +129,7 @@ impl OpenSsh {
     pub fn new(target: Target, options: OpenSshOptions) -> Self {
         Self {
             target,
+            late: AtomicBool::new(false),
             options,
             configuration: OnceCell::new(),
             shared: OnceCell::new(),
@@ -108,13 +149,15 @@ impl OpenSsh {
         let nothing = Configuration::default();
         let configuration = self.configuration.get().unwrap_or(&nothing);
         let mut words = self.targets_words();
-        let socket = match self.shared.get() {
-            Some(Shared::Private(folder)) => Some(socket_in(folder)),
+        let private = match self.shared.get() {
+            Some(Shared::Private(private)) => Some(private),
             _ => None,
         };
-        let shares = socket.as_ref().is_some_and(|socket| socket.exists());
-        let socket = socket.map(|socket| quoted(socket.as_os_str()).to_string_lossy().into_owned());
-        let sharing = configuration.sharing(socket.as_deref(), shares);
+        let shares = private.is_some_and(|private| private.socket().exists());
+        let socket =
+            private.map(|private| quoted(private.socket().as_os_str()).to_string_lossy().into_owned());
+        let persists = private.is_some_and(|private| private.ends.is_some());
+        let sharing = configuration.sharing(socket.as_deref(), shares, persists);
         let pin = self.options.host_key.as_ref().zip(self.pin.get());
         if let Some((key, folder)) = pin {
             let file = quoted(pinned_in(folder).as_os_str()).to_string_lossy().into_owned();
@@ -221,18 +264,26 @@ impl OpenSsh {
                 source,
             })?;
         }
+        // Nobody has compared the key of a master that is there with the pinned one.
+        let pinned = self.options.host_key.is_some();
+        let users = !pinned && configuration.makes_master();
+        let late = self.late.load(Ordering::Relaxed);
+        if !users && !late && self.options.sharing != Sharing::Private {
+            return Ok(&NOTHING);
+        }
         Ok(self
             .shared
             .get_or_init(|| async {
-                // Nobody has compared the key of a master that is there with the pinned one.
-                let pinned = self.options.host_key.is_some();
-                if !pinned && configuration.makes_master() {
+                if users {
                     Shared::Users
-                } else if self.options.sharing == Sharing::Private
-                    && (pinned || !self.shares_already(configuration).await)
-                {
+                } else if pinned || !self.shares_already(configuration).await {
                     // Without a folder all works as well, but for what has to be asked once more.
-                    private_folder().ok().filter(is_short).map_or(Shared::Nothing, Shared::Private)
+                    let folder = private_folder().ok().filter(is_short);
+                    folder.map_or(Shared::Nothing, |folder| {
+                        let ends =
+                            late.then(|| (self.options.program.clone(), self.target.host().to_owned()));
+                        Shared::Private(Private { folder, ends })
+                    })
                 } else {
                     Shared::Nothing
                 }
@@ -319,7 +370,7 @@ impl Transport for OpenSsh {
                 let mut waiting = first.wait(patience);
                 loop {
                     let is_up = match shared {
-                        Shared::Private(folder) => socket_in(folder).exists(),
+                        Shared::Private(private) => private.socket().exists(),
                         _ => self.has_master().await,
                     };
                     if is_up {
@@ -337,6 +388,12 @@ impl Transport for OpenSsh {
             *first = Some(watched);
             Ok(channel)
         })
+    }
+
+    /// From the next channel on, whatever [`OpenSshOptions::sharing`] says.
+    fn share(&self) -> bool {
+        self.late.store(true, Ordering::Relaxed);
+        true
     }
 
     fn explain(&self, end: &End<'_>) -> Option<Failure> {

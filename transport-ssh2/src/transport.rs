@@ -137,6 +137,11 @@ impl Transport for Ssh2 {
         })
     }
 
+    /// All channels always do.
+    fn share(&self) -> bool {
+        true
+    }
+
     fn explain(&self, end: &End<'_>) -> Option<Failure> {
         if *end.exit == Exit::Unknown {
             return self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();

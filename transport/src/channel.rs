@@ -40,6 +40,11 @@ pub trait Transport: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Has further channels share one login, if that can be had and is not so already. Whether they need none of their own then.
+    fn share(&self) -> bool {
+        false
+    }
+
     /// A text from stderr without the lines that the transport itself put there although nothing was wrong. What stays was
     /// said by the host.
     fn words_of_the_host(&self, stderr: &str) -> String {

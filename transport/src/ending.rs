@@ -19,12 +19,15 @@ pub struct End<'a> {
     pub since_start: Option<&'a str>,
     /// Whether something came on stdout that was no greeting: a login shell that complains there, a forced command.
     pub said_on_stdout: bool,
+    /// Whether what was run is known to say when it starts, as a [`RemoteScript`](crate::RemoteScript) does. If it does not, an end
+    /// without a word may be its own.
+    pub marks_start: bool,
 }
 
 impl<'a> End<'a> {
     /// An end of which is known how the process ended, whether the program had greeted, and what came on stderr.
     pub fn new(exit: &'a Exit, greeted: bool, stderr: &'a str) -> Self {
-        Self { exit, greeted, stderr, since_start: None, said_on_stdout: false }
+        Self { exit, greeted, stderr, since_start: None, said_on_stdout: false, marks_start: true }
     }
 
     /// With whether something came on stdout that was no greeting.
@@ -38,6 +41,13 @@ impl<'a> End<'a> {
     #[must_use]
     pub fn since_start(mut self, text: Option<&'a str>) -> Self {
         self.since_start = text;
+        self
+    }
+
+    /// The same of a command that does not say when it starts: a program by its name.
+    #[must_use]
+    pub fn without_mark(mut self) -> Self {
+        self.marks_start = false;
         self
     }
 
@@ -154,7 +164,7 @@ fn says_cannot_run(said: &str) -> bool {
 /// files do, or an account without a shell. `words` is what was said there, notices of the transport left out.
 pub fn login_shell_ended(target: &Target, end: &End<'_>, words: &str, client: Client) -> Option<Failure> {
     let ended = matches!(end.exit, Exit::Code(code) if !matches!(code, 126 | 127));
-    if end.has_started() || !ended || end.said_on_stdout || !words.trim().is_empty() {
+    if !end.marks_start || end.has_started() || !ended || end.said_on_stdout || !words.trim().is_empty() {
         return None;
     }
     let kind = FailureKind::LoginShellEnded;

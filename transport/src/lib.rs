@@ -90,7 +90,9 @@ pub use host_key::{PinnedHostKey, PinnedHostKeyError};
 pub use host_params::{HostParamError, HostParams};
 pub use limited::{Limited, Rate, RateError};
 pub use local::LocalProcess;
-pub use script::{Account, Fact, FilteredStream, Findings, Input, Program, RemoteScript};
+pub use script::{
+    Account, Conversation, Fact, FilteredStream, Findings, Input, Program, RESUME, RemoteScript,
+};
 pub use ssh_options::{
     Compression, KeepAlive, SshOption, SshOptionsError, parse_ssh_options, ssh_options_in,
 };

@@ -126,6 +126,10 @@ impl Transport for Limited {
         self.transport.explain(end)
     }
 
+    fn share(&self) -> bool {
+        self.transport.share()
+    }
+
     fn words_of_the_host(&self, stderr: &str) -> String {
         self.transport.words_of_the_host(stderr)
     }

@@ -30,6 +30,11 @@ impl Transport for LocalProcess {
         HOST.to_owned()
     }
 
+    /// There is no login.
+    fn share(&self) -> bool {
+        true
+    }
+
     fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
         Box::pin(async move {
             let mut process = Command::new(command.program());

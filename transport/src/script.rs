@@ -12,6 +12,9 @@ const MARK: &str = "ncc-found";
 /// it out.
 pub(crate) const STARTED: &str = "ncc-started";
 
+/// The line that makes a script go on which has [passed over](Conversation::BeginsAnew) what it was sent.
+pub const RESUME: &str = "ncc-resume";
+
 /// How much of a line of findings is looked at; a host that says more says nothing that was asked for.
 const LONGEST_LINE: usize = 16 * 1024;
 
@@ -51,13 +54,22 @@ pub struct Program {
     name: String,
     places: Vec<OsString>,
     must_run: bool,
+    must_know: Option<Knowledge>,
+}
+
+/// What a program must know, and how it is found out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Knowledge {
+    argument: OsString,
+    versions: Vec<OsString>,
+    complaints: Vec<OsString>,
 }
 
 impl Program {
     /// A program by its name, which is looked for on the host's `PATH`.
     pub fn new(name: impl Into<String>) -> Self {
         let name = name.into();
-        Self { places: vec![name.clone().into()], name, must_run: false }
+        Self { places: vec![name.clone().into()], name, must_run: false, must_know: None }
     }
 
     /// Where to look, in this order. A place without a slash is looked up in each directory of the host's `PATH`; in one with
@@ -75,6 +87,41 @@ impl Program {
         self.must_run = true;
         self
     }
+
+    /// Only a program that [runs](Self::must_run) and knows this argument counts. One whose version is like none of `versions` is
+    /// started with that argument alone and an empty input; if what it says is like one of `complaints`, it does not know it. Both
+    /// are patterns of the shell.
+    #[must_use]
+    pub fn must_know(
+        self,
+        argument: impl Into<OsString>,
+        versions: impl IntoIterator<Item: Into<OsString>>,
+        complaints: impl IntoIterator<Item: Into<OsString>>,
+    ) -> Self {
+        let knowledge = Knowledge {
+            argument: argument.into(),
+            versions: versions.into_iter().map(Into::into).collect(),
+            complaints: complaints.into_iter().map(Into::into).collect(),
+        };
+        Self { must_know: Some(knowledge), ..self.must_run() }
+    }
+}
+
+/// What becomes of what was sent to a script in the belief that it becomes its first choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Conversation {
+    /// It is for this program as well.
+    Continues,
+    /// It is passed over, up to a line that is [`RESUME`].
+    BeginsAnew,
+}
+
+/// Another program that a script may become.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Alternative {
+    program: Program,
+    args: Vec<OsString>,
+    conversation: Conversation,
 }
 
 /// Something about the host that a script can measure on its way.
@@ -158,6 +205,7 @@ pub struct RemoteScript {
     report: bool,
     filters: Vec<Filter>,
     run: Option<(String, Vec<OsString>)>,
+    alternatives: Vec<Alternative>,
     account: Account,
     input: Input,
 }
@@ -217,6 +265,20 @@ impl RemoteScript {
         self
     }
 
+    /// Becomes this program where it can become none of those before: they are not there, or do not run, or do not
+    /// [know](Program::must_know) what they have to. It says so first in a line on stdout: [`Findings::became`].
+    #[must_use]
+    pub fn or_run(
+        mut self,
+        program: Program,
+        args: impl IntoIterator<Item: Into<OsString>>,
+        conversation: Conversation,
+    ) -> Self {
+        let args = args.into_iter().map(Into::into).collect();
+        self.alternatives.push(Alternative { program, args, conversation });
+        self
+    }
+
     /// As whom the program is run.
     #[must_use]
     pub fn account(mut self, account: Account) -> Self {
@@ -268,11 +330,11 @@ impl RemoteScript {
 
     fn write_run(&self, (name, args): &(String, Vec<OsString>), writer: &mut Writer) {
         if let Some(index) = self.index_of(name) {
-            writer.insist(index, name);
+            writer.complain(index, name);
+            self.write_alternatives(writer, index);
+            writer.insist(index);
         }
-        let sudo = if self.account == Account::Sudo { "sudo -n " } else { "" };
-        let xargs = if self.input == Input::Arguments { "xargs " } else { "" };
-        let run = format!("{xargs}{sudo}{}", self.starting(name, args, writer));
+        let run = self.as_account(&self.starting(name, args, writer));
         for Filter { stream, name, args } in &self.filters {
             let Some(index) = self.index_of(name) else { continue };
             let filter = self.starting(name, args, writer);
@@ -289,20 +351,52 @@ impl RemoteScript {
         writer.push(format_args!("exec {run}"));
     }
 
+    /// The words that run these.
+    fn as_account(&self, words: &str) -> String {
+        let sudo = if self.account == Account::Sudo { "sudo -n " } else { "" };
+        let xargs = if self.input == Input::Arguments { "xargs " } else { "" };
+        format!("{xargs}{sudo}{words}")
+    }
+
     fn index_of(&self, name: &str) -> Option<usize> {
         self.programs.iter().position(|program| program.name == name)
     }
 
+    /// What is become where the program of this number is not to be had.
+    fn write_alternatives(&self, writer: &mut Writer, first: usize) {
+        if self.alternatives.is_empty() {
+            return;
+        }
+        writer.push(format_args!("if [ -z \"$p{first}\" ]; then "));
+        for (index, Alternative { program, args, conversation }) in self.alternatives.iter().enumerate() {
+            let index = index + self.programs.len();
+            writer.find(index, program);
+            let name = writer.word(&program.name);
+            writer.push(format_args!(
+                "if [ \"$p{index}\" ]; then printf %s \"{MARK}\tbecame={name}\twhy=$m\t{name}=$p{index}\t{name}.version=$v{index}\t.\"; \
+                 echo; "
+            ));
+            if *conversation == Conversation::BeginsAnew {
+                writer.push(format_args!(
+                    "while :; do IFS= read -r l || exit; case $l in {RESUME}) break;; esac; done; "
+                ));
+            }
+            let words = writer.words(&format!("\"$p{index}\""), args);
+            let run = self.as_account(&words);
+            writer.push(format_args!(
+                "exec {run}; fi; if [ \"$w{index}\" ]; then m=\"$m; {name}: cannot be run: $w{index}\"; else m=\"$m; no {name}\"; fi; "
+            ));
+        }
+        writer.push(format_args!("fi; "));
+    }
+
     /// The words that start a program.
     fn starting(&self, name: &str, args: &[OsString], writer: &mut Writer) -> String {
-        let mut words = match self.index_of(name) {
+        let program = match self.index_of(name) {
             Some(index) => format!("\"$p{index}\""),
             None => format!("\"{}\"", writer.word(name)),
         };
-        for arg in args {
-            let _ = write!(words, " \"{}\"", writer.word(arg));
-        }
-        words
+        writer.words(&program, args)
     }
 }
 
@@ -352,14 +446,42 @@ impl Writer {
         }
         // Unquoted, so that it becomes one line with single blanks.
         self.push(format_args!("{call}; p{index}=$r v{index}=$(echo $v) w{index}=$w t{index}=$t; "));
+        if let Some(Knowledge { argument, versions, complaints }) = &program.must_know {
+            let argument = self.word(argument);
+            let mut either = |patterns: &[OsString]| {
+                let words: Vec<String> = patterns.iter().map(|pattern| self.word(pattern)).collect();
+                // Unquoted, so that they stay patterns. None would be a syntax error.
+                if words.is_empty() { "\"\"".to_owned() } else { words.join("|") }
+            };
+            let (versions, complaints) = (either(versions), either(complaints));
+            self.push(format_args!(
+                "if [ \"$p{index}\" ]; then case $v{index} in {versions}) ;; *) \
+                 case $(\"$p{index}\" \"{argument}\" </dev/null 2>&1) in {complaints}) \
+                 w{index}=\"$p{index} does not know {argument}\"; p{index}=;; esac;; esac; fi; "
+            ));
+        }
     }
 
-    fn insist(&mut self, index: usize, name: &str) {
+    /// `program`, and arguments behind it.
+    fn words(&mut self, program: &str, args: &[OsString]) -> String {
+        let mut words = program.to_owned();
+        for arg in args {
+            let _ = write!(words, " \"{}\"", self.word(arg));
+        }
+        words
+    }
+
+    /// Leaves in `m` what there is to say of a program that is not to be had, and in `e` the status to end with.
+    fn complain(&mut self, index: usize, name: &str) {
         let name = self.word(name);
         self.push(format_args!(
-            "if [ -z \"$p{index}\" ]; then if [ \"$w{index}\" ]; then echo \"{name}: cannot be run: $w{index}\" >&2; exit 126; fi; \
-             echo \"{name}: command not found; looked for: $t{index}\" >&2; exit 127; fi; "
+            "if [ \"$w{index}\" ]; then m=\"{name}: cannot be run: $w{index}\" e=126; \
+             else m=\"{name}: command not found; looked for: $t{index}\" e=127; fi; "
         ));
+    }
+
+    fn insist(&mut self, index: usize) {
+        self.push(format_args!("if [ -z \"$p{index}\" ]; then echo \"$m\" >&2; exit $e; fi; "));
     }
 
     fn measure(&mut self, fact: &Fact) {
@@ -389,6 +511,11 @@ impl Findings {
     /// Reads the report in what came on stdout before the program's greeting, among whatever the login shell printed there.
     /// `None` if there is none, whole and at most 16 KiB long: the host did not let the script pass.
     pub fn parse(noise: &[u8]) -> Option<Self> {
+        Self::find(noise).map(|(findings, _)| findings)
+    }
+
+    /// The same, and where in `noise` the report ends.
+    pub fn find(noise: &[u8]) -> Option<(Self, usize)> {
         let mark = format!("{MARK}\t");
         // The last one: a shell that shows what it runs shows the script first.
         let start = noise.windows(mark.len()).rposition(|window| window == mark.as_bytes())?;
@@ -405,7 +532,7 @@ impl Findings {
                 findings.0.push((key.to_owned(), value.to_owned()));
             }
         }
-        Some(findings)
+        Some((findings, start + mark.len() + end + 1))
     }
 
     /// Where the report ends in what has come on stdout so far, if all of it is there: behind that comes what the program
@@ -434,6 +561,11 @@ impl Findings {
     /// What that program answered to `--version`, if it had to prove that it runs.
     pub fn version(&self, name: &str) -> Option<&str> {
         self.value(&format!("{name}.version"))
+    }
+
+    /// The name of the program that the script became in the place of its first choice, and why.
+    pub fn became(&self) -> Option<(&str, &str)> {
+        Some((self.value("became")?, self.value("why").unwrap_or_default()))
     }
 
     /// The number of processors.

@@ -9,6 +9,7 @@ mod arguments;
 mod between;
 #[cfg(feature = "ssh")]
 mod callers;
+mod choosing;
 #[cfg(feature = "ssh")]
 mod classes;
 mod collectors;

@@ -91,7 +91,7 @@ fn an_account_that_allows_no_command_is_exit_5_with_a_hint(ssh: Ssh) {
     }
 }
 
-fn logins(sshd: &Sshd) -> usize {
+pub(crate) fn logins(sshd: &Sshd) -> usize {
     sshd.log().matches("Accepted publickey").count()
 }
 
@@ -110,14 +110,14 @@ fn a_named_program_that_fails_is_no_refusal(ssh: Ssh) {
         let before = logins(&sshd);
         let mut command = ssh.reach(&world, &sshd);
         let ran = world.run(command.arg("--remote-program").arg(program).arg("127.0.0.1").arg(&world.other));
-        ran.says(if words == "exit status 3" { 6 } else { 1 }, &["127.0.0.1", words]);
+        ran.says(1, &["127.0.0.1", words]);
         assert!(!ran.stderr.contains("the login worked"), "{}", ran.transcript());
         assert_eq!(logins(&sshd) - before, ssh.logins(expected), "{}", ran.transcript());
     }
 }
 
 /// A directory with a shell and nothing else, to be the PATH of the remote.
-fn only_a_shell(world: &World) -> String {
+pub(crate) fn only_a_shell(world: &World) -> String {
     let bin = world.directory().join("bin");
     fs::create_dir(&bin).unwrap();
     for name in ["sh", "id"] {

@@ -6,7 +6,7 @@ use tokio::io::AsyncRead;
 
 use crate::{
     ProtocolError,
-    wire::{NOISE_LIMIT, WireReader, WireWrite as _},
+    wire::{Beginning, NOISE_LIMIT, WireReader, WireWrite as _},
 };
 
 /// What a client begins with.
@@ -63,6 +63,27 @@ pub async fn read_server_greeting<R: AsyncRead + Unpin>(
     reader: &mut WireReader<R>,
 ) -> Result<Version, ProtocolError> {
     reader.skip_to_magic("serve", SERVER_MAGIC, NOISE_LIMIT).await?;
+    read_server_version(reader).await
+}
+
+/// The same, with what was passed over; unless `instead` recognises something else in what came without a greeting, and says
+/// where that ends.
+///
+/// # Errors
+/// As [`read_server_greeting`].
+pub async fn read_server_greeting_or<R: AsyncRead + Unpin, T>(
+    reader: &mut WireReader<R>,
+    instead: impl Fn(&[u8]) -> Option<(usize, T)>,
+) -> Result<Beginning<(Version, Vec<u8>), T>, ProtocolError> {
+    Ok(match reader.skip_to_magic_or("serve", SERVER_MAGIC, NOISE_LIMIT, instead).await? {
+        Beginning::Greeting(noise) => Beginning::Greeting((read_server_version(reader).await?, noise)),
+        Beginning::Instead(other) => Beginning::Instead(other),
+    })
+}
+
+async fn read_server_version<R: AsyncRead + Unpin>(
+    reader: &mut WireReader<R>,
+) -> Result<Version, ProtocolError> {
     let word = reader.u64("the server's version").await?;
     let (major, minor) = (word >> 8, word & 0xff);
     if major != 2 || minor < OLDEST_MINOR {

@@ -1,6 +1,6 @@
 //! Reading primitives.
 
-use std::io;
+use std::{convert::Infallible, io};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use ncc_store::{StoreDir, StorePath, StorePathError, StorePathSet};
@@ -301,12 +301,31 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
         magic: u64,
         limit: usize,
     ) -> Result<Vec<u8>, ProtocolError> {
+        match self.skip_to_magic_or(protocol, magic, limit, |_| None::<(usize, Infallible)>).await? {
+            Beginning::Greeting(noise) => Ok(noise),
+            Beginning::Instead(never) => match never {},
+        }
+    }
+
+    /// The same, unless `instead` recognises something else in what has come without the magic, and says how many bytes go up to
+    /// the end of that. It is asked again whenever more has come.
+    pub async fn skip_to_magic_or<T>(
+        &mut self,
+        protocol: &'static str,
+        magic: u64,
+        limit: usize,
+        instead: impl Fn(&[u8]) -> Option<(usize, T)>,
+    ) -> Result<Beginning<Vec<u8>, T>, ProtocolError> {
         let magic = magic.to_le_bytes();
         loop {
             if let Some(start) = memchr::memmem::find(&self.buffer, &magic) {
                 let noise = self.buffer.split_to(start).to_vec();
                 self.buffer.advance(magic.len());
-                return Ok(noise);
+                return Ok(Beginning::Greeting(noise));
+            }
+            if let Some((end, other)) = instead(&self.buffer) {
+                self.buffer.advance(end.min(self.buffer.len()));
+                return Ok(Beginning::Instead(other));
             }
             let full = self.buffer.len() > limit;
             let ended = full
@@ -328,6 +347,15 @@ impl<R: AsyncRead + Unpin> WireReader<R> {
             }
         }
     }
+}
+
+/// How the other end begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning<G, T> {
+    /// With its greeting.
+    Greeting(G),
+    /// With something else that was waited for as well.
+    Instead(T),
 }
 
 #[cfg(test)]
@@ -378,6 +406,33 @@ mod tests {
             assert_eq!(reader.skip_to_magic("serve", 0x5452_eecb, 100).await.unwrap(), b"Welcome!\r\n");
             assert_eq!(reader.u64("rest").await.unwrap(), 0x0707_0707_0707_0707);
         }
+    }
+
+    #[tokio::test]
+    async fn something_else_may_come_in_the_place_of_the_magic() {
+        let wire = [b"Welcome!\nword\n".as_slice(), &0x5452_eecb_u64.to_le_bytes(), &[7; 8]].concat();
+        let instead = |came: &[u8]| Some((memchr::memmem::find(came, b"word\n")? + 5, "word"));
+        for cut in 0..15 {
+            let (first, second) = wire.split_at(cut);
+            let mut reader = WireReader::new(tokio::io::AsyncReadExt::chain(first, second));
+            // Only where the magic is not there yet: it beats everything.
+            let expected = if cut == 14 {
+                Beginning::Instead("word")
+            } else {
+                Beginning::Greeting(b"Welcome!\nword\n".to_vec())
+            };
+            assert_eq!(
+                reader.skip_to_magic_or("serve", 0x5452_eecb, 100, instead).await.unwrap(),
+                expected,
+                "{cut}"
+            );
+            let next = if cut == 14 { 0x5452_eecb } else { 0x0707_0707_0707_0707 };
+            assert_eq!(reader.u64("rest").await.unwrap(), next);
+        }
+        // Whatever is said of its end.
+        let mut reader = WireReader::new(&b"x"[..]);
+        let far = |_: &[u8]| Some((usize::MAX, ()));
+        assert_eq!(reader.skip_to_magic_or("serve", 1, 100, far).await.unwrap(), Beginning::Instead(()));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::{StreamExt as _, future::BoxFuture, stream};
+use futures_util::{StreamExt as _, future::BoxFuture};
 use ncc_protocol::{
     ProtocolError,
     worker::{AddOptions, AnswerError, Daemon, DerivedPath, Feature, NarForm, NarWriter, Request, Trust},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     RemoteError,
-    destination::{OutcomeSender, WRITE_AT, next},
+    destination::{OutcomeSender, WRITE_AT, next, outcomes_of},
     session::{Answers, Requests},
     silence::Patience,
 };
@@ -89,19 +89,10 @@ impl Destination for DaemonStore {
     fn add_all(&self, plan: NarPlan, nars: Arc<dyn NarSource>, on_failure: OnFailure) -> Outcomes {
         let shared = Arc::clone(&self.shared);
         let queue = PlanQueue::new(plan, on_failure);
-        let (outcomes, mut receiver) = mpsc::channel(64);
-        tokio::spawn(async move {
-            tokio::select! {
-                // Nobody waits for outcomes: the connection is dropped.
-                () = outcomes.closed() => {}
-                result = add_all(&shared, queue, nars, &outcomes) => {
-                    if let Err(error) = result {
-                        let _ = outcomes.send(Err(error)).await;
-                    }
-                }
-            }
-        });
-        Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)))
+        outcomes_of(|outcomes| async move {
+            let work = shared.begin(Side::Destination, "add paths").await?;
+            add_all(&shared, work, queue, nars, &outcomes).await
+        })
     }
 }
 
@@ -194,13 +185,13 @@ enum Unread {
     Final(StoreError),
 }
 
-async fn add_all(
+pub(crate) async fn add_all(
     shared: &Shared,
+    mut work: Work,
     queue: PlanQueue,
     nars: Arc<dyn NarSource>,
     outcomes: &OutcomeSender,
 ) -> Result<(), StoreError> {
-    let mut work = shared.begin(Side::Destination, "add paths").await?;
     let (written, read) = {
         let Work { lease, daemon, window } = &mut work;
         let (daemon, window) = (&*daemon, &*window);

@@ -5,9 +5,9 @@
 //! has ended.
 
 mod ahead;
-mod destination;
+pub(crate) mod destination;
 mod options;
-mod source;
+pub(crate) mod source;
 
 use std::{path::Path, sync::Arc};
 
@@ -16,22 +16,23 @@ use ncc_protocol::{
     worker::{AnswerError, Answers as AnswersOf, Daemon, LogMessage, SAFE_WINDOW, Version},
 };
 use ncc_store::{Side, StoreDir, StoreError, StorePath};
-use ncc_transport::{CommandOnHost, Connector, LineSink, Reader, Transport, UnixSocket, throttled};
+use ncc_transport::{LineSink, Reader, UnixSocket, throttled};
 
-pub use options::{DaemonOptions, DaemonProgram};
+pub use options::DaemonOptions;
 
 use self::ahead::Window;
 use crate::{
-    RemoteError, ServeProgram,
-    pool::{Connectors, Pool},
-    session::{Answers, Lease, Opening, Protocol},
+    RemoteError,
+    pool::Pool,
+    route::Routes,
+    session::{Answers, Lease, Opening},
     store::store_error,
 };
 
 /// The level of an activity that a person sees without asking for more.
 const SHOWN_LEVEL: u32 = 3;
 
-/// A Nix store behind a daemon, on this machine or on a host. Clones share the connection, which is made when it is first needed.
+/// A Nix store behind a daemon on this machine. (A [`RemoteStore`](crate::RemoteStore) reaches one on a host.) Clones share the connection, which is made when it is first needed.
 ///
 /// One piece of work has the connection to itself, so that questions wait while paths are transferred. A connection that has
 /// failed is replaced by a new one when it is next needed; nothing is protected from the garbage collector then until it is
@@ -41,12 +42,12 @@ const SHOWN_LEVEL: u32 = 3;
 /// user.
 #[derive(Clone)]
 pub struct DaemonStore {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     name: String,
-    pool: Pool,
+    pool: Arc<Pool>,
     options: DaemonOptions,
     /// What the daemon says between answers goes here.
     log: Option<LineSink>,
@@ -72,46 +73,23 @@ impl DaemonStore {
     /// The store of the daemon that listens at `socket` on this machine. Nothing is connected yet.
     pub fn at_socket(socket: &Path, options: DaemonOptions) -> Self {
         let name = format!("the daemon at '{}'", socket.display());
-        let connectors = Connectors {
-            first: Arc::new(UnixSocket::new(socket)),
-            first_says_that_it_runs: true,
-            second: None,
-        };
-        Self::new(name, connectors, "the daemon", Reach::Socket, options)
-    }
-
-    /// The store on the host that `transport` leads to, through the `nix-daemon --stdio` that `program` names. Nothing is
-    /// started yet.
-    pub fn on_host(transport: &Arc<dyn Transport>, program: &DaemonProgram, options: DaemonOptions) -> Self {
-        let name = format!("host '{}'", transport.describe());
-        let on_host =
-            |command| -> Arc<dyn Connector> { Arc::new(CommandOnHost::new(Arc::clone(transport), command)) };
-        let connectors = Connectors {
-            first: on_host(program.command()),
-            first_says_that_it_runs: program.program == ServeProgram::Search,
-            second: Some(on_host(program.second_command())),
-        };
-        let reach = Reach::Login { is_root: program.runs_as_root() };
-        Self::new(name, connectors, program.name(), reach, options)
-    }
-
-    fn new(
-        name: String,
-        connectors: Connectors,
-        program: &str,
-        reach: Reach,
-        options: DaemonOptions,
-    ) -> Self {
         let opening = Opening {
-            protocol: Protocol::Daemon(Box::default()),
-            program: program.to_owned(),
             stall_timeout: options.stall_timeout,
             stderr: options.stderr.clone(),
             greeted: options.greeted.clone(),
         };
+        let pool = Pool::new(Routes::to_socket(name.clone(), UnixSocket::new(socket)), opening, 0);
+        Self::new(&name, Arc::new(pool), Reach::Socket, options)
+    }
+
+    /// The store on a host, through connections that others use as well.
+    pub(crate) fn on_host(name: &str, pool: Arc<Pool>, is_root: bool, options: DaemonOptions) -> Self {
+        Self::new(name, pool, Reach::Login { is_root }, options)
+    }
+
+    fn new(name: &str, pool: Arc<Pool>, reach: Reach, options: DaemonOptions) -> Self {
         let log = options.stderr.clone().map(throttled);
-        let pool = Pool::new(connectors, opening, 0);
-        Self { shared: Arc::new(Shared { name, pool, options, log, reach }) }
+        Self { shared: Arc::new(Shared { name: name.to_owned(), pool, options, log, reach }) }
     }
 
     /// Ends the connection, if there is one: the daemon lets go of its temporary roots.
@@ -121,7 +99,7 @@ impl DaemonStore {
 }
 
 /// One piece of work with the daemon: both directions, and what is known about its other end.
-struct Work {
+pub(crate) struct Work {
     lease: Lease,
     daemon: Daemon,
     window: Window,
@@ -145,9 +123,14 @@ impl Shared {
     /// Takes the connection, and makes it first if there is none.
     async fn begin(&self, side: Side, action: &'static str) -> Result<Work, StoreError> {
         let lease = self.pool.lease().await.map_err(|error| self.failed(side, action, None, error))?;
+        Ok(self.work(lease))
+    }
+
+    /// Work over a connection of which is known that there is a daemon at its other end.
+    pub(crate) fn work(&self, lease: Lease) -> Work {
         let daemon = lease.daemon().cloned().unwrap_or_else(|| Daemon::of_version(Version::OLDEST));
         let window = self.window(&daemon);
-        Ok(Work { lease, daemon, window })
+        Work { lease, daemon, window }
     }
 
     /// How many requests may be unanswered.

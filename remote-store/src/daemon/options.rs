@@ -1,71 +1,13 @@
-//! How a daemon is reached, and how to talk about it.
+//! How a daemon is talked to.
 
 use std::{sync::Arc, time::Duration};
 
 use ncc_store::StoreDir;
-use ncc_transport::{Input, LineSink, RemoteCommand};
+use ncc_transport::LineSink;
 
-use crate::{Elevation, STALL_TIMEOUT, ServeProgram, options::places};
+use crate::STALL_TIMEOUT;
 
-/// The program as it is looked for.
-const NAME: &str = "nix-daemon";
-
-/// What speaks the daemon's protocol on a host: `nix-daemon --stdio`, and how it is started.
-///
-/// ```
-/// use ncc_remote_store::{DaemonProgram, ServeProgram};
-///
-/// let mut program = DaemonProgram::default();
-/// program.program = ServeProgram::Named("/opt/nix/bin/nix-daemon".into());
-/// program.store = Some("/mnt".into());
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DaemonProgram {
-    /// The program; a search looks for `nix-daemon`.
-    pub program: ServeProgram,
-    /// As whom it runs.
-    pub elevation: Elevation,
-    /// `--store URI` for the other side; `None` is its default store.
-    pub store: Option<String>,
-    /// Whether the login is known to be root's. A program of Nix up to 2.19 that runs for somebody else stops for good over too many
-    /// requests at once, and is asked less at a time.
-    pub login_is_root: bool,
-}
-
-impl DaemonProgram {
-    /// How messages call it.
-    pub(super) fn name(&self) -> &str {
-        match &self.program {
-            ServeProgram::Search => NAME,
-            named => named.name(),
-        }
-    }
-
-    /// The command that is tried first.
-    pub(super) fn command(&self) -> RemoteCommand {
-        self.program.command(NAME, places(NAME), self.arguments(), self.elevation, Input::Stdin)
-    }
-
-    /// What is tried where the host did not let the first one pass.
-    pub(super) fn second_command(&self) -> RemoteCommand {
-        self.program.second_command(NAME, self.arguments(), self.elevation)
-    }
-
-    pub(super) fn runs_as_root(&self) -> bool {
-        self.login_is_root || self.elevation == Elevation::Sudo
-    }
-
-    fn arguments(&self) -> Vec<&str> {
-        let mut arguments = vec!["--stdio"];
-        if let Some(uri) = &self.store {
-            arguments.extend(["--store", uri]);
-        }
-        arguments
-    }
-}
-
-/// What does not depend on how a daemon is reached. Fields may be added.
+/// What there is to say to a daemon on this machine. Fields may be added.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DaemonOptions {
@@ -101,31 +43,5 @@ impl std::fmt::Debug for DaemonOptions {
             .field("store_dir", &self.store_dir)
             .field("stall_timeout", &self.stall_timeout)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_named_program_is_started_as_upstream_does() {
-        let program = ServeProgram::Named("nix-daemon".into());
-        let mut program = DaemonProgram { program, ..DaemonProgram::default() };
-        assert_eq!(program.command().to_shell(), "nix-daemon --stdio");
-        assert!(!program.runs_as_root());
-        program.store = Some("local?root=/mnt".into());
-        program.elevation = Elevation::Sudo;
-        assert_eq!(program.command().to_shell(), "sudo -n nix-daemon --stdio --store 'local?root=/mnt'");
-        assert!(program.runs_as_root());
-    }
-
-    #[test]
-    fn a_search_has_the_plain_command_to_fall_back_to() {
-        let program = DaemonProgram::default();
-        let script = program.command().to_shell().to_string_lossy().into_owned();
-        assert!(script.starts_with("exec sh -c ") && script.contains("nix-daemon"), "{script}");
-        assert!(!script.contains("nix-store"), "{script}");
-        assert_eq!(program.second_command().to_shell(), "nix-daemon --stdio");
     }
 }

@@ -62,8 +62,9 @@ impl Source for DaemonStore {
     /// # Panics
     /// Outside of a tokio runtime.
     fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
-        let shared = Arc::clone(&self.shared);
-        handed_over(&self.shared.name, plan, |plan, nars| send_nars(shared, plan, nars))
+        let (shared, sending) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        let begin = async move { shared.begin(Side::Source, "send paths").await };
+        handed_over(&self.shared.name, plan, begin, |work, plan, nars| send_nars(sending, work, plan, nars))
     }
 }
 
@@ -237,19 +238,7 @@ impl Shared {
 }
 
 /// Asks for all NARs ahead and hands each on as it comes.
-async fn send_nars(shared: Arc<Shared>, paths: NarPlan, nars: NarSender) {
-    let work = tokio::select! {
-        biased;
-        () = nars.closed() => return,
-        work = shared.begin(Side::Source, "send paths") => work,
-    };
-    let mut work = match work {
-        Ok(work) => work,
-        Err(error) => {
-            let _ = nars.send(Err(error)).await;
-            return;
-        }
-    };
+pub(crate) async fn send_nars(shared: Arc<Shared>, mut work: Work, paths: NarPlan, nars: NarSender) {
     let (path, error, blocks) = match transfer(&shared, &mut work, &paths, &nars).await {
         Transferred::All => return work.lease.give_back(),
         Transferred::Unwanted => return,

@@ -24,7 +24,7 @@ use ncc_store::NarPlan;
 use ncc_transport::{CommandOnHost, FilteredStream, Findings, Program, Reader, RemoteScript, Writer};
 use tokio::io::AsyncReadExt as _;
 
-use crate::{RemoteError, ServeProgram, session::Lease, store::Shared};
+use crate::{RemoteError, ServeProgram, route::Language, session::Lease, store::Shared};
 pub(crate) use codec::Method;
 use codec::{Encoding, WINDOW_LOG, decoded, encoded};
 
@@ -136,6 +136,10 @@ impl Shared {
         stream: FilteredStream,
         plan: &NarPlan,
     ) -> Result<Lease, Arc<RemoteError>> {
+        // Only the serve protocol leaves room for it.
+        if self.language().await? == Language::Daemon {
+            return self.pool.lease().await;
+        }
         let bytes = plan.iter().fold(0_u64, |sum, info| sum.saturating_add(info.nar_size));
         if self.wants_filter(bytes).await? {
             let filter = Filter { stream, compress: self.options.compress, bytes };
@@ -181,7 +185,7 @@ impl Shared {
             tracing::info!("nothing is compressed: the host is near (round trip {milliseconds:.1} ms)");
             return Ok(false);
         }
-        if self.options.program == ServeProgram::Search && self.pool.needed_the_second_command() {
+        if self.options.program == ServeProgram::Search && self.pool.needed_another_command() {
             tracing::info!("nothing is compressed: the account lets only one command pass");
             return Ok(false);
         }

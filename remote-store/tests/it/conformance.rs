@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use ncc_remote_store::{DaemonStore, RemoteStore, test_util::MemoryHost};
+use ncc_remote_store::{RemoteStore, test_util::MemoryHost};
 use ncc_store::test_util::{
     MemoryStore,
     conformance::{Fixture, check_destination, check_source},
@@ -52,16 +52,16 @@ async fn as_a_destination() {
 struct Daemon(Mutex<Option<Part>>);
 
 impl Fixture for Daemon {
-    type Store = DaemonStore;
+    type Store = RemoteStore;
 
-    fn store<'a>(&'a self, objects: &'a MemoryStore) -> BoxFuture<'a, DaemonStore> {
+    fn store<'a>(&'a self, objects: &'a MemoryStore) -> BoxFuture<'a, RemoteStore> {
         let part = Part::new(objects, 37);
         let store = part.store(true);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(part);
         std::future::ready(store).boxed()
     }
 
-    fn reopen(&self, _: &DaemonStore) -> DaemonStore {
+    fn reopen(&self, _: &RemoteStore) -> RemoteStore {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().unwrap().store(true)
     }
 

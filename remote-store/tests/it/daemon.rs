@@ -15,7 +15,7 @@ use ncc_protocol::{
     wire::{WireReader, WireWrite as _},
     worker::{CLIENT_MAGIC, Daemon, Request, SAFE_WINDOW, SERVER_MAGIC, Version, put_path_info},
 };
-use ncc_remote_store::{DaemonOptions, DaemonProgram, DaemonStore};
+use ncc_remote_store::{RemoteStore, ServeOptions, Spoken};
 use ncc_store::{
     Destination as _, OnFailure, Outcome, Outputs, PathInfo, Scope, Source as _, StoreDir, StorePath,
     ValidityQuery,
@@ -69,13 +69,13 @@ impl Part {
         Arc::new(ScriptedHost::new(move |input, output| part.clone().play(input, output)))
     }
 
-    pub(crate) fn store(&self, login_is_root: bool) -> DaemonStore {
-        let mut program = DaemonProgram::default();
-        program.login_is_root = login_is_root;
-        DaemonStore::on_host(&self.host(), &program, DaemonOptions::default())
+    pub(crate) fn store(&self, login_is_root: bool) -> RemoteStore {
+        let mut options = asking_for_a_daemon();
+        options.login_is_root = login_is_root;
+        RemoteStore::new(self.host(), options)
     }
 
-    async fn play(self, input: DuplexStream, output: DuplexStream) {
+    pub(crate) async fn play(self, input: DuplexStream, output: DuplexStream) {
         let (answers, answered) = mpsc::unbounded_channel();
         let unanswered = Arc::clone(&self.unanswered);
         tokio::join!(self.take(input, answers), deliver(answered, output, unanswered));
@@ -193,6 +193,12 @@ async fn frames(reader: &mut WireReader<DuplexStream>) -> Vec<u8> {
             nar.extend_from_slice(&block);
         }
     }
+}
+
+fn asking_for_a_daemon() -> ServeOptions {
+    let mut options = ServeOptions::default();
+    options.spoken = Spoken::Daemon;
+    options
 }
 
 /// Answers arrive a round trip after their requests were sent.
@@ -370,9 +376,9 @@ async fn a_daemon_is_told_whether_to_look_at_signatures() {
     let path = here.add("x", "y", &[]);
     for check in [true, false] {
         let part = Part::new(&MemoryStore::new("there"), 37);
-        let mut options = DaemonOptions::default();
+        let mut options = asking_for_a_daemon();
         options.check_signatures = check;
-        let store = DaemonStore::on_host(&part.host(), &DaemonProgram::default(), options);
+        let store = RemoteStore::new(part.host(), options);
         copy(&here, &store, &Copy::new([path.clone()]), &NoObserver.shared()).await.unwrap();
         assert_eq!(*part.unsigned.lock().unwrap(), [!check]);
     }
@@ -422,7 +428,7 @@ async fn a_user_who_is_turned_away_is_told_why() {
         let _ = output.write_all(&bytes).await;
         swallow(&mut input).await;
     }));
-    let store = DaemonStore::on_host(&host, &DaemonProgram::default(), DaemonOptions::default());
+    let store = RemoteStore::new(host, asking_for_a_daemon());
     let paths = [MemoryStore::new("any").add("any", "x", &[])];
     let error = store.valid_paths(&paths, ValidityQuery::default()).await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();

@@ -1,5 +1,6 @@
 //! Copies to and from a host in memory, with a clock that counts round trips.
 
+mod choosing;
 mod conformance;
 mod daemon;
 mod failures;

@@ -215,6 +215,104 @@ fn what_was_found_is_reported_and_leaves_stdin_alone() {
     }
 }
 
+/// Talks to whoever greets, as a client does that believes in the first choice, and then to another.
+fn choosing(host: &Host) -> RemoteScript {
+    let at = |name: &str| host.text(name);
+    let complaints = ["*does not know*", "*no longer*"];
+    RemoteScript::new()
+        .find(Program::new("first").places([at("first")]).must_know(
+            "--serve",
+            ["* 1.[0-9]", "ours *"],
+            complaints,
+        ))
+        .run("first", ["--serve"])
+        .or_run(Program::new("second").places([at("second")]).must_run(), ["-"], Conversation::BeginsAnew)
+        .or_run(Program::new("third").places([at("third")]), ["-"], Conversation::Continues)
+}
+
+#[test]
+fn the_first_program_that_knows_what_it_is_needed_for_wins() {
+    let speaks = |version: &str, words: &str| {
+        format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] && exec echo '{version}'\n\
+             [ \"$1\" = --serve ] && {{ echo '{words}' >&2; cat; exit; }}\ncat\n"
+        )
+    };
+    let sent_ahead = b"\x0a\x00\xff greeting\nquestion \\ $(x) * \x00(";
+    let input = [&sent_ahead[..], b"\n", RESUME.as_bytes(), b"\nanew\x00\n"].concat();
+    // What there is, and of it what is become; with what is said to be wrong with the first choice.
+    let cases: [(&[(&str, &str, &str)], Option<&str>, &str); 8] = [
+        (&[("first", "nix 1.2", "does not know")], None, ""),
+        (&[("first", "ours 0.1", "no longer")], None, ""),
+        (&[("first", "nix 2.0", "unexpected end"), ("second", "", "")], None, ""),
+        (
+            &[("first", "nix 2.0", "it does not know --serve"), ("second", "", "")],
+            Some("second"),
+            "first does not know --serve",
+        ),
+        (
+            &[("first", "nix 2.0", "is no longer supported"), ("second", "", "")],
+            Some("second"),
+            "first does not know --serve",
+        ),
+        (&[("second", "", ""), ("third", "", "")], Some("second"), "first: command not found; looked for: "),
+        (&[("third", "", "")], Some("third"), "; no second"),
+        (
+            &[("first", "nix 2.0", "no longer"), ("third", "", "")],
+            Some("third"),
+            "first does not know --serve; no second",
+        ),
+    ];
+    for (programs, became, why) in cases {
+        let mut host = Host::new();
+        for (name, version, words) in programs {
+            host = host.with(name, &speaks(version, words));
+        }
+        let command = choosing(&host).command();
+        for shell in posix_shells() {
+            let mut words = shell.split(' ');
+            let mut process = Command::new(words.next().unwrap());
+            process.args(words).args(command.words().skip(1)).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = process.stderr(Stdio::null()).env("PATH", host.path()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(&input).unwrap();
+            let stdout = child.wait_with_output().unwrap().stdout;
+            let (found, rest) = match Findings::find(&stdout) {
+                Some((findings, end)) => (findings, &stdout[end..]),
+                None => (Findings::default(), &stdout[..]),
+            };
+            let heard = if became == Some("second") { b"anew\x00\n" } else { &input[..] };
+            assert_eq!(rest, heard, "{shell} {programs:?}");
+            assert_eq!(found.became().map(|(name, _)| name), became, "{shell} {programs:?}");
+            let said = found.became().map_or("", |(_, why)| why);
+            assert!(said.contains(why), "{shell} {programs:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_every_choice_is_said() {
+    let loader = format!("#!/bin/sh\necho '{LOADER}' >&2\nexit 127\n");
+    let ignorant = "#!/bin/sh\necho does not know\nexit 1\n";
+    let nothing = Host::new();
+    let (_, stderr, code) = nothing.run("", &choosing(&nothing), "");
+    let first = nothing.text("first");
+    let expected = format!("first: command not found; looked for: {first}; no second; no third\n");
+    assert_eq!((stderr, code), (expected, Some(127)));
+    let broken = Host::new().with("first", ignorant).with("second", &loader);
+    let (_, stderr, code) = broken.run("", &choosing(&broken), "");
+    let (first, second) = (broken.text("first"), broken.text("second"));
+    let expected = format!(
+        "first: cannot be run: {first} does not know --serve; second: cannot be run: {second} ends with status 127: {LOADER}; \
+         no third\n"
+    );
+    assert_eq!((stderr, code), (expected, Some(126)));
+    // Whoever never says the word gives up in the middle.
+    let host = Host::new().with("second", SAY);
+    let (stdout, _, code) = host.run("", &choosing(&host), "a greeting\n");
+    assert!(stdout.contains("became=second") && !stdout.contains("[-]"), "{stdout}");
+    assert_eq!(code, Some(1));
+}
+
 #[test]
 fn the_first_filter_that_is_there_is_used() {
     let host = Host::new();
@@ -310,6 +408,7 @@ fn one_pair_of_quotes_carries_it() {
         .filter(FilteredStream::Stdin, "!", ["\\"])
         .filter(FilteredStream::Stdout, "!", ["\\"])
         .run("it's!\\", ["\n"])
+        .or_run(Program::new("!").must_know("'", ["\\"], ["!"]), ["\n"], Conversation::BeginsAnew)
         .account(Account::Sudo)
         .input(Input::Arguments);
     let command = script.command();

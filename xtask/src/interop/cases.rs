@@ -187,11 +187,7 @@ pub(crate) const CASES: &[Case] = &[
         "1,001 paths without signatures to a user who is not trusted; then --sign-key",
         grid::unsigned,
     ),
-    named(
-        "daemon-alone",
-        "a remote without `nix-store --serve`, and not a word about it",
-        grid::daemon_alone,
-    ),
+    case("daemon-alone", "a remote without `nix-store --serve`, and not a word about it", grid::daemon_alone),
     case(
         "include-outputs-daemon",
         "a .drv with its outputs, fetched through `nix-daemon --stdio`",
