@@ -7,7 +7,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::Stdio,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -71,8 +74,8 @@ pub struct OpenSsh {
     configuration: OnceCell<Configuration>,
     /// Found out by the first channel that is to share.
     shared: OnceCell<Shared>,
-    /// Whether channels that come after the first are to share a connection after all.
-    late: AtomicBool,
+    /// Whether channels that come after the first are to share a connection, also where that one has ended by then.
+    late: Arc<AtomicBool>,
     /// The folder with the file of a pinned host key; made by the first channel.
     pin: OnceCell<TempDir>,
     /// The channel that logs in for the others, while several share a connection.
@@ -92,9 +95,10 @@ enum Shared {
 #[derive(Debug)]
 struct Private {
     folder: TempDir,
-    /// The master outlives its own channel for a while, since that may end before another is opened: how it is ended, with this
-    /// ssh and for this host.
-    ends: Option<(OsString, String)>,
+    /// Whether the master outlives its own channel for a while, since that may end before another is opened.
+    persists: Arc<AtomicBool>,
+    /// How that is ended: with this ssh, for this host.
+    ends: (OsString, String),
 }
 
 impl Private {
@@ -105,9 +109,9 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        let Some((program, host)) = &self.ends else { return };
+        let (program, host) = &self.ends;
         let socket = self.socket();
-        if socket.exists() {
+        if self.persists.load(Ordering::Relaxed) && socket.exists() {
             let mut path = OsString::from("ControlPath=");
             path.push(quoted(socket.as_os_str()));
             let mut exit = std::process::Command::new(program);
@@ -129,7 +133,7 @@ impl OpenSsh {
     pub fn new(target: Target, options: OpenSshOptions) -> Self {
         Self {
             target,
-            late: AtomicBool::new(false),
+            late: Arc::default(),
             options,
             configuration: OnceCell::new(),
             shared: OnceCell::new(),
@@ -156,7 +160,7 @@ impl OpenSsh {
         let shares = private.is_some_and(|private| private.socket().exists());
         let socket =
             private.map(|private| quoted(private.socket().as_os_str()).to_string_lossy().into_owned());
-        let persists = private.is_some_and(|private| private.ends.is_some());
+        let persists = self.late.load(Ordering::Relaxed);
         let sharing = configuration.sharing(socket.as_deref(), shares, persists);
         let pin = self.options.host_key.as_ref().zip(self.pin.get());
         if let Some((key, folder)) = pin {
@@ -280,9 +284,9 @@ impl OpenSsh {
                     // Without a folder all works as well, but for what has to be asked once more.
                     let folder = private_folder().ok().filter(is_short);
                     folder.map_or(Shared::Nothing, |folder| {
-                        let ends =
-                            late.then(|| (self.options.program.clone(), self.target.host().to_owned()));
-                        Shared::Private(Private { folder, ends })
+                        let ends = (self.options.program.clone(), self.target.host().to_owned());
+                        let persists = Arc::clone(&self.late);
+                        Shared::Private(Private { folder, persists, ends })
                     })
                 } else {
                     Shared::Nothing
