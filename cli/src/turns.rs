@@ -108,6 +108,10 @@ impl Transport for InTurn {
         self.transport.explain(end)
     }
 
+    fn share(&self) -> bool {
+        self.transport.share()
+    }
+
     fn words_of_the_host(&self, stderr: &str) -> String {
         self.transport.words_of_the_host(stderr)
     }

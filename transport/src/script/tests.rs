@@ -230,6 +230,9 @@ fn choosing(host: &Host) -> RemoteScript {
         .or_run(Program::new("third").places([at("third")]), ["-"], Conversation::Continues)
 }
 
+/// Programs that are there: name, version, and what `--serve` says.
+type There<'a> = &'a [(&'a str, &'a str, &'a str)];
+
 #[test]
 fn the_first_program_that_knows_what_it_is_needed_for_wins() {
     let speaks = |version: &str, words: &str| {
@@ -241,7 +244,7 @@ fn the_first_program_that_knows_what_it_is_needed_for_wins() {
     let sent_ahead = b"\x0a\x00\xff greeting\nquestion \\ $(x) * \x00(";
     let input = [&sent_ahead[..], b"\n", RESUME.as_bytes(), b"\nanew\x00\n"].concat();
     // What there is, and of it what is become; with what is said to be wrong with the first choice.
-    let cases: [(&[(&str, &str, &str)], Option<&str>, &str); 8] = [
+    let cases: [(There<'_>, Option<&str>, &str); 8] = [
         (&[("first", "nix 1.2", "does not know")], None, ""),
         (&[("first", "ours 0.1", "no longer")], None, ""),
         (&[("first", "nix 2.0", "unexpected end"), ("second", "", "")], None, ""),
