@@ -179,10 +179,19 @@ impl Server {
 
     /// What NIX_SSHOPTS has to hold on the host, without the port.
     pub(crate) fn ssh_options(&self) -> String {
+        self.ssh_options_with(&format!("UserKnownHostsFile={}", self.known_hosts.display()))
+    }
+
+    /// The same for two servers, to be split as a shell does.
+    pub(crate) fn ssh_options_for_both(&self, other: &Self) -> String {
+        let [one, two] = [&self.known_hosts, &other.known_hosts].map(|file| file.display());
+        self.ssh_options_with(&format!("'UserKnownHostsFile={one} {two}'"))
+    }
+
+    fn ssh_options_with(&self, known_hosts: &str) -> String {
         format!(
-            "-F none -i {} -o UserKnownHostsFile={} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o BatchMode=yes",
+            "-F none -i {} -o {known_hosts} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o BatchMode=yes",
             self.key.display(),
-            self.known_hosts.display()
         )
     }
 

@@ -105,6 +105,7 @@ pub(crate) const CASES: &[Case] = &[
     named("inside-from", "same, fetching", copies::inside_from),
     case("include-outputs-to", "a .drv with the outputs that are valid", options::include_outputs_to),
     case("include-outputs-from", "same, fetched", options::include_outputs_from),
+    case("between", "same, from one host to another, over either protocol", options::between),
     case(
         "substitute-to",
         "-s: the remote takes a part from a file:// cache, the rest is sent",

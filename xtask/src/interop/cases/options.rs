@@ -13,7 +13,7 @@ use crate::database;
 use crate::exec::{self, Finished};
 use crate::instance::{Instance, LabStore};
 use crate::interop::compare::{self, Times};
-use crate::interop::lab::{Direction, Lab, Receiver};
+use crate::interop::lab::{Direction, Lab, Protocol, Receiver};
 use crate::sshd::{Server, Settings};
 
 /// What `QueryClosure` with outputs gives on this version, which is what its own query says.
@@ -47,6 +47,31 @@ pub(super) fn include_outputs_from(lab: &Lab<'_>) -> Result<Outcome> {
     let mut wrong = compare::stores(&baseline, &store, Times::Now)?;
     wrong.extend(compare::judge(&lab.inspect(&store)?, &store, &expected)?);
     wrong.extend(has_outputs(lab, &expected));
+    Ok(Outcome::of(wrong))
+}
+
+/// From one machine to another, each with a Nix of its own, past the store of this one, which is not there.
+pub(super) fn between(lab: &Lab<'_>) -> Result<Outcome> {
+    let expected = with_outputs(lab)?;
+    let mut wrong = Vec::new();
+    for protocol in Protocol::ALL {
+        // The serve protocol does not tell when a path was registered.
+        let (direction, times) = match protocol {
+            Protocol::Serve => (Direction::From, Times::Now),
+            Protocol::Daemon => (Direction::To, Times::Kept),
+        };
+        let baseline = lab.baseline(direction, &expected)?;
+        let receiver = lab.receiver()?;
+        let (from, to) = (&lab.source.server, &receiver.server);
+        let host = |server: &Server| format!("{}://root@127.0.0.1:{}", protocol.scheme(), server.port());
+        let mut command = lab.candidate.bare(from);
+        command.env("NIX_SSHOPTS", from.ssh_options_for_both(to)).env("NIX_REMOTE", "/nowhere");
+        command.args(["--include-outputs", "--from", &host(from), "--to", &host(to), &lab.mixed.derivation]);
+        exec::capture(&mut command)?.success()?;
+        wrong.extend(compare::stores(&baseline, &receiver.store, times)?);
+        wrong.extend(compare::judge(&receiver.instance, &receiver.store, &expected)?);
+        wrong.extend(has_outputs(lab, &expected));
+    }
     Ok(Outcome::of(wrong))
 }
 
