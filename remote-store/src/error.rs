@@ -167,6 +167,12 @@ impl RemoteError {
                 }
             }
             Self::Ended { stderr, .. } if says_that_the_line_broke(stderr) => Retry::Worthwhile,
+            // A program that ended by itself before it greeted will do so again; 255 is ssh's own.
+            Self::Lost { exit: Exit::Code(code), source: ProtocolError::NoGreeting { .. } }
+                if *code != 255 =>
+            {
+                Retry::Useless
+            }
             // Perhaps only because of the filter, and the next one has none.
             Self::Lost { .. } | Self::Filtered { .. } => Retry::Worthwhile,
             // A daemon that is being restarted.
