@@ -167,12 +167,6 @@ impl RemoteError {
                 }
             }
             Self::Ended { stderr, .. } if says_that_the_line_broke(stderr) => Retry::Worthwhile,
-            // A program that ended by itself before it greeted will do so again; 255 is ssh's own.
-            Self::Lost { exit: Exit::Code(code), source: ProtocolError::NoGreeting { .. } }
-                if *code != 255 =>
-            {
-                Retry::Useless
-            }
             // Perhaps only because of the filter, and the next one has none.
             Self::Lost { .. } | Self::Filtered { .. } => Retry::Worthwhile,
             // A daemon that is being restarted.
@@ -304,7 +298,8 @@ impl Ended {
             Ending::NotFound { said } => RemoteError::ProgramNotFound { program, stderr: said },
             _ if !ended => RemoteError::Protocol { stderr, source },
             Ending::CannotRun { said } if said.contains(DOES_NOT_KNOW) => RemoteError::NoServer { why: said },
-            Ending::Unexplained if !greeted && matches!(exit, Exit::Code(_)) => {
+            // 255 is ssh's own.
+            Ending::Unexplained if !greeted && matches!(exit, Exit::Code(code) if code != 255) => {
                 RemoteError::NoServer { why: format!("'{program}' ended without a word ({exit})") }
             }
             Ending::CannotRun { said } | Ending::Said(said) if !said.is_empty() => {
