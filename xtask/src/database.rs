@@ -83,14 +83,25 @@ pub(crate) fn read(store: &LabStore) -> Result<BTreeMap<String, Row>> {
     Ok(rows)
 }
 
+/// The time of the first path, and one that no path has that was given such a time.
+const SETTLED: i64 = 1_500_000_000;
+const UNSETTLED: i64 = SETTLED + 100_000_000;
+
 /// Gives every path a registration time of its own, long ago: a copy that keeps it differs from one that says "now", and
 /// captures come out the same every time.
 pub(crate) fn settle_registration_times(store: &LabStore) -> Result<()> {
     let connection = Connection::open(store.database()).context("cannot open the fixture's database")?;
-    let mut statement = connection.prepare("select path from ValidPaths order by path")?;
-    let paths: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for (number, path) in paths.iter().enumerate() {
-        let time = 1_500_000_000 + i64::try_from(number)?;
+    // What was settled before keeps its time, also when more has come since: copies of it have been compared, and will be.
+    let settled: i64 = connection.query_row(
+        "select count(*) from ValidPaths where registrationTime < ?1",
+        [UNSETTLED],
+        |row| row.get(0),
+    )?;
+    let mut statement =
+        connection.prepare("select path from ValidPaths where registrationTime >= ?1 order by path")?;
+    let paths: Vec<String> = statement.query_map([UNSETTLED], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for (number, path) in (settled..).zip(&paths) {
+        let time = SETTLED + number;
         connection.execute("update ValidPaths set registrationTime = ?1 where path = ?2", (time, path))?;
     }
     Ok(())

@@ -99,6 +99,14 @@ impl Candidate {
         command
     }
 
+    /// The same, to end as soon as its connection is lost. (Upstream's program always does.)
+    pub(crate) fn once(&self, mut command: Command) -> Command {
+        if !self.lenient {
+            command.args(["--retries", "0"]);
+        }
+        command
+    }
+
     /// The program with ssh options that reach `server`, and a clean environment.
     pub(crate) fn bare(&self, server: &Server) -> Command {
         let mut command = Command::new(&self.binary);

@@ -53,7 +53,8 @@ fn attempt(
     receiver: &Receiver,
     paths: &[String],
 ) -> Result<Finished> {
-    exec::capture(&mut lab.candidate.command(direction, store, &receiver.server, paths))
+    let command = lab.candidate.command(direction, store, &receiver.server, paths);
+    exec::capture(&mut lab.candidate.once(command))
 }
 
 /// What is registered must be whole; with `empty`, nothing may be.
@@ -110,7 +111,8 @@ fn impostor(lab: &Lab<'_>, body: &str) -> Result<Receiver> {
 pub(super) fn no_nix_store(lab: &Lab<'_>) -> Result<Outcome> {
     let receiver = lab.receiver()?;
     // Upstream's own nix-copy-closure too: it would be taken for ours, which can serve.
-    let programs = ["nix-store", "nix-copy-closure"].map(|name| receiver.instance.path("usr/bin").join(name));
+    let programs = ["nix-store", "nix-daemon", "nix-copy-closure"]
+        .map(|name| receiver.instance.path("usr/bin").join(name));
     for program in &programs {
         fs::rename(program, program.with_extension("away")).context("cannot hide a program")?;
     }
@@ -146,8 +148,8 @@ pub(super) fn truncated_from(lab: &Lab<'_>) -> Result<Outcome> {
             .script("lab/impostor", "exec nix-store --serve > >(dd bs=1 count=7000 status=none; kill -9 $$)")
     })?;
     let store = LabStore::create("ours", lab.release.name())?;
-    let finished =
-        exec::capture(&mut lab.candidate.command(Direction::From, &store, &door.server, &lab.mixed.roots()))?;
+    let command = lab.candidate.command(Direction::From, &store, &door.server, &lab.mixed.roots());
+    let finished = exec::capture(&mut lab.candidate.once(command))?;
     let mut wrong = refuse_with(lab, &finished, LOST, &[HOST]);
     wrong.extend(sound(&lab.inspect(&store)?, &store, false)?);
     Ok(Outcome::of(wrong))

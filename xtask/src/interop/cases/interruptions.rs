@@ -62,7 +62,8 @@ fn interrupt(lab: &Lab<'_>, direction: Direction, victim: Victim) -> Result<Outc
             Direction::To => &lab.source.store,
             Direction::From => &receiver.store,
         };
-        let (mut child, shown) = spawn(&mut lab.candidate.command(direction, store, &server.server, &paths))?;
+        let command = lab.candidate.command(direction, store, &server.server, &paths);
+        let (mut child, shown) = spawn(&mut lab.candidate.once(command))?;
         if !progress(&receiver.store, threshold, &mut child)? {
             exec::finish(child, shown)?.success()?;
             continue; // it was faster than we looked
