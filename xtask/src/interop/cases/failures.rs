@@ -136,7 +136,8 @@ pub(super) fn wrong_version(lab: &Lab<'_>) -> Result<Outcome> {
 pub(super) fn truncated_to(lab: &Lab<'_>) -> Result<Outcome> {
     let receiver = impostor(lab, "exec nix-store --serve --write < <(dd bs=1 count=5000 status=none)")?;
     let finished = attempt(lab, Direction::To, &lab.source.store, &receiver, &lab.mixed.roots())?;
-    let mut wrong = refuse(lab, &finished, &[HOST]);
+    // Nix says that its input has ended: the line broke.
+    let mut wrong = refuse_with(lab, &finished, LOST, &[HOST]);
     wrong.extend(sound(&receiver.instance, &receiver.store, false)?);
     Ok(Outcome::of(wrong))
 }
