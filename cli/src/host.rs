@@ -167,12 +167,12 @@ impl Connection {
             host_key,
             options,
             verbosity: arguments.verbosity(),
-            // What would be substituted is a question of its own, a root is made by a program of its own, and what is
-            // compressed has a session to itself.
-            several_channels: if arguments.what.dry_run {
-                how.use_substitutes && asked.side == Side::Destination
-            } else {
-                how.compress != Compress::None || arguments.keep.is_given() && asked.side == Side::Destination
+            // What would be substituted is a question of its own, as is what a daemon's closure is; a root is made by a program of
+            // its own; and what is compressed has a session to itself.
+            several_channels: match asked.side {
+                Side::Source => true,
+                Side::Destination if arguments.what.dry_run => how.use_substitutes,
+                Side::Destination => how.compress != Compress::None || arguments.keep.is_given(),
             },
         })
     }

@@ -11,7 +11,11 @@ use std::{
 use ncc_store::{StoreDir, StorePath};
 use ncc_transport::{LineSink, RemoteCommand, TransportError, throttled};
 
-use crate::{options::NIX_STORE, run::Run, store::Shared};
+use crate::{
+    options::NIX_STORE,
+    run::{NOTHING, Run},
+    store::Shared,
+};
 
 /// Those of `paths` that the host's substituters have; `None` if it cannot tell.
 pub(crate) async fn substitutable(shared: &Shared, paths: &[StorePath]) -> Option<BTreeSet<StorePath>> {
@@ -39,9 +43,10 @@ async fn ask(
         program: shared.options.program.name(NIX_STORE),
         stall_timeout: shared.options.stall_timeout,
         stderr: Some(listen(&listing, shared.options.stderr.clone().map(throttled))),
+        most: NOTHING,
     };
     let ended = run.finish(&*shared.transport, question.as_bytes()).await?;
-    Ok(ended.map(|()| std::mem::take(&mut listing.lock().unwrap_or_else(PoisonError::into_inner).found)))
+    Ok(ended.map(|_| std::mem::take(&mut listing.lock().unwrap_or_else(PoisonError::into_inner).found)))
 }
 
 /// Takes the lines of the listing; what else the host says goes on to `others`.

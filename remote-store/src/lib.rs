@@ -18,6 +18,7 @@ mod foresight;
 mod handing;
 mod options;
 mod pool;
+mod requisites;
 mod root;
 mod route;
 mod run;

@@ -305,6 +305,13 @@ impl ServeOptions {
         Some(self.program.command(NIX_STORE, places(NIX_STORE), arguments, self.elevation, Input::Arguments))
     }
 
+    /// Lists the closure of the paths that it is given on stdin, one per line.
+    pub(crate) fn requisites_command(&self) -> RemoteCommand {
+        let arguments = [vec!["--query", "--requisites"], self.store_arguments()].concat();
+        let program = self.program.beside(NIX_STORE);
+        program.command(NIX_STORE, places(NIX_STORE), arguments, self.elevation, Input::Arguments)
+    }
+
     /// What starts the server, to be made more of.
     pub(crate) fn script(&self) -> RemoteScript {
         self.program.script(NIX_STORE, server_places(), self.serve_arguments(), self.elevation)
@@ -356,6 +363,11 @@ mod tests {
         assert_eq!(
             options.foresight_command().unwrap().to_shell(),
             "xargs sudo -n nix-store --realise --dry-run --store 'local?root=/mnt'"
+        );
+        options.program = ServeProgram::Named("/opt/bin/nix-daemon".into());
+        assert_eq!(
+            options.requisites_command().to_shell(),
+            "xargs sudo -n /opt/bin/nix-store --query --requisites --store 'local?root=/mnt'"
         );
         options.program = ServeProgram::Named("/opt/bin/nix-copy-closure".into());
         assert_eq!(options.foresight_command(), None);

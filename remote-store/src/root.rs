@@ -5,7 +5,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use ncc_store::{StoreDir, StorePath};
 use ncc_transport::{Input, LineSink, RemoteCommand, Transport};
 
-use crate::{Elevation, RemoteError, STALL_TIMEOUT, ServeProgram, options::places, run::Run};
+use crate::{
+    Elevation, RemoteError, STALL_TIMEOUT, ServeProgram,
+    options::places,
+    run::{NOTHING, Run},
+};
 
 /// How many paths fit into one command line whatever their names are.
 const MOST_PATHS: usize = 400;
@@ -126,10 +130,11 @@ impl RootMaker {
             program: name,
             stall_timeout: self.stall_timeout,
             stderr: self.stderr.clone(),
+            most: NOTHING,
         };
         let host = format!("host '{host}'");
         match run.finish(transport, b"").await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(reason)) => Err(RootError::Refused { root: root.clone(), host, reason }),
             Err(error) => {
                 Err(RootError::Transport { root: root.clone(), host, source: Arc::new(error.into()) })

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{error::reason, session::ServerProcess, silence::Pulse};
 
-/// How much of its stdout, on which it says nothing that matters, a host may make us read.
-const MUCH: u64 = 64 << 10;
+/// How much a host may make us read of a stdout on which nothing is said that matters.
+pub(crate) const NOTHING: u64 = 64 << 10;
 
 /// What is run, and how long it is waited for.
 pub(crate) struct Run<'a> {
@@ -19,19 +19,21 @@ pub(crate) struct Run<'a> {
     pub(crate) stall_timeout: Option<Duration>,
     /// Is handed each line that it writes to stderr.
     pub(crate) stderr: Option<LineSink>,
+    /// So many bytes of its stdout are read.
+    pub(crate) most: u64,
 }
 
 impl Run<'_> {
-    /// Runs it with this on its stdin, and waits until it has ended. The inner `Err` says why it failed.
+    /// Runs it with this on its stdin, and waits until it has ended: what it wrote to stdout. The inner `Err` says why it failed.
     pub(crate) async fn finish(
         self,
         transport: &dyn Transport,
         input: &[u8],
-    ) -> Result<Result<(), String>, TransportError> {
+    ) -> Result<Result<Vec<u8>, String>, TransportError> {
         let channel = transport.open(self.command).await?;
         let pulse = Pulse::new(self.stall_timeout);
         let mut stdin = pulse.note_requests(channel.stdin);
-        let mut stdout = pulse.watch_answers(channel.stdout).take(MUCH);
+        let mut stdout = pulse.watch_answers(channel.stdout).take(self.most);
         let server =
             ServerProcess::new(channel.stderr, channel.control, pulse, self.program.to_owned(), self.stderr);
         let write = async {
@@ -40,10 +42,10 @@ impl Run<'_> {
             let _ = stdin.shutdown().await;
             std::future::pending::<()>().await;
         };
-        let mut ignored = tokio::io::sink();
+        let mut said = Vec::new();
         // Its stdout ends when it does, or it hangs.
         let read = tokio::select! {
-            read = tokio::io::copy(&mut stdout, &mut ignored) => read,
+            read = stdout.read_to_end(&mut said) => read,
             () = write => Ok(0),
         };
         drop((stdin, stdout));
@@ -56,6 +58,6 @@ impl Run<'_> {
         if read.is_err() || !exit.is_success() {
             return Ok(Err(format!("{} ({exit})", reason(&stderr))));
         }
-        Ok(Ok(()))
+        Ok(Ok(said))
     }
 }

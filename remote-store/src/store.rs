@@ -13,6 +13,7 @@ use ncc_transport::{Reader, Transport};
 use crate::{
     DaemonOptions, DaemonStore, RemoteError, ServeOptions,
     pool::Pool,
+    requisites::Requisites,
     route::{Language, Routes},
     session::{Opening, ReadAnswer},
     silence::Patience,
@@ -67,7 +68,13 @@ impl RemoteStore {
             check_signatures: options.check_signatures,
             stall_timeout: options.stall_timeout,
         };
-        let daemon = DaemonStore::on_host(&name, Arc::clone(&pool), options.runs_as_root(), for_daemon);
+        let requisites = Requisites {
+            transport: Arc::clone(&transport),
+            command: options.requisites_command(),
+            stall_timeout: options.stall_timeout,
+        };
+        let is_root = options.runs_as_root();
+        let daemon = DaemonStore::on_host(&name, Arc::clone(&pool), is_root, requisites, for_daemon);
         let compressing = Compressing::default();
         Self { shared: Arc::new(Shared { name, pool, transport, options, compressing, daemon }) }
     }

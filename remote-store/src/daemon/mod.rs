@@ -24,6 +24,7 @@ use self::ahead::Window;
 use crate::{
     RemoteError,
     pool::Pool,
+    requisites::{Listing, Requisites},
     route::Routes,
     session::{Answers, Lease, Opening},
     store::store_error,
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     /// What the daemon says between answers goes here.
     log: Option<LineSink>,
     reach: Reach,
+    /// What lists closures beside the daemon, where there is more than a socket.
+    requisites: Option<Requisites>,
 }
 
 /// What stands between this program and the daemon.
@@ -79,17 +82,29 @@ impl DaemonStore {
             greeted: options.greeted.clone(),
         };
         let pool = Pool::new(Routes::to_socket(name.clone(), UnixSocket::new(socket)), opening, 0);
-        Self::new(&name, Arc::new(pool), Reach::Socket, options)
+        Self::new(&name, Arc::new(pool), Reach::Socket, None, options)
     }
 
     /// The store on a host, through connections that others use as well.
-    pub(crate) fn on_host(name: &str, pool: Arc<Pool>, is_root: bool, options: DaemonOptions) -> Self {
-        Self::new(name, pool, Reach::Login { is_root }, options)
+    pub(crate) fn on_host(
+        name: &str,
+        pool: Arc<Pool>,
+        is_root: bool,
+        requisites: Requisites,
+        options: DaemonOptions,
+    ) -> Self {
+        Self::new(name, pool, Reach::Login { is_root }, Some(requisites), options)
     }
 
-    fn new(name: &str, pool: Arc<Pool>, reach: Reach, options: DaemonOptions) -> Self {
+    fn new(
+        name: &str,
+        pool: Arc<Pool>,
+        reach: Reach,
+        requisites: Option<Requisites>,
+        options: DaemonOptions,
+    ) -> Self {
         let log = options.stderr.clone().map(throttled);
-        Self { shared: Arc::new(Shared { name: name.to_owned(), pool, options, log, reach }) }
+        Self { shared: Arc::new(Shared { name: name.to_owned(), pool, options, log, reach, requisites }) }
     }
 
     /// Ends the connection, if there is one: the daemon lets go of its temporary roots.
@@ -142,6 +157,12 @@ impl Shared {
             Reach::Login { is_root: false } if daemon.version.minor() < NIX_2_20 => Window::of(SAFE_WINDOW),
             Reach::Socket | Reach::Login { .. } => Window::unlimited(),
         }
+    }
+
+    /// Has a closure listed beside the daemon, where the account lets other commands pass as well.
+    fn list(&self, roots: &[StorePath]) -> Option<Listing> {
+        let requisites = self.requisites.as_ref().filter(|_| !self.pool.needed_another_command())?;
+        Some(requisites.list(self.store_dir(), roots))
     }
 
     /// Gives the connection back after some work, or ends it and says what happened.

@@ -1,7 +1,7 @@
 //! Copying from a daemon's store.
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     RemoteError,
     handing::{BlockSender, Blocks, NarSender, announce, hand_over, handed_over},
+    requisites::Listing,
     store::session_ended,
 };
 
@@ -35,8 +36,9 @@ impl Source for DaemonStore {
         self.shared.store_dir()
     }
 
-    /// As many round trips as the graph is deep: each path is asked for as soon as something refers to it. The roots are
-    /// protected from the garbage collector first, and with them all that they refer to.
+    /// As many round trips as the graph is deep: each path is asked for as soon as something refers to it. On a host that lists a
+    /// closure beside its daemon it is a handful, however deep it is. The roots are protected from the garbage collector first, and
+    /// with them all that they refer to.
     fn closure<'a>(
         &'a self,
         roots: &'a [StorePath],
@@ -92,22 +94,39 @@ async fn path_infos(
     both(asked.write(requests, window), read).await
 }
 
+/// The walk has waited so often for an answer that told it what to ask next, before it has the closure listed: most closures are
+/// hardly deeper, and a list costs the host a process.
+const DEEP: usize = 6;
+
 /// What was asked while a closure is walked.
 enum Step {
     Kept,
-    Described(StorePath),
+    Described {
+        path: StorePath,
+        /// How many answers led to it, one after another.
+        depth: usize,
+    },
     Outputs {
         derivation: StorePath,
+        depth: usize,
         /// Whether the daemon says which is which.
         by_name: bool,
     },
 }
 
-/// A walk over the references of a store, and what is still to be answered.
+/// A walk over the references of a store: what is still to be answered, and what was found.
 struct Walk<'a> {
     asking: Asking<'a>,
     steps: VecDeque<Step>,
-    seen: HashSet<StorePath>,
+    asked: HashSet<StorePath>,
+    outputs: Outputs,
+    /// Everything that belongs to the closure, described or not.
+    needed: HashSet<StorePath>,
+    /// Described because it was listed; it may turn out to belong to the closure.
+    ahead: HashMap<StorePath, PathInfo>,
+    infos: Vec<PathInfo>,
+    failed: Vec<(StorePath, StoreError)>,
+    lacking: BTreeSet<StorePath>,
 }
 
 impl Walk<'_> {
@@ -118,36 +137,91 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn describe(&mut self, path: &StorePath) -> Result<(), ProtocolError> {
-        if !self.seen.insert(path.clone()) {
+    /// Asks for the metadata of a path, once.
+    fn describe(&mut self, path: &StorePath, depth: usize) -> Result<(), ProtocolError> {
+        if !self.asked.insert(path.clone()) {
             return Ok(());
         }
-        if self.seen.len() as u64 > COUNT_LIMIT {
-            let (announced, limit) = (self.seen.len() as u64, COUNT_LIMIT);
+        if self.asked.len() as u64 > COUNT_LIMIT {
+            let (announced, limit) = (self.asked.len() as u64, COUNT_LIMIT);
             return Err(ProtocolError::TooLarge { what: "a closure", announced, limit });
         }
         self.asking.ask(&Request::QueryPathInfo { path: path.clone() })?;
-        self.steps.push_back(Step::Described(path.clone()));
+        self.steps.push_back(Step::Described { path: path.clone(), depth });
         Ok(())
     }
 
+    /// Goes on with paths that belong to the closure, and with what those refer to that are described already.
+    fn need(
+        &mut self,
+        paths: impl IntoIterator<Item = StorePath>,
+        depth: usize,
+        daemon: &Daemon,
+    ) -> Result<(), ProtocolError> {
+        let mut next: Vec<StorePath> = paths.into_iter().collect();
+        while let Some(path) = next.pop() {
+            if !self.needed.insert(path.clone()) {
+                continue;
+            }
+            match self.ahead.remove(&path) {
+                Some(info) => next.extend(self.take(info, depth, daemon)?),
+                None => self.describe(&path, depth)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a path into the closure. Gives what it refers to.
+    fn take(
+        &mut self,
+        info: PathInfo,
+        depth: usize,
+        daemon: &Daemon,
+    ) -> Result<Vec<StorePath>, ProtocolError> {
+        if self.outputs == Outputs::Include && info.path.is_derivation() {
+            self.ask_outputs(info.path.clone(), depth, daemon)?;
+        }
+        let references = info.other_references().cloned().collect();
+        self.infos.push(info);
+        Ok(references)
+    }
+
+    /// The metadata of a path has come.
+    fn found(&mut self, info: PathInfo, depth: usize, daemon: &Daemon) -> Result<(), ProtocolError> {
+        if !self.needed.contains(&info.path) {
+            self.ahead.insert(info.path.clone(), info);
+            return Ok(());
+        }
+        let references = self.take(info, depth, daemon)?;
+        self.need(references, depth + 1, daemon)
+    }
+
     /// Asks a daemon for the outputs of a derivation, in the way that it knows.
-    fn outputs(&mut self, derivation: StorePath, daemon: &Daemon) -> Result<(), ProtocolError> {
+    fn ask_outputs(
+        &mut self,
+        derivation: StorePath,
+        depth: usize,
+        daemon: &Daemon,
+    ) -> Result<(), ProtocolError> {
         let mut request = Request::QueryDerivationOutputMap { path: derivation.clone() };
         let by_name = request.check(daemon).is_ok();
         if !by_name {
             request = Request::QueryDerivationOutputs { path: derivation.clone() };
         }
-        self.steps.push_back(Step::Outputs { derivation, by_name });
+        self.steps.push_back(Step::Outputs { derivation, depth, by_name });
         self.asking.ask(&request)
     }
 
-    /// Goes on with outputs, which nothing else keeps.
-    fn follow(&mut self, outputs: BTreeSet<StorePath>) -> Result<(), ProtocolError> {
-        outputs.into_iter().try_for_each(|output| {
-            self.keep(&output)?;
-            self.describe(&output)
-        })
+    /// What was found, once everything is answered. What was only listed is no part of it.
+    fn end(self, shared: &Shared) -> Closure {
+        let Self { needed, mut infos, mut failed, lacking, .. } = self;
+        failed.retain(|(path, _)| needed.contains(path));
+        infos.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        for path in lacking.into_iter().filter(|path| needed.contains(path)) {
+            let problem = Problem::NotValid { path: shared.store_dir().full(&path) };
+            failed.push((path, StoreError::new(Side::Source, shared.name.as_str(), problem)));
+        }
+        Closure { infos, failed }
     }
 }
 
@@ -159,54 +233,67 @@ async fn closure(
 ) -> Result<Closure, AnswerError> {
     let Work { lease, daemon, window } = work;
     let (asking, asked) = queue(shared.store_dir(), daemon);
-    let mut walk = Walk { asking, steps: VecDeque::new(), seen: HashSet::new() };
+    let mut walk = Walk {
+        asking,
+        steps: VecDeque::new(),
+        asked: HashSet::new(),
+        outputs,
+        needed: HashSet::new(),
+        ahead: HashMap::new(),
+        infos: Vec::new(),
+        failed: Vec::new(),
+        lacking: BTreeSet::new(),
+    };
     for root in roots {
         walk.keep(root)?;
-        walk.describe(root)?;
+        walk.need([root.clone()], 0, daemon)?;
     }
     let (requests, answers) = (&mut lease.requests, &mut lease.answers);
     let (daemon, window) = (&*daemon, &*window);
     let read = async move {
-        let mut closure = Closure::default();
-        // Everything that has to be valid, and what is not.
-        let mut needed: HashSet<StorePath> = roots.iter().cloned().collect();
-        let mut lacking = BTreeSet::new();
+        let mut listing = None;
+        let mut is_deep = false;
         while let Some(step) = walk.steps.pop_front() {
             let mut next = shared.answers(answers, daemon);
             match step {
                 Step::Kept => next.done().await?,
-                Step::Described(path) => match next.path_info(&path).await {
-                    Ok(Some(info)) => {
-                        for reference in info.other_references() {
-                            needed.insert(reference.clone());
-                            walk.describe(reference)?;
+                Step::Described { path, depth } => {
+                    if depth >= DEEP && !is_deep {
+                        is_deep = true;
+                        listing = shared.list(roots);
+                    }
+                    match next.path_info(&path).await {
+                        Ok(Some(info)) => walk.found(info, depth, daemon)?,
+                        Ok(None) => {
+                            walk.lacking.insert(path);
                         }
-                        if outputs == Outputs::Include && path.is_derivation() {
-                            walk.outputs(path, daemon)?;
+                        Err(AnswerError::Refused(error)) => {
+                            let error = shared.refused(Side::Source, "describe", &path, error);
+                            walk.failed.push((path, error));
                         }
-                        closure.infos.push(info);
+                        Err(broken) => return Err(broken),
                     }
-                    Ok(None) => {
-                        lacking.insert(path);
+                    for listed in listing.as_mut().and_then(Listing::take).into_iter().flatten() {
+                        walk.describe(&listed, depth + 1)?;
                     }
-                    Err(AnswerError::Refused(error)) => {
-                        let error = shared.refused(Side::Source, "describe", &path, error);
-                        closure.failed.push((path, error));
-                    }
-                    Err(broken) => return Err(broken),
-                },
-                Step::Outputs { derivation, by_name } => {
+                }
+                Step::Outputs { derivation, depth, by_name } => {
                     let outputs = if by_name {
                         next.outputs().await.map(|outputs| outputs.into_values().flatten().collect())
                     } else {
                         next.output_paths().await
                     };
                     match outputs {
-                        Ok(outputs) => walk.follow(outputs)?,
+                        // Nothing else keeps them.
+                        Ok(outputs) => {
+                            let outputs: BTreeSet<StorePath> = outputs;
+                            outputs.iter().try_for_each(|output| walk.keep(output))?;
+                            walk.need(outputs, depth + 1, daemon)?;
+                        }
                         Err(AnswerError::Refused(error)) => {
                             let error =
                                 shared.refused(Side::Source, "say the outputs of", &derivation, error);
-                            closure.failed.push((derivation, error));
+                            walk.failed.push((derivation, error));
                         }
                         Err(broken) => return Err(broken),
                     }
@@ -214,12 +301,7 @@ async fn closure(
             }
             window.leave();
         }
-        closure.infos.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        for path in lacking.into_iter().filter(|path| needed.contains(path)) {
-            let problem = Problem::NotValid { path: shared.store_dir().full(&path) };
-            closure.failed.push((path, StoreError::new(Side::Source, shared.name.as_str(), problem)));
-        }
-        Ok(closure)
+        Ok(walk.end(shared))
     };
     both(asked.write(requests, window), read).await
 }
