@@ -91,8 +91,7 @@ pub use host_params::{HostParamError, HostParams};
 pub use limited::{Limited, Rate, RateError};
 pub use local::LocalProcess;
 pub use script::{
-    Account, Conversation, Fact, FilteredStream, Findings, Input, Program, RESUME, RemoteScript,
-    Stripes,
+    Account, Conversation, Fact, FilteredStream, Findings, Input, Program, RESUME, RemoteScript, Stripes,
 };
 pub use ssh_options::{
     Compression, KeepAlive, SshOption, SshOptionsError, parse_ssh_options, ssh_options_in,

@@ -311,10 +311,7 @@ fn ended() -> ProtocolError {
 }
 
 /// The line in which a script says what it has found, and what has come behind it.
-async fn read_report(
-    stdout: &mut Reader,
-    patience: Duration,
-) -> Result<(Findings, Vec<u8>), ProtocolError> {
+async fn read_report(stdout: &mut Reader, patience: Duration) -> Result<(Findings, Vec<u8>), ProtocolError> {
     let read = async {
         let mut came = Vec::new();
         while came.len() < NOISE_LIMIT {

@@ -145,7 +145,9 @@ impl Striping {
         carried: &mut Carried,
     ) -> Result<(Writer, Reader), ProtocolError> {
         let Some(place) = findings.stripes() else {
-            tracing::info!("one channel: the host lacks what several need (mkfifo, and dd with iflag=fullblock)");
+            tracing::info!(
+                "one channel: the host lacks what several need (mkfifo, and dd with iflag=fullblock)"
+            );
             return Ok((stdin, stdout));
         };
         let opened = join_all((1..=self.most).map(|number| self.open(place, number))).await;
