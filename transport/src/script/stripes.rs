@@ -67,10 +67,10 @@ impl Stripes {
     pub fn command(stream: FilteredStream, place: &str, number: usize) -> RemoteCommand {
         let script = match stream {
             FilteredStream::Stdin => format!(
-                "[ -p \"$1\" ] || exit 1; exec 3<>\"$1\" 4>&1; exec >\"$1\" 3<&-; echo \"{MARK}\t\t.\" >&4; exec cat 4>&-"
+                "[ -p \"$1\" ] && command -v cat >/dev/null || exit 1; exec 3<>\"$1\" 4>&1; exec >\"$1\" 3<&-; echo \"{MARK}\t\t.\" >&4; exec cat 4>&-"
             ),
             FilteredStream::Stdout => format!(
-                "[ -p \"$1\" ] || exit 1; exec 3<>\"$1\"; exec <\"$1\" 3<&-; echo \"{MARK}\t\t.\"; exec cat"
+                "[ -p \"$1\" ] && command -v cat >/dev/null || exit 1; exec 3<>\"$1\"; exec <\"$1\" 3<&-; echo \"{MARK}\t\t.\"; exec cat"
             ),
         };
         let place = format!("{place}/{number}");
