@@ -124,16 +124,10 @@ pub(super) fn begin(stream: FilteredStream) -> String {
     text.push_str(" || exit 1; many=0; ");
     for number in 1..=Stripes::MOST {
         let descriptor = descriptor(number);
-        // That one is needed for the program's status: `split` opens the first stripe itself.
-        let open = if number == 1 && stream == FilteredStream::Stdout {
-            format!("exec {descriptor}<&-")
-        } else {
-            format!("exec {descriptor}{direction}\"$at/$s{number}\"")
-        };
         // Its number is no smaller than this one, so it is still held open.
         let _ = write!(
             text,
-            "if [ \"$s{number}\" ]; then many={number}; {open}; else exec {descriptor}<&-; fi; "
+            "if [ \"$s{number}\" ]; then many={number}; exec {descriptor}{direction}\"$at/$s{number}\"; else exec {descriptor}<&-; fi; "
         );
     }
     text.push_str("trap - HUP INT TERM PIPE EXIT; if [ $many -gt 0 ]; then ");
@@ -157,7 +151,8 @@ pub(super) fn run(stream: FilteredStream, run: &str, filter: Option<&str>) -> St
     let filter = filter.map_or_else(String::new, |filter| format!("{filter}{without} | "));
     match stream {
         FilteredStream::Stdin => format!("join | {filter}exec {run}{without}; exit; "),
-        // 3 leads the status past the filter, to where `split` tells of the end too.
+        // 3 leads the status past the filter, to where `split` tells of the end too: that opens the first stripe anew. Meanwhile the
+        // shell in front holds it open, or whoever reads it would see its end.
         FilteredStream::Stdout => format!(
             "x=$( {{ {{ {run}{without}; echo \"status=$?\" >&3; }} | {filter}split; }} 3>&1 ); many=1 whole=; \
              for x in $x; do case $x in status=*) many=${{x#status=}};; whole=*) whole=${{x#whole=}};; esac; done; \
