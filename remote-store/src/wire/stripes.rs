@@ -34,9 +34,9 @@ const MANY_BYTES: u64 = 32 << 20;
 /// The round trip from which on a window is in the way: within less, one channel carries 90 MB/s.
 const FAR: Duration = Duration::from_millis(20);
 
-/// In seconds: one channel for each such part of a round trip carry 1 Gbit/s together. A window of OpenSSH's, as measured, is
-/// 1.8 MB. More would cost both ends their processors' time for nothing.
-const ENOUGH: f64 = 1.8 / 125.0;
+/// One channel for each such part of a round trip carry 1 Gbit/s together. A window of OpenSSH's, as measured, is 1.8 MB. More
+/// would cost both ends their processors' time for nothing.
+const ENOUGH: Duration = Duration::from_micros(14_400);
 
 /// How long one more channel is waited for.
 const TIME_TO_OPEN: Duration = Duration::from_secs(10);
@@ -110,8 +110,8 @@ impl Connections {
                 1
             }
             Self::Auto => {
-                let enough = round_trip.as_secs_f64() / ENOUGH;
-                (1..Stripes::MOST).find(|&number| number as f64 >= enough).unwrap_or(Stripes::MOST)
+                let enough = round_trip.as_micros().div_ceil(ENOUGH.as_micros());
+                usize::try_from(enough).unwrap_or(Stripes::MOST).clamp(1, Stripes::MOST)
             }
         }
     }

@@ -18,8 +18,8 @@ impl ChannelControl for Ended {
 }
 
 fn stripe(stdin: Writer, stdout: Reader) -> Stripe {
-    let _stderr = StderrTail::collect(Box::new(tokio::io::empty()), None);
-    Stripe { stdin, stdout, end: StripeEnd { control: Box::new(Ended), _stderr } }
+    let stderr = StderrTail::collect(Box::new(tokio::io::empty()), None);
+    Stripe { stdin, stdout, end: StripeEnd { control: Box::new(Ended), _stderr: stderr } }
 }
 
 fn noise(size: usize) -> Vec<u8> {
