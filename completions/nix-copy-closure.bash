@@ -23,13 +23,17 @@ _nix__copy__closure() {
 
     case "${cmd}" in
         nix__copy__closure)
-            opts="-k -n -s -v -h -V --to --from --include-outputs --stdin --keep-going --no-keep-going --dry-run --substitute-on-destination --use-substitutes --compress --bwlimit --gzip --transport --stall-timeout --retries --no-check-space --check-space --bzip2 --xz --add-root --profile --store --remote-store --remote-program --remote-sudo --sign-key --sign --check-sigs --no-check-sigs --verbose --quiet --debug --log-format --show-progress --json --tree --graph --serve --write --help --version --completions --manual --option"
+            opts="-k -n -s -v -h -V --to --from --include-outputs --stdin --keep-going --no-keep-going --dry-run --substitute-on-destination --use-substitutes --compress --connections --bwlimit --gzip --transport --stall-timeout --retries --no-check-space --check-space --bzip2 --xz --add-root --profile --store --remote-store --remote-program --remote-sudo --sign-key --sign --check-sigs --no-check-sigs --verbose --quiet --debug --log-format --show-progress --json --tree --graph --serve --write --help --version --completions --manual --option"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --compress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connections)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

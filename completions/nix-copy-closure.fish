@@ -1,4 +1,5 @@
 complete -c nix-copy-closure -l compress -d 'Compress paths on their way: \'auto\', \'none\', \'gzip\', \'zstd\', or \'zstd:LEVEL\' (1 to 19)' -r
+complete -c nix-copy-closure -l connections -d 'Spread what is copied over up to N channels of the one login: \'auto\', or 1 to 7; 1 is none beside the usual ones' -r
 complete -c nix-copy-closure -l bwlimit -d 'Use no more than RATE of the line, in each direction: KiB per second, or with a unit such as \'m\' or \'MB\', as with rsync; 0 is no limit' -r
 complete -c nix-copy-closure -l transport -d 'SSH implementation to use [default: openssh]' -r -f -a "openssh\t'The ssh program, with all of its configuration'
 libssh2\t'The libssh2 library, for machines without an ssh program'"

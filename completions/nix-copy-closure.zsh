@@ -16,6 +16,7 @@ _nix-copy-closure() {
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
 '(--serve)--compress=[Compress paths on their way\: '\''auto'\'', '\''none'\'', '\''gzip'\'', '\''zstd'\'', or '\''zstd\:LEVEL'\'' (1 to 19)]:METHOD:_default' \
+'(--serve)--connections=[Spread what is copied over up to N channels of the one login\: '\''auto'\'', or 1 to 7; 1 is none beside the usual ones]:N:_default' \
 '(--serve)--bwlimit=[Use no more than RATE of the line, in each direction\: KiB per second, or with a unit such as '\''m'\'' or '\''MB'\'', as with rsync; 0 is no limit]:RATE:_default' \
 '--transport=[SSH implementation to use \[default\: openssh\]]:NAME:((openssh\:"The ssh program, with all of its configuration"
 libssh2\:"The libssh2 library, for machines without an ssh program"))' \

@@ -17,7 +17,7 @@ use clap::{
 };
 use clap_complete::Shell;
 use ncc_progress::{ConsoleOptions, LogFormat, Patient, printable};
-use ncc_remote_store::{Compress, STALL_TIMEOUT};
+use ncc_remote_store::{Compress, Connections, STALL_TIMEOUT};
 use ncc_settings::Flag;
 use ncc_transport::{Rate, RateError};
 
@@ -213,6 +213,14 @@ pub(crate) struct How {
     /// looked through for repetitions, which both sides keep in memory.
     #[arg(long, value_name = "METHOD", default_value = "auto", conflicts_with = "serve")]
     pub(crate) compress: Compress,
+
+    /// Spread what is copied over up to N channels of the one login: 'auto', or 1 to 7; 1 is none beside the usual ones
+    ///
+    /// A channel has a window, about 2 MB with OpenSSH, and on a long line waits for it while the line is idle. 'auto' takes several
+    /// where the host answers after 20 ms or more and 32 MiB or more are to be copied, as many as 1 Gbit/s needs, and says with -v what it does and why. The
+    /// host needs nothing but its 'mkfifo' and 'dd'; where it has no room for so many channels, fewer do.
+    #[arg(long, value_name = "N", default_value = "auto", conflicts_with = "serve")]
+    pub(crate) connections: Connections,
 
     /// Use no more than RATE of the line, in each direction: KiB per second, or with a unit such as 'm' or 'MB', as with rsync;
     /// 0 is no limit

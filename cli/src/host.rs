@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, path::PathBuf};
 
-use ncc_remote_store::{Compress, Elevation, RemoteAccess, ServeProgram, Spoken};
+use ncc_remote_store::{Compress, Connections, Elevation, RemoteAccess, ServeProgram, Spoken};
 use ncc_settings::{Parameters, StoreKind};
 use ncc_store::{Side, StoreDir};
 use ncc_transport::{Compression, HostArgument, PinnedHostKey, Rate, Scheme, Target};
@@ -29,6 +29,7 @@ pub(crate) struct Host {
     /// Its logical store directory.
     pub(crate) store_dir: StoreDir,
     pub(crate) compress: Compress,
+    pub(crate) connections: Connections,
     /// What may be used of the line.
     pub(crate) rate: Option<Rate>,
 }
@@ -128,6 +129,7 @@ impl Host {
                 .map_err(|error| Failure::new("the host's parameter 'store' is no store directory", error))?
                 .unwrap_or_else(|| asked.store_dir.clone()),
             compress,
+            connections: connections(arguments, spoken),
             rate: arguments.how.bwlimit.0,
             target,
         })
@@ -168,11 +170,15 @@ impl Connection {
             options,
             verbosity: arguments.verbosity(),
             // What would be substituted is a question of its own, as is what a daemon's closure is; a root is made by a program of
-            // its own; and what is compressed has a session to itself.
+            // its own; and what is compressed, or spread over channels, has a session to itself.
             several_channels: match asked.side {
                 Side::Source => true,
                 Side::Destination if arguments.what.dry_run => how.use_substitutes,
-                Side::Destination => how.compress != Compress::None || arguments.keep.is_given(),
+                Side::Destination => {
+                    how.compress != Compress::None
+                        || how.connections != Connections::Most(1)
+                        || arguments.keep.is_given()
+                }
             },
         })
     }
@@ -227,6 +233,21 @@ fn compress(arguments: &Arguments, connection: &Connection, spoken: Spoken) -> C
         }
         wanted => wanted,
     }
+}
+
+/// Over how many channels what is copied goes.
+fn connections(arguments: &Arguments, spoken: Spoken) -> Connections {
+    let wanted = arguments.how.connections;
+    if spoken == Spoken::Daemon && wanted != Connections::Most(1) {
+        let why = "paths take one channel: the protocol of 'ssh-ng' leaves no room for more";
+        if wanted == Connections::Auto {
+            tracing::info!("{why}");
+        } else {
+            tracing::warn!("{why}");
+        }
+        return Connections::Most(1);
+    }
+    wanted
 }
 
 /// A program, perhaps with arguments: upstream hands the text to a shell.

@@ -102,7 +102,8 @@ impl Stores {
     /// The bytes that went to and came from hosts so far.
     pub(crate) fn wire(&self) -> Wire {
         let compression = self.hosts.iter().find_map(RemoteStore::compression);
-        Wire { sent: self.counter.sent(), received: self.counter.received(), compression }
+        let channels = self.hosts.iter().find_map(RemoteStore::stripes).unwrap_or(1);
+        Wire { sent: self.counter.sent(), received: self.counter.received(), compression, channels }
     }
 
     /// Makes what keeps these paths at the destination. Until then the connections that brought them do.
@@ -262,6 +263,7 @@ fn remote(
     options.login_is_root = host.logs_in_as_root();
     options.stall_timeout = intent.stall_timeout;
     options.compress = host.compress;
+    options.connections = host.connections;
     options.line_is_slow = host.rate.is_some();
     options.stderr = Some(progress.host_line(&host.name));
     options.greeted = Some(greeted);

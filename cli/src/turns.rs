@@ -104,6 +104,14 @@ impl Transport for InTurn {
         .boxed()
     }
 
+    /// Nobody is asked anything there.
+    fn open_beside<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+    ) -> BoxFuture<'a, Result<Channel, TransportError>> {
+        self.transport.open_beside(command)
+    }
+
     fn explain(&self, end: &End<'_>) -> Option<Failure> {
         self.transport.explain(end)
     }

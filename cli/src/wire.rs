@@ -44,6 +44,15 @@ impl Counted {
     pub(crate) const fn new(transport: Arc<dyn Transport>, counter: Counter, name: String) -> Self {
         Self { transport, counter, name }
     }
+
+    fn counted(&self, Channel { stdin, stdout, stderr, control }: Channel) -> Channel {
+        Channel {
+            stdin: Box::new(CountedWriter { writer: stdin, count: Arc::clone(&self.counter.sent) }),
+            stdout: Box::new(CountedReader { reader: stdout, count: Arc::clone(&self.counter.received) }),
+            stderr,
+            control,
+        }
+    }
 }
 
 impl Transport for Counted {
@@ -52,16 +61,14 @@ impl Transport for Counted {
     }
 
     fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
-        async move {
-            let Channel { stdin, stdout, stderr, control } = self.transport.open(command).await?;
-            Ok(Channel {
-                stdin: Box::new(CountedWriter { writer: stdin, count: Arc::clone(&self.counter.sent) }),
-                stdout: Box::new(CountedReader { reader: stdout, count: Arc::clone(&self.counter.received) }),
-                stderr,
-                control,
-            })
-        }
-        .boxed()
+        async move { Ok(self.counted(self.transport.open(command).await?)) }.boxed()
+    }
+
+    fn open_beside<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+    ) -> BoxFuture<'a, Result<Channel, TransportError>> {
+        async move { Ok(self.counted(self.transport.open_beside(command).await?)) }.boxed()
     }
 
     fn explain(&self, end: &End<'_>) -> Option<Failure> {

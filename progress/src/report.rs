@@ -20,6 +20,8 @@ pub struct Wire {
     pub received: u64,
     /// What paths were compressed with, if any were.
     pub compression: Option<&'static str>,
+    /// Over how many channels paths went at once.
+    pub channels: usize,
 }
 
 /// From where to where.
@@ -213,7 +215,7 @@ mod tests {
         report.present = story.plan.present.clone().into();
         report.sent = story.plan.to_send.clone().into();
         report.elapsed = Duration::from_micros(8_123_456);
-        let wire = Some(Wire { sent: 36_200_000, received: 512, compression: Some("zstd") });
+        let wire = Some(Wire { sent: 36_200_000, received: 512, compression: Some("zstd"), channels: 7 });
         let text = copy_json(&to(), &story.plan.roots, Some(&report), wire, None);
         let value: Value = serde_json::from_str(&text).unwrap();
         let item = |name: &str, size: u64| json!({ "path": story.full(name), "narSize": size });
@@ -230,7 +232,7 @@ mod tests {
                 "error": null,
                 "seconds": 8.123,
                 "reconnects": 0,
-                "wire": { "sent": 36_200_000, "received": 512, "compression": "zstd" },
+                "wire": { "sent": 36_200_000, "received": 512, "compression": "zstd", "channels": 7 },
                 "roots": [story.full("data")],
                 "present": {
                     "count": 2,

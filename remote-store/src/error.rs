@@ -75,11 +75,11 @@ pub enum RemoteError {
         #[source]
         source: ProtocolError,
     },
-    /// A session failed, one direction of which was compressed.
-    #[error("the connection that was compressed with {method} failed")]
+    /// A session failed, one direction of which was compressed, or spread over several channels.
+    #[error("the connection that was {what} failed")]
     Filtered {
-        /// The format.
-        method: &'static str,
+        /// Which of these it was: `compressed with zstd`.
+        what: String,
         /// How.
         source: Arc<RemoteError>,
     },

@@ -35,7 +35,7 @@ pub use error::RemoteError;
 pub use options::{Elevation, RemoteAccess, STALL_TIMEOUT, ServeOptions, ServeProgram, Spoken};
 pub use root::{NewRoot, RootError, RootMaker};
 pub use store::RemoteStore;
-pub use wire::{Compress, CompressError};
+pub use wire::{Compress, CompressError, Connections, ConnectionsError};
 
 /// The example in README.md is compiled.
 #[cfg(doctest)]

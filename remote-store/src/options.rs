@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use ncc_store::StoreDir;
 use ncc_transport::{Account, Conversation, Input, LineSink, Program, RemoteCommand, RemoteScript};
 
-use crate::Compress;
+use crate::{Compress, Connections};
 
 /// Where a host may have its Nix, beside the `PATH` of a shell that is not a login shell: the profiles of the user, of the
 /// system, and of NixOS.
@@ -218,6 +218,8 @@ pub struct ServeOptions {
     pub data_sessions: usize,
     /// Whether NARs are compressed on their way.
     pub compress: Compress,
+    /// Over how many channels of the login the bulk of a transfer goes.
+    pub connections: Connections,
     /// The line is known to be slow, however short it seems.
     pub line_is_slow: bool,
     /// A connection over which nothing moves for this long, while something is waited for, fails; [`STALL_TIMEOUT`] by
@@ -241,6 +243,7 @@ impl Default for ServeOptions {
             greeted: None,
             data_sessions: 0,
             compress: Compress::None,
+            connections: Connections::default(),
             line_is_slow: false,
             stall_timeout: Some(STALL_TIMEOUT),
         }
@@ -259,6 +262,7 @@ impl std::fmt::Debug for ServeOptions {
             .field("store_dir", &self.store_dir)
             .field("data_sessions", &self.data_sessions)
             .field("compress", &self.compress)
+            .field("connections", &self.connections)
             .field("stall_timeout", &self.stall_timeout)
             .finish_non_exhaustive()
     }

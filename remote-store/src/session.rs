@@ -38,7 +38,7 @@ use crate::{
     options::DAEMON,
     route::{Found, Language, Route},
     silence::{Patience, Pulse},
-    wire::{Filter, Method},
+    wire::{Carried, Filter},
 };
 
 /// How long a server may take to end once its input has ended, before its process is ended for it.
@@ -87,12 +87,7 @@ pub(crate) struct Session {
     /// Why a daemon does not want this user.
     turned_away: OnceLock<DaemonError>,
     /// For one transfer alone, which ends it.
-    apart: Option<Apart>,
-}
-
-/// A session whose one direction goes through a filter, if the host has one.
-struct Apart {
-    method: Option<Method>,
+    apart: Option<Carried>,
 }
 
 /// What became of the process at the other end.
@@ -326,12 +321,12 @@ impl Session {
         };
         let mut apart = None;
         if let Some(filter) = filter {
-            let method;
-            (stdin, stdout, method) = match filter.begin(stdin, stdout).await {
+            let carried;
+            (stdin, stdout, carried) = match filter.begin(stdin, stdout).await {
                 Ok(streams) => streams,
                 Err(error) => return Err(process.explain(&*connector, false, error).await.0),
             };
-            apart = Some(Apart { method });
+            apart = Some(carried);
         }
         let streams = Streams {
             stdin: Some(pulse.note_requests(stdin)),
@@ -407,9 +402,9 @@ impl Session {
         !self.is_greeted() && self.found().is_some()
     }
 
-    /// What one direction is compressed with.
-    pub(crate) fn method(&self) -> Option<Method> {
-        self.apart.as_ref()?.method
+    /// How the bulk of one direction goes, where the session is for one transfer.
+    pub(crate) const fn carried(&self) -> Option<&Carried> {
+        self.apart.as_ref()
     }
 
     pub(crate) fn is_greeted(&self) -> bool {
@@ -548,10 +543,10 @@ impl Session {
             (error, has_started) = (RemoteError::Refused(why.clone()), true);
         }
         let mut error = Arc::new(error);
-        if let Some(method) = self.method()
+        if let Some(what) = self.carried().and_then(Carried::what)
             && !(self.is_greeted() && error.is_the_servers_own())
         {
-            error = Arc::new(RemoteError::Filtered { method: method.name(), source: error });
+            error = Arc::new(RemoteError::Filtered { what, source: error });
         }
         *process = Process::Ended { error: Arc::clone(&error), has_started };
         (error, has_started)

@@ -89,6 +89,11 @@ impl RemoteStore {
         self.shared.compression()
     }
 
+    /// Over how many channels the bulk of a transfer went, if over several.
+    pub fn stripes(&self) -> Option<usize> {
+        self.shared.stripes()
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

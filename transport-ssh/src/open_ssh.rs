@@ -296,8 +296,12 @@ impl OpenSsh {
     }
 
     fn start(&self, command: &RemoteCommand) -> Result<Channel, TransportError> {
+        self.start_with(&[], command)
+    }
+
+    fn start_with(&self, words: &[&str], command: &RemoteCommand) -> Result<Channel, TransportError> {
         let mut process = Command::new(&self.options.program);
-        process.args(self.arguments(command));
+        process.args(words).args(self.arguments(command));
         Channel::spawn(&self.describe(), process)
     }
 }
@@ -391,6 +395,17 @@ impl Transport for OpenSsh {
             let (watched, channel) = First::watch(self.start(command)?);
             *first = Some(watched);
             Ok(channel)
+        })
+    }
+
+    /// Only through the master: where that refuses, ssh would make a connection of its own, which it has no way to then.
+    fn open_beside<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+    ) -> BoxFuture<'a, Result<Channel, TransportError>> {
+        Box::pin(async move {
+            self.prepare().await?;
+            self.start_with(&["-o", "ProxyCommand=false"], command)
         })
     }
 

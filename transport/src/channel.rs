@@ -31,6 +31,15 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// Dropping the future gives up; nothing stays behind.
     fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>>;
 
+    /// The same for a command that may only run where it costs no login of its own, since what it is for can be had without it:
+    /// behind a login that is there already. Where that has no room for it, it ends like one that cannot be reached.
+    fn open_beside<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+    ) -> BoxFuture<'a, Result<Channel, TransportError>> {
+        self.open(command)
+    }
+
     /// Whether the host was not reached, refused us, or was lost, by all that is known of the end, and what can be done.
     ///
     /// `None` means that the transport sees nothing of its own in it: the command ran, and this is the command's own end. A caller

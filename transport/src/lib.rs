@@ -36,7 +36,7 @@
 //! |---|---|
 //! | [`HostArgument`], [`Target`], [`TargetParams`], [`HostParams`] | what a user wrote, and what it means: `ssh://alice@[2001:db8::1]:2200?compress=true`, and all older spellings |
 //! | [`RemoteCommand`] | a program and its arguments; quoting for the login shell on the other side |
-//! | [`RemoteScript`], [`Program`], [`Findings`] | looking for programs on the host, and starting one, within one command |
+//! | [`RemoteScript`], [`Program`], [`Findings`], [`Stripes`] | looking for programs on the host, and starting one, within one command |
 //! | [`Transport`], [`Channel`], [`ChannelControl`], [`Exit`] | what a transport is |
 //! | [`Connector`], [`CommandOnHost`], [`UnixSocket`] | streams to one service, which is a command on a host or a socket here |
 //! | [`parse_ssh_options`], [`Compression`], [`KeepAlive`], [`PinnedHostKey`] | what every SSH transport is told in the same words |
@@ -91,7 +91,7 @@ pub use host_params::{HostParamError, HostParams};
 pub use limited::{Limited, Rate, RateError};
 pub use local::LocalProcess;
 pub use script::{
-    Account, Conversation, Fact, FilteredStream, Findings, Input, Program, RESUME, RemoteScript,
+    Account, Conversation, Fact, FilteredStream, Findings, Input, Program, RESUME, RemoteScript, Stripes,
 };
 pub use ssh_options::{
     Compression, KeepAlive, SshOption, SshOptionsError, parse_ssh_options, ssh_options_in,

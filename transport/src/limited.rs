@@ -99,6 +99,19 @@ impl Limited {
     pub fn new(transport: Arc<dyn Transport>, rate: Rate) -> Self {
         Self { transport, sent: Bucket::new(rate), received: Bucket::new(rate) }
     }
+
+    fn limited(&self, Channel { stdin, stdout, stderr, control }: Channel) -> Channel {
+        Channel {
+            stdin: Box::new(LimitedWriter { writer: stdin, turn: Turn::new(&self.sent) }),
+            stdout: Box::new(LimitedReader {
+                reader: stdout,
+                turn: Turn::new(&self.received),
+                block: Vec::new(),
+            }),
+            stderr,
+            control,
+        }
+    }
 }
 
 impl Transport for Limited {
@@ -107,19 +120,14 @@ impl Transport for Limited {
     }
 
     fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
-        Box::pin(async move {
-            let Channel { stdin, stdout, stderr, control } = self.transport.open(command).await?;
-            Ok(Channel {
-                stdin: Box::new(LimitedWriter { writer: stdin, turn: Turn::new(&self.sent) }),
-                stdout: Box::new(LimitedReader {
-                    reader: stdout,
-                    turn: Turn::new(&self.received),
-                    block: Vec::new(),
-                }),
-                stderr,
-                control,
-            })
-        })
+        Box::pin(async move { Ok(self.limited(self.transport.open(command).await?)) })
+    }
+
+    fn open_beside<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+    ) -> BoxFuture<'a, Result<Channel, TransportError>> {
+        Box::pin(async move { Ok(self.limited(self.transport.open_beside(command).await?)) })
     }
 
     fn explain(&self, end: &End<'_>) -> Option<Failure> {

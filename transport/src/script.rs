@@ -4,6 +4,10 @@ use std::{ffi::OsString, fmt::Write as _};
 
 use crate::{RemoteCommand, sanitize_line};
 
+mod stripes;
+
+pub use stripes::Stripes;
+
 /// What begins the line of findings. Fields follow, each after a tab, and at the end a tab and a dot.
 const MARK: &str = "ncc-found";
 
@@ -204,6 +208,7 @@ pub struct RemoteScript {
     facts: Vec<Fact>,
     report: bool,
     filters: Vec<Filter>,
+    striped: Option<FilteredStream>,
     run: Option<(String, Vec<OsString>)>,
     alternatives: Vec<Alternative>,
     account: Account,
@@ -254,6 +259,17 @@ impl RemoteScript {
         self
     }
 
+    /// Makes room for a stream of what is [run](Self::run) to be carried by several commands of the same host; a
+    /// [filter](Self::filter) of that stream is between the program and them. Where the script [reports](Self::report) that
+    /// there is [room](Findings::stripes), it waits for a line that says [which there are](Stripes::chosen), and goes on without if that is none.
+    ///
+    /// The status is that of the program that is run, whatever became of the stripes.
+    #[must_use]
+    pub fn striped(mut self, stream: FilteredStream) -> Self {
+        self.striped = Some(stream);
+        self
+    }
+
     /// Becomes this program at the end, with these arguments. The name is that of a program that was [looked for](Self::find);
     /// any other is started by its name.
     ///
@@ -299,6 +315,9 @@ impl RemoteScript {
         for (index, program) in self.programs.iter().enumerate() {
             writer.find(index, program);
         }
+        if self.striped.is_some() {
+            writer.push(format_args!("{}", stripes::prepare()));
+        }
         if self.report {
             self.write_report(&mut writer);
         }
@@ -325,6 +344,9 @@ impl RemoteScript {
             let key = fact.key();
             writer.push(format_args!("\t{key}=${}", fact.variable()));
         }
+        if self.striped.is_some() {
+            writer.push(format_args!("\tstripes=$at"));
+        }
         writer.push(format_args!("\t.\"; echo; "));
     }
 
@@ -335,6 +357,16 @@ impl RemoteScript {
             writer.insist(index);
         }
         let run = self.as_account(&self.starting(name, args, writer));
+        if let Some(stream) = self.striped {
+            writer.push(format_args!("{}", stripes::begin(stream)));
+            for Filter { name, args, .. } in self.filters.iter().filter(|filter| filter.stream == stream) {
+                let Some(index) = self.index_of(name) else { continue };
+                let filter = self.starting(name, args, writer);
+                let piped = stripes::run(stream, &run, Some(&filter));
+                writer.push(format_args!("if [ \"$p{index}\" ]; then {piped}fi; "));
+            }
+            writer.push(format_args!("{}{}", stripes::run(stream, &run, None), stripes::end()));
+        }
         for Filter { stream, name, args } in &self.filters {
             let Some(index) = self.index_of(name) else { continue };
             let filter = self.starting(name, args, writer);

@@ -43,7 +43,7 @@ fn number(json: &str, name: &str) -> u64 {
 
 /// That the files of two stores are the same. What is registered of them, the copy itself has looked at.
 #[track_caller]
-fn same_content(one: &Path, other: &Path) {
+pub(crate) fn same_content(one: &Path, other: &Path) {
     let directory = |store: &Path| store.join("nix/store");
     let output = Command::new("diff").arg("-r").args([directory(one), directory(other)]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -171,7 +171,7 @@ fn a_limit_is_kept_in_both_directions(ssh: Ssh) {
 }
 
 /// A directory with these programs of this machine.
-fn programs(world: &World, names: &[&str]) -> OsString {
+pub(crate) fn programs(world: &World, names: &[&str]) -> OsString {
     let bin = world.directory().join("bin");
     fs::create_dir_all(&bin).unwrap();
     for name in names {

@@ -15,6 +15,7 @@ mod classes;
 mod collectors;
 mod compress;
 mod conformance;
+mod connections;
 mod copies;
 mod daemons;
 mod documents;

@@ -1,14 +1,17 @@
-//! Fewer bytes on the wire: NARs compressed on their way, with nothing on the host but its `zstd` or `gzip`.
+//! Fewer bytes on the wire, and more of them under way: NARs compressed on their way, with nothing on the host but its `zstd` or `gzip`.
 //!
 //! A filter prints late: nothing that waits for an answer may stand behind it. So questions stay on their own session, and a
 //! transfer that is compressed gets a session for itself, of which one direction goes through a filter on the host, and which
 //! ends with the transfer: only at the end of its input does a filter give the rest away.
+//!
+//! In the same way the bulk of a transfer is spread over several channels of the login where the line is long: `stripes`.
 //!
 //! Which program the host has is found out by the very script that starts the session: it says which in a line on stdout, and
 //! that is waited for. Whatever goes wrong with such a session, the next transfer does without.
 
 mod codec;
 mod level;
+mod stripes;
 
 use std::{
     str::FromStr,
@@ -22,11 +25,13 @@ use std::{
 use ncc_protocol::ProtocolError;
 use ncc_store::NarPlan;
 use ncc_transport::{CommandOnHost, FilteredStream, Findings, Program, Reader, RemoteScript, Writer};
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, task::JoinSet};
 
 use crate::{RemoteError, ServeProgram, route::Language, session::Lease, store::Shared};
 pub(crate) use codec::Method;
 use codec::{Encoding, WINDOW_LOG, decoded, encoded};
+use stripes::Striping;
+pub use stripes::{Connections, ConnectionsError};
 
 /// Less than this is sent before a filter has started.
 const WORTHWHILE: u64 = 1 << 20;
@@ -114,19 +119,41 @@ impl Compress {
     }
 }
 
-/// What has become of the wish to compress.
+/// What has become of the wish to have sessions apart.
 #[derive(Debug, Default)]
 pub(crate) struct Compressing {
-    /// A session with a filter has failed.
+    /// One has failed.
     is_given_up: AtomicBool,
     used: OnceLock<Method>,
+    stripes: OnceLock<usize>,
 }
 
-/// A session's filter, before it is known which one the host has.
+/// How the bulk of a session is to be carried, before it is known what the host has for that.
 pub(crate) struct Filter {
     stream: FilteredStream,
     compress: Compress,
     bytes: u64,
+    striping: Option<Striping>,
+}
+
+/// How it is carried.
+#[derive(Default)]
+pub(crate) struct Carried {
+    method: Option<Method>,
+    /// How many, if more than one channel.
+    stripes: Option<usize>,
+    /// What carries it, as long as the session is there.
+    carriers: JoinSet<()>,
+}
+
+impl Carried {
+    /// As messages say it, if there is anything to say.
+    pub(crate) fn what(&self) -> Option<String> {
+        let method = self.method.map(|method| format!("compressed with {}", method.name()));
+        let stripes = self.stripes.map(|stripes| format!("spread over {stripes} channels"));
+        let whats: Vec<String> = method.into_iter().chain(stripes).collect();
+        (!whats.is_empty()).then(|| whats.join(" and "))
+    }
 }
 
 impl Shared {
@@ -141,14 +168,14 @@ impl Shared {
             return self.pool.lease().await;
         }
         let bytes = plan.iter().fold(0_u64, |sum, info| sum.saturating_add(info.nar_size));
-        if self.wants_filter(bytes).await? {
-            let filter = Filter { stream, compress: self.options.compress, bytes };
+        if let Some(filter) = self.filter(stream, bytes).await? {
             let command = filter.script(self.options.script()).command();
             let connector = Arc::new(CommandOnHost::new(Arc::clone(&self.transport), command));
             match self.pool.lease_apart(connector, &filter).await {
                 Ok(lease) => {
-                    if let Some(method) = lease.session.method() {
-                        let _ = self.compressing.used.set(method);
+                    if let Some(carried) = lease.session.carried() {
+                        carried.method.map(|method| self.compressing.used.set(method));
+                        carried.stripes.map(|stripes| self.compressing.stripes.set(stripes));
                     }
                     return Ok(lease);
                 }
@@ -158,11 +185,18 @@ impl Shared {
         self.pool.lease().await
     }
 
-    /// The next transfers go without, since this is what came of one with a filter.
+    /// The next transfers go without, since this is what came of one with a filter, or with stripes.
     pub(crate) fn give_up_compressing(&self, error: &RemoteError) {
         if !self.compressing.is_given_up.swap(true, Ordering::Relaxed) {
-            tracing::info!("nothing is compressed from now on: the session for it failed: {error}");
+            tracing::info!(
+                "nothing is compressed from now on, nor spread over channels: the session for it failed: {error}"
+            );
         }
+    }
+
+    /// Over how many channels the bulk of a transfer went, if over several.
+    pub(crate) fn stripes(&self) -> Option<usize> {
+        self.compressing.stripes.get().copied()
     }
 
     /// What transfers were compressed with, as far as any was.
@@ -170,27 +204,39 @@ impl Shared {
         self.compressing.used.get().map(|method| method.name())
     }
 
-    async fn wants_filter(&self, bytes: u64) -> Result<bool, Arc<RemoteError>> {
-        let compress = self.options.compress;
-        if compress == Compress::None || self.compressing.is_given_up.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        if compress == Compress::Auto && bytes < WORTHWHILE {
-            return Ok(false);
+    /// How the bulk of a transfer is carried, if that is worth a session.
+    async fn filter(&self, stream: FilteredStream, bytes: u64) -> Result<Option<Filter>, Arc<RemoteError>> {
+        let (compress, connections) = (self.options.compress, self.options.connections);
+        let may_compress = match compress {
+            Compress::None => false,
+            Compress::Auto => bytes >= WORTHWHILE,
+            _ => true,
+        };
+        let may_spread = connections.may_spread(bytes);
+        if self.compressing.is_given_up.load(Ordering::Relaxed) || !(may_compress || may_spread) {
+            return Ok(None);
         }
         // Also makes sure that somebody has logged in.
         let round_trip = self.pool.round_trip().await?;
-        let milliseconds = round_trip.as_secs_f64() * 1000.0;
-        if compress == Compress::Auto && round_trip < NEAR && !self.options.line_is_slow {
-            tracing::info!("nothing is compressed: the host is near (round trip {milliseconds:.1} ms)");
-            return Ok(false);
-        }
         if self.options.program == ServeProgram::Search && self.pool.needed_another_command() {
             tracing::info!("nothing is compressed: the account lets only one command pass");
-            return Ok(false);
+            return Ok(None);
+        }
+        let compresses = may_compress && self.compresses(round_trip, bytes);
+        let most = if may_spread { connections.most(round_trip, self.options.line_is_slow) } else { 1 };
+        let striping = (most > 1).then(|| Striping::new(Arc::clone(&self.transport), stream, most));
+        let compress = if compresses { compress } else { Compress::None };
+        Ok((compresses || striping.is_some()).then_some(Filter { stream, compress, bytes, striping }))
+    }
+
+    fn compresses(&self, round_trip: Duration, bytes: u64) -> bool {
+        let milliseconds = round_trip.as_secs_f64() * 1000.0;
+        if self.options.compress == Compress::Auto && round_trip < NEAR && !self.options.line_is_slow {
+            tracing::info!("nothing is compressed: the host is near (round trip {milliseconds:.1} ms)");
+            return false;
         }
         tracing::info!("compressing {bytes} bytes of NARs (round trip {milliseconds:.1} ms)");
-        Ok(true)
+        true
     }
 }
 
@@ -215,21 +261,27 @@ impl Filter {
                 Program::new(method.name()).places(crate::options::places(method.name())).must_run();
             script = script.find(program).filter(self.stream, method.name(), arguments);
         }
+        if self.striping.is_some() {
+            script = script.striped(self.stream);
+        }
         script.report()
     }
 
-    /// Waits until the host says what it has, and puts our half of the filter into the streams.
+    /// Waits until the host says what it has, and puts our half of it into the streams.
     pub(crate) async fn begin(
         &self,
         stdin: Writer,
         mut stdout: Reader,
-    ) -> Result<(Writer, Reader, Option<Method>), ProtocolError> {
-        let report = read_report(&mut stdout);
-        let (findings, rest) = match tokio::time::timeout(TIME_TO_BEGIN, report).await {
-            Ok(report) => report?,
-            Err(_) => return Err(ended()),
-        };
-        let stdout: Reader = Box::new(std::io::Cursor::new(rest).chain(stdout));
+    ) -> Result<(Writer, Reader, Carried), ProtocolError> {
+        let (findings, rest) = read_report(&mut stdout, TIME_TO_BEGIN).await?;
+        let mut stdout: Reader = Box::new(std::io::Cursor::new(rest).chain(stdout));
+        let (mut stdin, mut carried) = (stdin, Carried::default());
+        if let Some(striping) = &self.striping {
+            (stdin, stdout) = striping.begin(&findings, stdin, stdout, &mut carried).await?;
+        }
+        if self.compress == Compress::None {
+            return Ok((stdin, stdout, carried));
+        }
         let has = |method: &Method| self.compress.takes(*method) && findings.program(method.name()).is_some();
         let Some(method) = [Method::Zstd, Method::Gzip].into_iter().find(has) else {
             let why = "nothing is compressed: the host has no program for it that runs";
@@ -238,37 +290,41 @@ impl Filter {
             } else {
                 tracing::warn!("{why}");
             }
-            return Ok((stdin, stdout, None));
+            return Ok((stdin, stdout, carried));
         };
         tracing::info!(
             "compressing with {method}; on the host: {version}",
             method = method.name(),
             version = findings.version(method.name()).unwrap_or("unknown version"),
         );
+        carried.method = Some(method);
         let encoding = Encoding { method, level: self.compress.level(), bytes: self.bytes };
         Ok(match self.stream {
-            FilteredStream::Stdin => (encoded(stdin, encoding), stdout, Some(method)),
-            FilteredStream::Stdout => (stdin, decoded(stdout, method), Some(method)),
+            FilteredStream::Stdin => (encoded(stdin, encoding), stdout, carried),
+            FilteredStream::Stdout => (stdin, decoded(stdout, method), carried),
         })
     }
 }
 
 fn ended() -> ProtocolError {
-    ProtocolError::UnexpectedEnd { what: "what the host can decompress" }
+    ProtocolError::UnexpectedEnd { what: "what the host has for the transfer" }
 }
 
-/// The line in which the script says what it has found, and what has come behind it.
-async fn read_report(stdout: &mut Reader) -> Result<(Findings, Vec<u8>), ProtocolError> {
-    let mut came = Vec::new();
-    while came.len() < NOISE_LIMIT {
-        // A stream that breaks is explained by how the host's program ended.
-        if stdout.read_buf(&mut came).await.unwrap_or(0) == 0 {
-            break;
+/// The line in which a script says what it has found, and what has come behind it.
+async fn read_report(stdout: &mut Reader, patience: Duration) -> Result<(Findings, Vec<u8>), ProtocolError> {
+    let read = async {
+        let mut came = Vec::new();
+        while came.len() < NOISE_LIMIT {
+            // A stream that breaks is explained by how the host's program ended.
+            if stdout.read_buf(&mut came).await.unwrap_or(0) == 0 {
+                break;
+            }
+            if let Some(end) = Findings::end_in(&came) {
+                let rest = came.split_off(end);
+                return Findings::parse(&came).map(|findings| (findings, rest)).ok_or_else(ended);
+            }
         }
-        if let Some(end) = Findings::end_in(&came) {
-            let rest = came.split_off(end);
-            return Findings::parse(&came).map(|findings| (findings, rest)).ok_or_else(ended);
-        }
-    }
-    Err(ended())
+        Err(ended())
+    };
+    tokio::time::timeout(patience, read).await.unwrap_or_else(|_| Err(ended()))
 }

@@ -1,5 +1,5 @@
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -410,6 +410,7 @@ fn one_pair_of_quotes_carries_it() {
         .report()
         .filter(FilteredStream::Stdin, "!", ["\\"])
         .filter(FilteredStream::Stdout, "!", ["\\"])
+        .striped(FilteredStream::Stdout)
         .run("it's!\\", ["\n"])
         .or_run(Program::new("!").must_know("'", ["\\"], ["!"]), ["\n"], Conversation::BeginsAnew)
         .account(Account::Sudo)
@@ -460,4 +461,174 @@ proptest! {
         let _ = Findings::parse(&noise);
         let _ = Findings::parse(&[noise.as_slice(), b"ncc-found\t", inside.as_bytes(), b"\n"].concat());
     }
+}
+
+/// A process with these words of a script's command, in `shell` for its `sh`; or through a login shell.
+fn start(host: &Host, shell: &str, is_login: bool, command: &RemoteCommand) -> std::process::Child {
+    let mut words = shell.split(' ');
+    let mut process = Command::new(words.next().unwrap());
+    process.args(words);
+    if is_login {
+        process.arg("-c").arg(command.to_shell());
+    } else {
+        process.args(command.words().skip(1));
+    }
+    process.env("HOME", host.0.path()).env("PATH", host.path()).env("TMPDIR", host.at("temporary"));
+    process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The report of a script, read byte by byte.
+fn report(child: &mut std::process::Child) -> Findings {
+    let (mut came, mut byte) = (Vec::new(), [0]);
+    while Findings::end_in(&came).is_none() {
+        assert_eq!(child.stdout.as_mut().unwrap().read(&mut byte).unwrap(), 1);
+        came.push(byte[0]);
+    }
+    Findings::parse(&came).unwrap()
+}
+
+/// What comes of `content` that goes over `numbers`: as the program had it and as it came back, how many whole blocks were
+/// reported, and the status.
+fn through_stripes(
+    host: &Host,
+    (shell, is_login): (&str, bool),
+    (stream, filter): (FilteredStream, bool),
+    numbers: &[usize],
+    content: &[u8],
+) -> (Vec<u8>, Option<u64>, Option<i32>) {
+    let mut script = RemoteScript::new().striped(stream).report().find(Program::new("tr"));
+    if filter {
+        script = script.filter(stream, "tr", ["b-za", "a-z"]);
+    }
+    let script = script.run("sh", ["-c", "cat; exit 7"]);
+    let mut server = start(host, shell, is_login, &script.command());
+    let place = report(&mut server).stripes().expect("there is room").to_owned();
+    let mut stripes: Vec<_> = numbers
+        .iter()
+        .map(|&number| start(host, shell, is_login, &Stripes::command(stream, &place, number)))
+        .collect();
+    for stripe in &mut stripes {
+        report(stripe);
+    }
+    let mut stdin = server.stdin.take().unwrap();
+    stdin.write_all(&Stripes::chosen(numbers)).unwrap();
+    let mut said = Vec::new();
+    let came = std::thread::scope(|scope| {
+        let feed: Vec<Vec<u8>> = if stream == FilteredStream::Stdin {
+            let mut feeds = vec![Vec::new(); stripes.len()];
+            for (at, block) in content.chunks(Stripes::BLOCK).chain([&[][..]]).enumerate() {
+                let feed = &mut feeds[at % stripes.len()];
+                feed.extend(Stripes::in_front(block.len()));
+                feed.extend(block);
+                feed.extend(Stripes::BEHIND);
+            }
+            feeds
+        } else {
+            scope.spawn(move || stdin.write_all(content));
+            vec![Vec::new(); stripes.len()]
+        };
+        let reading: Vec<_> = stripes
+            .iter_mut()
+            .zip(feed)
+            .map(|(stripe, feed)| {
+                let (mut stdin, stdout) = (stripe.stdin.take().unwrap(), stripe.stdout.as_mut().unwrap());
+                scope.spawn(move || stdin.write_all(&feed));
+                scope.spawn(move || {
+                    let mut came = Vec::new();
+                    stdout.read_to_end(&mut came).map(|_| came).unwrap()
+                })
+            })
+            .collect();
+        server.stdout.as_mut().unwrap().read_to_end(&mut said).unwrap();
+        let came: Vec<Vec<u8>> = reading.into_iter().map(|came| came.join().unwrap()).collect();
+        let mut blocks: Vec<_> = came.iter().map(|came| came.chunks(Stripes::BLOCK)).collect();
+        let count = blocks.len();
+        (0..).map_while(|at| blocks[at % count].next()).collect::<Vec<_>>().concat()
+    });
+    for stripe in &mut stripes {
+        stripe.wait().unwrap();
+    }
+    let status = server.wait().unwrap().code();
+    assert!(!Path::new(&place).exists(), "{shell}");
+    match stream {
+        FilteredStream::Stdin => (said, None, status),
+        FilteredStream::Stdout => (came, Stripes::whole_blocks(&said), status),
+    }
+}
+
+fn letters(size: usize) -> Vec<u8> {
+    (0..size).map(|at| b'a' + u8::try_from((at / 5 + at / Stripes::BLOCK) % 26).unwrap()).collect()
+}
+
+/// In any shell, as login shell and as `sh`, with any number of stripes, in any of their places.
+#[test]
+fn what_goes_over_stripes_comes_out_whole() {
+    let host = Host::new();
+    std::fs::create_dir(host.at("temporary")).unwrap();
+    let logins = login_shells().into_iter().map(|shell| (shell, true));
+    let shells: Vec<_> = logins.chain(posix_shells().into_iter().map(|shell| (shell, false))).collect();
+    let content = letters(5 * Stripes::BLOCK + 77);
+    for (at, &shell) in shells.iter().enumerate() {
+        for stream in [FilteredStream::Stdin, FilteredStream::Stdout] {
+            let (numbers, filter) = [(&[1, 2, 3, 4, 5, 6, 7][..], false), (&[3, 7], true)][at % 2];
+            let (came, whole, status) = through_stripes(&host, shell, (stream, filter), numbers, &content);
+            let shift = |byte: &u8| if *byte == b'a' { b'z' } else { byte - 1 };
+            let expected = if filter { content.iter().map(shift).collect() } else { content.clone() };
+            assert!(came == expected, "{shell:?} {stream:?}: {} bytes", came.len());
+            assert_eq!(status, Some(7), "{shell:?} {stream:?}");
+            assert_eq!(whole, (stream == FilteredStream::Stdout).then_some(5), "{shell:?}");
+        }
+    }
+}
+
+#[test]
+fn the_end_may_be_anywhere() {
+    let host = Host::new();
+    std::fs::create_dir(host.at("temporary")).unwrap();
+    for size in [0, 1, Stripes::BLOCK, 2 * Stripes::BLOCK, 2 * Stripes::BLOCK + 1] {
+        let content = letters(size);
+        for stream in [FilteredStream::Stdin, FilteredStream::Stdout] {
+            let (came, whole, status) =
+                through_stripes(&host, ("sh", false), (stream, false), &[1, 2], &content);
+            assert!(came == content, "{size} {stream:?}: {} bytes", came.len());
+            assert_eq!(status, Some(7), "{size} {stream:?}");
+            assert!(whole.is_none_or(|whole| whole == (size / Stripes::BLOCK) as u64), "{whole:?}");
+        }
+    }
+}
+
+/// The script goes on as if nobody had thought of them; and where it is never told, it ends and leaves nothing.
+#[test]
+fn without_stripes_it_goes_on_without() {
+    let host = Host::new();
+    std::fs::create_dir(host.at("temporary")).unwrap();
+    for shell in ways() {
+        for stream in [FilteredStream::Stdin, FilteredStream::Stdout] {
+            let script = RemoteScript::new().striped(stream).report().run("sh", ["-c", "cat; exit 7"]);
+            let mut process = Command::new("env");
+            process.arg(format!("TMPDIR={}", host.text("temporary")));
+            if shell.is_empty() {
+                process.args(script.command().words());
+            } else {
+                process.args(shell.split(' ')).arg("-c").arg(script.command().to_shell());
+            }
+            let (stdout, _, status) = host.finish(&mut process, "\nwhat follows\n");
+            assert_eq!(&stdout[Findings::end_in(stdout.as_bytes()).unwrap()..], "what follows\n", "{shell}");
+            assert_eq!(status, Some(7), "{shell}");
+            assert_eq!(host.finish(&mut process, "").2, Some(1), "{shell}");
+            assert_eq!(std::fs::read_dir(host.at("temporary")).unwrap().count(), 0, "{shell}");
+        }
+    }
+}
+
+#[rstest]
+#[case(b"ncc-end 12\n", Some(12))]
+#[case(b"noise\nncc-end 0\n", Some(0))]
+#[case(b"ncc-end 12", None)]
+#[case(b"ncc-end\n", None)]
+#[case(b"ncc-end 99999999999999999999\n", None)]
+#[case(b"ncc-end 1\nnoise\n", None)]
+#[case(b"", None)]
+fn how_many_blocks_were_whole(#[case] said: &[u8], #[case] expected: Option<u64>) {
+    assert_eq!(Stripes::whole_blocks(said), expected);
 }

@@ -122,6 +122,8 @@ pub(crate) const CASES: &[Case] = &[
     case("compress-gzip-from", "--compress gzip, fetched", |lab| {
         options::compressed(lab, Direction::From, "gzip")
     }),
+    case("connections-to", "--connections 7", |lab| options::spread(lab, Direction::To)),
+    case("connections-from", "--connections 7, fetched", |lab| options::spread(lab, Direction::From)),
     case("url-parameters-to", "ssh://root@host:port?compress=true&ssh-key=...", options::url_parameters_to),
     case("keep-going-to", "--keep-going with a damaged path", options::keep_going_to),
     case("keep-going-from", "same, fetching", options::keep_going_from),

@@ -243,26 +243,43 @@ pub(super) fn gzip_to(lab: &Lab<'_>) -> Result<Outcome> {
 /// Compressed, whatever the line is; compared with what upstream makes of it without. No Debian here has the program: it is lent
 /// this machine's.
 pub(super) fn compressed(lab: &Lab<'_>, direction: Direction, method: &str) -> Result<Outcome> {
+    let lend = |instance: &mut Instance| instance.lend(method, &format!("usr/local/bin/{method}"));
+    carried(lab, direction, &["--compress", method], lend, &format!("compressing with {method}"))
+}
+
+/// Over several channels, whatever the line is.
+pub(super) fn spread(lab: &Lab<'_>, direction: Direction) -> Result<Outcome> {
+    let words = ["--connections", "7", "--compress", "none"];
+    carried(lab, direction, &words, |_| Ok(()), "spreading NARs over 7 channels")
+}
+
+/// With `words`, over which it must say `said`; compared with what upstream makes of it without.
+fn carried(
+    lab: &Lab<'_>,
+    direction: Direction,
+    words: &[&str],
+    prepare: impl Fn(&mut Instance) -> Result<()>,
+    said: &str,
+) -> Result<Outcome> {
     if lab.candidate.lenient {
         return Ok(Outcome::skip("upstream has no such option"));
     }
     let paths = lab.mixed.roots();
     let baseline = lab.baseline(direction, &paths)?;
-    let lend = |instance: &mut Instance| instance.lend(method, &format!("usr/local/bin/{method}"));
     let copy = |store: &LabStore, server: &Server| {
         let mut command = lab.candidate.command(direction, store, server, &paths);
-        exec::capture(command.args(["-v", "--compress", method]))?.success()
+        exec::capture(command.arg("-v").args(words))?.success()
     };
     let (finished, mut wrong) = match direction {
         Direction::To => {
-            let receiver = lab.receiver_with(&Settings::default(), lend)?;
+            let receiver = lab.receiver_with(&Settings::default(), prepare)?;
             let finished = copy(&lab.source.store, &receiver.server)?;
             let mut wrong = compare::stores(&baseline, &receiver.store, Times::Kept)?;
             wrong.extend(compare::judge(&receiver.instance, &receiver.store, &paths)?);
             (finished, wrong)
         }
         Direction::From => {
-            let door = lab.door(&Settings::default(), lend)?;
+            let door = lab.door(&Settings::default(), prepare)?;
             let store = LabStore::create("ours", lab.release.name())?;
             let finished = copy(&store, &door.server)?;
             let mut wrong = compare::stores(&baseline, &store, Times::Now)?;
@@ -270,8 +287,8 @@ pub(super) fn compressed(lab: &Lab<'_>, direction: Direction, method: &str) -> R
             (finished, wrong)
         }
     };
-    if !finished.stderr.contains(&format!("compressing with {method}")) {
-        wrong.push(format!("it does not say that it compresses: {}", finished.describe()));
+    if !finished.stderr.contains(said) {
+        wrong.push(format!("it does not say that it does: {}", finished.describe()));
     }
     Ok(Outcome::of(wrong))
 }
