@@ -11,7 +11,7 @@ use super::Outcome;
 use super::failures::{Damage, damage, sound};
 use crate::database;
 use crate::exec::{self, Finished};
-use crate::instance::{Instance, LabStore};
+use crate::instance::LabStore;
 use crate::interop::compare::{self, Times};
 use crate::interop::lab::{Direction, Lab, Protocol, Receiver};
 use crate::sshd::{Server, Settings};
@@ -248,21 +248,20 @@ pub(super) fn compressed(lab: &Lab<'_>, direction: Direction, method: &str) -> R
     }
     let paths = lab.mixed.roots();
     let baseline = lab.baseline(direction, &paths)?;
-    let lend = |instance: &mut Instance| instance.lend(method, &format!("usr/local/bin/{method}"));
     let copy = |store: &LabStore, server: &Server| {
         let mut command = lab.candidate.command(direction, store, server, &paths);
         exec::capture(command.args(["-v", "--compress", method]))?.success()
     };
     let (finished, mut wrong) = match direction {
         Direction::To => {
-            let receiver = lab.receiver_with(&Settings::default(), lend)?;
+            let receiver = lab.receiver()?;
             let finished = copy(&lab.source.store, &receiver.server)?;
             let mut wrong = compare::stores(&baseline, &receiver.store, Times::Kept)?;
             wrong.extend(compare::judge(&receiver.instance, &receiver.store, &paths)?);
             (finished, wrong)
         }
         Direction::From => {
-            let door = lab.door(&Settings::default(), lend)?;
+            let door = lab.door(&Settings::default(), |_| Ok(()))?;
             let store = LabStore::create("ours", lab.release.name())?;
             let finished = copy(&store, &door.server)?;
             let mut wrong = compare::stores(&baseline, &store, Times::Now)?;
