@@ -8,9 +8,10 @@
 mod cases;
 pub(crate) mod closures;
 mod contender;
+mod packages;
 mod report;
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::daemon::Daemon;
 use crate::database::{self, Row};
 use crate::exec;
 use crate::fixtures;
@@ -58,9 +60,12 @@ pub(crate) struct Options {
     /// Size of the file of loopback-big
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     big: u64,
-    /// Only this one [default: all three, but upstream not where it would take minutes]
+    /// Only this one [default: openssh, libssh2 and upstream; all where bytes count; upstream not where it would take minutes]
     #[arg(long, value_name = "WHO")]
     contender: Vec<Contender>,
+    /// Who copies and logs in: anybody but root has the daemons of both ends do what is done
+    #[arg(long, value_name = "WHO", default_value = "root")]
+    user: User,
     /// Only this protocol: ssh is `nix-store --serve`, ssh-ng `nix-daemon --stdio` [default: both]
     #[arg(long, value_name = "SCHEME", value_parser = ["ssh", "ssh-ng"])]
     protocol: Option<String>,
@@ -85,8 +90,13 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn has(&self, contender: Contender) -> bool {
-        self.contender.is_empty() || self.contender.contains(&contender)
+    /// Whether somebody takes part, where `usual` is who does unless others are asked for.
+    fn has(&self, contender: Contender, usual: &[Contender]) -> bool {
+        if self.contender.is_empty() {
+            usual.contains(&contender)
+        } else {
+            self.contender.contains(&contender)
+        }
     }
 
     fn speaks(&self, protocol: Protocol) -> bool {
@@ -115,7 +125,7 @@ pub(crate) fn prepare(options: &Options) -> Result<bool> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
             .args(["build", "--locked", "--profile", "fast", "--package", "nix-copy-closure"])
-            .args(options.has(Contender::Libssh2).then_some("--features=ssh2"))
+            .args(options.has(Contender::Libssh2, &Contender::USUAL).then_some("--features=ssh2"))
             .current_dir(namespace::workspace())
             .status()
             .context("cannot start cargo")?;
@@ -170,11 +180,8 @@ struct Bench<'a> {
     binary: &'a Path,
     /// Holds what is copied.
     source: Receiver,
-    tiny: OnceCell<()>,
-    big: OnceCell<String>,
-    many: OnceCell<String>,
-    realistic: OnceCell<String>,
-    wide: OnceCell<String>,
+    /// What it holds so far, each with its root.
+    made: RefCell<BTreeMap<Content, String>>,
 }
 
 /// What a run has to leave at its destination.
@@ -186,18 +193,7 @@ struct Expected {
 impl<'a> Bench<'a> {
     fn open(options: &'a Options, root: PathBuf, keys: &'a Keys, binary: &'a Path) -> Result<Self> {
         let source = lab::receiver(options.release, &root, keys, "source", &Settings::default(), |_| Ok(()))?;
-        let bench = Self {
-            options,
-            root,
-            keys,
-            binary,
-            source,
-            tiny: OnceCell::new(),
-            big: OnceCell::new(),
-            many: OnceCell::new(),
-            realistic: OnceCell::new(),
-            wide: OnceCell::new(),
-        };
+        let bench = Self { options, root, keys, binary, source, made: RefCell::default() };
         bench.install(&bench.source.instance)?;
         // It was built with this machine's libraries, and runs with the release's.
         bench.source.instance.run(OURS_INSIDE, &["--version"]).context(
@@ -212,31 +208,31 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    /// Puts a closure into a store. Gives its root.
+    fn make(&self, content: Content, Receiver { instance, store, .. }: &Receiver) -> Result<String> {
+        match content {
+            Content::Tiny(count) => {
+                fixtures::chain(instance, TINY)?;
+                Ok(closures::link_of_chain(count.unwrap_or(self.options.paths) - 1))
+            }
+            Content::Flat(count) => fixtures::wide(instance, count.unwrap_or(self.options.paths) - 1),
+            Content::Big => closures::big(instance, store, self.options.big << 20),
+            Content::ManyFiles => fixtures::many_files(instance),
+            Content::Wide => closures::wide(instance, store),
+            Content::Realistic => closures::realistic(instance, store, closures::PATHS, closures::BYTES),
+            Content::Packages(build) => packages::build(instance, store, build),
+        }
+    }
+
     /// The closure of a case, made on first use.
     fn content(&self, content: Content) -> Result<Expected> {
-        let Receiver { instance, store, .. } = &self.source;
-        let later = |cell: &OnceCell<String>, make: &dyn Fn() -> Result<String>| -> Result<String> {
-            if cell.get().is_none() {
-                let _ = cell.set(make()?);
-            }
-            Ok(cell.get().cloned().unwrap_or_default())
+        let known = self.made.borrow().get(&content).cloned();
+        let root = match known {
+            Some(root) => root,
+            None => self.make(content, &self.source)?,
         };
-        let root = match content {
-            Content::Tiny(count) => {
-                if self.tiny.get().is_none() {
-                    fixtures::chain(instance, TINY)?;
-                    let _ = self.tiny.set(());
-                }
-                closures::link_of_chain(count.unwrap_or(self.options.paths) - 1)
-            }
-            Content::Flat(count) => fixtures::wide(instance, count.unwrap_or(self.options.paths) - 1)?,
-            Content::Big => later(&self.big, &|| closures::big(instance, store, self.options.big << 20))?,
-            Content::ManyFiles => later(&self.many, &|| fixtures::many_files(instance))?,
-            Content::Wide => later(&self.wide, &|| closures::wide(instance, store))?,
-            Content::Realistic => later(&self.realistic, &|| {
-                closures::realistic(instance, store, closures::PATHS, closures::BYTES)
-            })?,
-        };
+        self.made.borrow_mut().insert(content, root.clone());
+        let store = &self.source.store;
         let mut all = database::read(store)?;
         let mut rows = BTreeMap::new();
         let mut pending = vec![root.clone()];
@@ -251,6 +247,9 @@ impl<'a> Bench<'a> {
     }
 
     fn measure(&self, case: &Case, direction: Direction, protocol: Protocol) -> Result<Measurement> {
+        if let There::Earlier(build) = case.there {
+            self.content(Content::Packages(build))?;
+        }
         let expected = self.content(case.content)?;
         let bytes = expected.rows.values().filter_map(|row| u64::try_from(row.nar_size?).ok()).sum();
         let mut measurement = Measurement {
@@ -262,8 +261,12 @@ impl<'a> Bench<'a> {
             samples: BTreeMap::new(),
             login: Vec::new(),
         };
+        let usual: &[Contender] = if case.everybody { &Contender::ALL } else { &Contender::USUAL };
         let takes_part = |contender: &Contender| {
-            self.options.has(*contender) && (case.upstream || *contender != Contender::Upstream)
+            self.options.has(*contender, usual)
+                && (case.upstream || !contender.is_upstream())
+                && contender.speaks(protocol)
+                && (contender.registers() || self.options.user == User::Root)
         };
         for round in 0..self.options.pairs.unwrap_or(case.pairs) {
             for contender in Contender::ALL.into_iter().filter(takes_part) {
@@ -271,7 +274,7 @@ impl<'a> Bench<'a> {
                 let thorough = round == 0 && case.there == There::Nothing;
                 let turn = self.turn(case, direction, protocol, contender, &expected, thorough)?;
                 println!(
-                    "{:20} {:6} {:6} {contender:8} {:8.2} s  (processor {:.2} s)  {:3} MB   (bare login {:.2} s)",
+                    "{:20} {:6} {:6} {contender:10} {:8.2} s  (processor {:.2} s)  {:3} MB   (bare login {:.2} s)",
                     case.name,
                     direction.flag(),
                     protocol.scheme(),
@@ -287,9 +290,9 @@ impl<'a> Bench<'a> {
         Ok(measurement)
     }
 
-    /// Gives a receiver what it has before the copy: a copy of the source.
+    /// Gives a receiver what it has before the copy as a copy of the source.
     fn prepare(&self, receiver: &Instance, there: There, root: &str) -> Result<()> {
-        if there == There::Nothing {
+        if !matches!(there, There::All | There::AllButTheRoot) {
             return Ok(());
         }
         let from = self.source.store.folder().join("nix/.");
@@ -314,34 +317,37 @@ impl<'a> Bench<'a> {
         let prepare = |instance: &mut Instance| self.prepare(instance, case.there, &expected.root);
         let receiver =
             lab::receiver(self.options.release, &self.root, self.keys, "receiver", &settings, prepare)?;
+        if let There::Earlier(build) = case.there {
+            self.make(Content::Packages(build), &receiver)?;
+        }
         self.install(&receiver.instance)?;
+        let user = self.options.user;
+        let ends = [&self.source.instance, &receiver.instance].into_iter().filter(|_| user != User::Root);
+        let _daemons = ends.map(Daemon::start).collect::<Result<Vec<_>>>()?;
         let (near, server) = match direction {
             Direction::To => (&self.source.instance, &receiver.server),
             Direction::From => (&receiver.instance, &self.source.server),
         };
-        self.keys.install_client(near, User::Root, server)?;
+        self.keys.install_client(near, user, server)?;
         let relay = case.line.map(|line| Relay::start(server.port(), line)).transpose()?;
         let port = relay.as_ref().map_or(server.port(), Relay::port);
         let login = self.login(near, server, port)?;
-        let mut command = near.command(match (contender, protocol) {
-            (Contender::Openssh | Contender::Libssh2, _) => OURS_INSIDE,
-            (Contender::Upstream, Protocol::Serve) => "nix-copy-closure",
-            (Contender::Upstream, Protocol::Daemon) => "nix",
-        });
-        if (contender, protocol) == (Contender::Upstream, Protocol::Daemon) {
-            // The other program does not check signatures either.
-            command.args(["copy", "--no-check-sigs"]);
-        }
-        command
-            .args(contender.transport().into_iter().flat_map(|name| ["--transport", name]))
-            .env("NIX_SSHOPTS", self.ssh_options(server, port))
-            .args([direction.flag(), &protocol.url(User::Root)])
-            .arg(&expected.root);
+        let options = self.ssh_options(server, port);
+        let mut command = if contender.registers() {
+            self.registering(near, contender, protocol, direction, &expected.root)
+        } else {
+            unregistered(near, contender, direction, &expected.root, &options)
+        };
+        command.env("NIX_SSHOPTS", &options);
         let finished = exec::capture_within(&mut command, TIME_LIMIT, Vec::new())?.success()?;
-        let rows = database::read(&receiver.store)?;
-        check(&rows, expected, case.there)
-            .with_context(|| format!("{contender} {} {}", direction.flag(), case.name))?;
-        if thorough {
+        let arrived = || format!("{contender} {} {}", direction.flag(), case.name);
+        if contender.registers() {
+            check(&database::read(&receiver.store)?, expected, case.there).with_context(arrived)?;
+        } else {
+            let lacks = expected.rows.keys().find(|path| !receiver.store.real(path).exists());
+            ensure!(lacks.is_none(), "{}: {lacks:?} did not arrive", arrived());
+        }
+        if thorough && contender.registers() {
             let roots = std::slice::from_ref(&expected.root);
             let wrong = compare::judge(&receiver.instance, &receiver.store, roots)?;
             ensure!(wrong.is_empty(), "{contender}: Nix finds wrong: {}", wrong.join("\n"));
@@ -350,11 +356,44 @@ impl<'a> Bench<'a> {
         Ok(Turn { sample, login })
     }
 
+    /// A program that copies closures, as it is called.
+    fn registering(
+        &self,
+        near: &Instance,
+        contender: Contender,
+        protocol: Protocol,
+        direction: Direction,
+        root: &str,
+    ) -> Command {
+        let user = self.options.user;
+        let program = match protocol {
+            _ if contender.is_ours() => OURS_INSIDE,
+            Protocol::Serve => "nix-copy-closure",
+            Protocol::Daemon => "nix",
+        };
+        let mut command = near.command_as(user, program);
+        command.args(contender.options());
+        let mut url = protocol.url(user);
+        if contender.is_upstream() && protocol == Protocol::Daemon {
+            // The other program does not check signatures either.
+            command.args(["copy", "--no-check-sigs"]);
+        }
+        if contender == Contender::UpstreamCompressed {
+            match protocol {
+                Protocol::Serve => drop(command.arg("--gzip")),
+                Protocol::Daemon => url.push_str("?compress=true"),
+            }
+        }
+        command.args([direction.flag(), &url]).arg(root);
+        command
+    }
+
     /// How long ssh takes for nothing: the part of a copy that no client can save.
     fn login(&self, near: &Instance, server: &Server, port: u16) -> Result<f64> {
-        let mut command = near.command("ssh");
+        let user = self.options.user;
+        let mut command = near.command_as(user, "ssh");
         let options = self.ssh_options(server, port);
-        command.args(options.split_whitespace()).args(["root@127.0.0.1", "true"]);
+        command.args(options.split_whitespace()).args([&format!("{}@127.0.0.1", user.name()), "true"]);
         Ok(exec::capture(&mut command)?.success()?.took.as_secs_f64())
     }
 
@@ -366,6 +405,33 @@ impl<'a> Bench<'a> {
             self.options.for_ssh
         )
     }
+}
+
+/// What people do who only want the files at the other end, as one line of a shell.
+fn unregistered(
+    near: &Instance,
+    contender: Contender,
+    direction: Direction,
+    root: &str,
+    ssh_options: &str,
+) -> Command {
+    let ssh = format!("ssh {ssh_options}");
+    let (host, list) = ("root@127.0.0.1", format!("nix-store -qR {root}"));
+    let pack = format!("{list} | cut -c 2- | tar -C / -cf - -T - | zstd -3 --long -cq");
+    let unpack = "zstd -dcq --long=27 | tar -C / -xf -";
+    let line = match (contender, direction) {
+        (Contender::Rsync, Direction::To) => {
+            format!("{list} | rsync -arz --files-from=- -e '{ssh}' / {host}:/")
+        }
+        (Contender::Rsync, Direction::From) => {
+            format!("{ssh} {host} {list} | rsync -arz --files-from=- -e '{ssh}' {host}:/ /")
+        }
+        (_, Direction::To) => format!("{pack} | {ssh} {host} '{unpack}'"),
+        (_, Direction::From) => format!("{ssh} {host} '{pack}' | {unpack}"),
+    };
+    let mut command = near.command("bash");
+    command.args(["-o", "pipefail", "-c", &line]);
+    command
 }
 
 struct Turn {

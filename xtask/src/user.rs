@@ -8,12 +8,13 @@ use crate::exec;
 use crate::instance::Instance;
 
 /// A user of every instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum User {
+    /// Who writes the stores directly
     Root,
-    /// An ordinary user whom Nix's daemon trusts.
+    /// An ordinary user whom Nix's daemon trusts
     Trusted,
-    /// One whom it does not trust.
+    /// One whom it does not trust
     Untrusted,
 }
 

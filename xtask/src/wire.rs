@@ -68,8 +68,13 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
 
 /// A store path with an arbitrary but reproducible digest: what input-addressed paths look like to a copier.
 pub(crate) fn store_path(name: &str) -> String {
+    store_path_of(name, name)
+}
+
+/// The same for one of several paths that have the same name.
+pub(crate) fn store_path_of(label: &str, name: &str) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
-    let hash = Sha256::digest(name.as_bytes());
+    let hash = Sha256::digest(label.as_bytes());
     let digest: String = hash.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
     format!("/nix/store/{digest}-{name}")
 }

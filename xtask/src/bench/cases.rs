@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::relay::Line;
+use crate::roots::Release;
 
 /// Tiny paths of the full closure: 2,000 and the one that refers to the last.
 pub(super) const TINY: usize = 2_001;
@@ -11,7 +12,7 @@ pub(super) const TINY: usize = 2_001;
 pub(super) const WIDE: usize = 100_000;
 
 /// What a case copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Content {
     /// The first so many of the tiny paths, each referring to the one before; `None`: as many as `--paths` says.
     Tiny(Option<usize>),
@@ -22,6 +23,17 @@ pub(super) enum Content {
     Realistic,
     /// 100,000 tiny paths with some references each.
     Wide,
+    /// Packages of Debian, one to a path, with the references that their dependencies are.
+    Packages(Build),
+}
+
+/// Which build of the packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Build {
+    /// Those of a release.
+    Of(Release),
+    /// The same once more: other hashes of the paths, which stand in their files, and nothing else.
+    Again(Release),
 }
 
 /// What of it the destination has before.
@@ -30,6 +42,8 @@ pub(super) enum There {
     Nothing,
     AllButTheRoot,
     All,
+    /// This build of the packages, of which another is copied.
+    Earlier(Build),
 }
 
 pub(super) struct Case {
@@ -43,6 +57,8 @@ pub(super) struct Case {
     pub(super) upstream: bool,
     /// Whether the daemon's protocol has its rows too.
     pub(super) daemon: bool,
+    /// Whether those take their turns too who are only asked for otherwise: all that people copy closures with.
+    pub(super) everybody: bool,
     pub(super) pairs: usize,
 }
 
@@ -60,6 +76,7 @@ pub(super) const CASES: &[Case] = &[
         line: Some(milliseconds(50, None)),
         upstream: true,
         daemon: true,
+        everybody: false,
         pairs: 1,
     },
     Case {
@@ -71,6 +88,7 @@ pub(super) const CASES: &[Case] = &[
         upstream: false,
         // One wait for each level of the graph, which chain-50ms shows as well.
         daemon: false,
+        everybody: false,
         pairs: 3,
     },
     Case {
@@ -81,6 +99,7 @@ pub(super) const CASES: &[Case] = &[
         line: Some(milliseconds(50, None)),
         upstream: true,
         daemon: true,
+        everybody: false,
         pairs: 1,
     },
     Case {
@@ -91,6 +110,7 @@ pub(super) const CASES: &[Case] = &[
         line: Some(milliseconds(50, None)),
         upstream: false,
         daemon: true,
+        everybody: false,
         pairs: 3,
     },
     Case {
@@ -101,6 +121,7 @@ pub(super) const CASES: &[Case] = &[
         line: Some(milliseconds(100, Some(12_500_000))),
         upstream: true,
         daemon: true,
+        everybody: false,
         pairs: 1,
     },
     Case {
@@ -111,6 +132,7 @@ pub(super) const CASES: &[Case] = &[
         line: Some(milliseconds(100, None)),
         upstream: false,
         daemon: true,
+        everybody: false,
         pairs: 1,
     },
     Case {
@@ -121,6 +143,7 @@ pub(super) const CASES: &[Case] = &[
         line: None,
         upstream: true,
         daemon: true,
+        everybody: false,
         pairs: 5,
     },
     Case {
@@ -131,6 +154,7 @@ pub(super) const CASES: &[Case] = &[
         line: None,
         upstream: true,
         daemon: true,
+        everybody: false,
         pairs: 3,
     },
     Case {
@@ -141,6 +165,7 @@ pub(super) const CASES: &[Case] = &[
         line: None,
         upstream: true,
         daemon: true,
+        everybody: false,
         pairs: 5,
     },
     Case {
@@ -151,6 +176,7 @@ pub(super) const CASES: &[Case] = &[
         line: None,
         upstream: true,
         daemon: true,
+        everybody: false,
         pairs: 3,
     },
     Case {
@@ -161,6 +187,7 @@ pub(super) const CASES: &[Case] = &[
         line: Some(milliseconds(50, None)),
         upstream: true,
         daemon: true,
+        everybody: false,
         pairs: 3,
     },
     Case {
@@ -171,6 +198,84 @@ pub(super) const CASES: &[Case] = &[
         line: Some(milliseconds(50, None)),
         upstream: true,
         daemon: true,
+        everybody: false,
         pairs: 3,
+    },
+    Case {
+        name: "line-100ms-1gbit",
+        about: "one file of --big MiB over 100 ms round trip and 1 Gbit/s",
+        content: Content::Big,
+        there: There::Nothing,
+        line: Some(milliseconds(100, Some(125_000_000))),
+        upstream: true,
+        daemon: true,
+        everybody: false,
+        pairs: 1,
+    },
+    Case {
+        name: "packages",
+        about: "packages of Debian 13, no line",
+        content: Content::Packages(Build::Of(Release::Trixie)),
+        there: There::Nothing,
+        line: None,
+        upstream: true,
+        daemon: true,
+        everybody: true,
+        pairs: 3,
+    },
+    Case {
+        name: "packages-50ms-100mbit",
+        about: "the same over 50 ms round trip and 100 Mbit/s",
+        content: Content::Packages(Build::Of(Release::Trixie)),
+        there: There::Nothing,
+        line: Some(milliseconds(50, Some(12_500_000))),
+        upstream: true,
+        daemon: true,
+        everybody: true,
+        pairs: 1,
+    },
+    Case {
+        name: "rebuilt-50ms-100mbit",
+        about: "the same rebuilt, the build before on both sides, same line",
+        content: Content::Packages(Build::Again(Release::Trixie)),
+        there: There::Earlier(Build::Of(Release::Trixie)),
+        line: Some(milliseconds(50, Some(12_500_000))),
+        upstream: true,
+        daemon: true,
+        everybody: true,
+        pairs: 1,
+    },
+    Case {
+        name: "update-50ms-100mbit",
+        about: "the same packages of Debian 14, those of Debian 13 on both sides, same line",
+        content: Content::Packages(Build::Of(Release::Forky)),
+        there: There::Earlier(Build::Of(Release::Trixie)),
+        line: Some(milliseconds(50, Some(12_500_000))),
+        upstream: true,
+        daemon: true,
+        everybody: true,
+        pairs: 1,
+    },
+    Case {
+        name: "packages-20ms-10mbit",
+        about: "packages of Debian 13 over 20 ms round trip and 10 Mbit/s",
+        content: Content::Packages(Build::Of(Release::Trixie)),
+        there: There::Nothing,
+        line: Some(milliseconds(20, Some(1_250_000))),
+        upstream: true,
+        daemon: true,
+        everybody: true,
+        pairs: 1,
+    },
+    Case {
+        name: "chain-600ms-1mbit",
+        about: "2,001 tiny paths, as a satellite has it: 600 ms round trip and 1 Mbit/s; ours alone",
+        content: Content::Tiny(Some(TINY)),
+        there: There::Nothing,
+        line: Some(milliseconds(600, Some(125_000))),
+        upstream: false,
+        daemon: true,
+        everybody: false,
+        pairs: 1,
     },
 ];

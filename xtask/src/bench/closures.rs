@@ -23,9 +23,9 @@ pub(super) const BYTES: u64 = 100 << 20;
 const LOAD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// A path written into the store, not yet registered.
-struct Written {
-    path: String,
-    references: Vec<String>,
+pub(super) struct Written {
+    pub(super) path: String,
+    pub(super) references: Vec<String>,
 }
 
 /// A link of the chain of `fixtures::chain`: its closure is itself and all before.
@@ -147,7 +147,7 @@ fn write_noise(path: &Path, bytes: u64, noise: &mut Noise) -> Result<()> {
 }
 
 /// Nix sets modes and times, hashes, and writes its database: all in one process.
-fn register(instance: &Instance, written: &[Written]) -> Result<()> {
+pub(super) fn register(instance: &Instance, written: &[Written]) -> Result<()> {
     let mut text = String::new();
     for Written { path, references } in written {
         // Path, deriver, count, references.

@@ -88,56 +88,37 @@ pub(super) fn load() -> String {
     text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
-/// A line per case and direction, in Markdown, so that it can go into a document as it is.
+/// A line for everybody who took part in a case, in Markdown, so that it can go into a document as it is.
 pub(super) fn table(measurements: &[Measurement]) -> String {
     let mut text = format!(
-        "| {:18} | {:6} | {:6} | {:>5} | {:>6} | {:>7} | {:>8} | {:>8} | {:>5} | {:>8} | {:>6} | {:>18} | {:>16} |\n",
-        "case",
-        "",
-        "",
-        "paths",
-        "MB",
-        "login",
-        "openssh",
-        "libssh2",
-        "ratio",
-        "upstream",
-        "ratio",
-        "processor, s",
-        "memory, MB"
+        "| {:20} | {:6} | {:6} | {:>6} | {:>6} | {:>7} | {:10} | {:>8} | {:>5} | {:>12} | {:>10} |\n",
+        "case", "", "", "paths", "MB", "login", "", "time", "ratio", "processor, s", "memory, MB"
     );
-    text.push_str("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
+    text.push_str("|---|---|---|---:|---:|---:|---|---:|---:|---:|---:|\n");
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let with_digits = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.2}")));
     for measurement in measurements {
-        let time = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.2} s")));
-        let seconds = |contender| time(measurement.seconds(contender));
-        let ratio = |contender| or_dash(measurement.ratio(contender).map(|ratio| format!("{ratio:.2}")));
-        let processor =
-            |contender| or_dash(measurement.processor(contender).map(|seconds| format!("{seconds:.2}")));
-        let memory = |contender| {
-            or_dash(measurement.peak(contender).map(|bytes| format!("{}", bytes.div_ceil(1 << 20))))
-        };
-        let _ = writeln!(
-            text,
-            "| {:18} | {:6} | {:6} | {:>5} | {:>6.1} | {:>7} | {:>8} | {:>8} | {:>5} | {:>8} | {:>6} | {:>18} | {:>16} |",
-            measurement.case,
-            measurement.direction,
-            measurement.scheme,
-            measurement.paths,
-            megabytes(measurement.bytes),
-            time(median(measurement.login.iter().copied())),
-            seconds(Contender::Openssh),
-            seconds(Contender::Libssh2),
-            ratio(Contender::Libssh2),
-            seconds(Contender::Upstream),
-            ratio(Contender::Upstream),
-            Contender::ALL.map(processor).join(" / "),
-            Contender::ALL.map(memory).join(" / "),
-        );
+        for &contender in measurement.samples.keys() {
+            let memory = measurement.peak(contender).filter(|_| contender.registers());
+            let _ = writeln!(
+                text,
+                "| {:20} | {:6} | {:6} | {:>6} | {:>6.1} | {:>5} s | {contender:10} | {:>6} s | {:>5} | {:>12} | {:>10} |",
+                measurement.case,
+                measurement.direction,
+                measurement.scheme,
+                measurement.paths,
+                megabytes(measurement.bytes),
+                with_digits(median(measurement.login.iter().copied())),
+                with_digits(measurement.seconds(contender)),
+                with_digits(measurement.ratio(contender)),
+                with_digits(measurement.processor(contender)),
+                or_dash(memory.map(|bytes| format!("{}", bytes.div_ceil(1 << 20)))),
+            );
+        }
     }
     text.push_str(
-        "login: `ssh host true` over the same line. ratio: to ours over openssh, round by round. processor, memory: in the order of \
-         the times; the processor time of the client with its ssh, its memory without.\n",
+        "login: `ssh host true` over the same line. ratio: to ours over openssh, round by round. processor: of the client with its \
+         ssh. memory: of the client without it.\n",
     );
     text
 }

@@ -11,7 +11,7 @@ use super::Outcome;
 use super::failures::{Damage, damage, sound};
 use crate::database;
 use crate::exec::{self, Finished};
-use crate::instance::{Instance, LabStore};
+use crate::instance::LabStore;
 use crate::interop::compare::{self, Times};
 use crate::interop::lab::{Direction, Lab, Protocol, Receiver};
 use crate::sshd::{Server, Settings};
@@ -240,17 +240,15 @@ pub(super) fn gzip_to(lab: &Lab<'_>) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Compressed, whatever the line is; compared with what upstream makes of it without. No Debian here has the program: it is lent
-/// this machine's.
+/// Compressed, whatever the line is.
 pub(super) fn compressed(lab: &Lab<'_>, direction: Direction, method: &str) -> Result<Outcome> {
-    let lend = |instance: &mut Instance| instance.lend(method, &format!("usr/local/bin/{method}"));
-    carried(lab, direction, &["--compress", method], lend, &format!("compressing with {method}"))
+    carried(lab, direction, &["--compress", method], &format!("compressing with {method}"))
 }
 
 /// Over several channels, whatever the line is.
 pub(super) fn spread(lab: &Lab<'_>, direction: Direction) -> Result<Outcome> {
     let words = ["--connections", "7", "--compress", "none"];
-    carried(lab, direction, &words, |_| Ok(()), "spreading NARs over 7 channels")
+    carried(lab, direction, &words, "spreading NARs over 7 channels")
 }
 
 /// With `words`, over which it must say `said`; compared with what upstream makes of it without.
@@ -258,7 +256,6 @@ fn carried(
     lab: &Lab<'_>,
     direction: Direction,
     words: &[&str],
-    prepare: impl Fn(&mut Instance) -> Result<()>,
     said: &str,
 ) -> Result<Outcome> {
     if lab.candidate.lenient {
@@ -272,14 +269,14 @@ fn carried(
     };
     let (finished, mut wrong) = match direction {
         Direction::To => {
-            let receiver = lab.receiver_with(&Settings::default(), prepare)?;
+            let receiver = lab.receiver()?;
             let finished = copy(&lab.source.store, &receiver.server)?;
             let mut wrong = compare::stores(&baseline, &receiver.store, Times::Kept)?;
             wrong.extend(compare::judge(&receiver.instance, &receiver.store, &paths)?);
             (finished, wrong)
         }
         Direction::From => {
-            let door = lab.door(&Settings::default(), prepare)?;
+            let door = lab.door(&Settings::default(), |_| Ok(()))?;
             let store = LabStore::create("ours", lab.release.name())?;
             let finished = copy(&store, &door.server)?;
             let mut wrong = compare::stores(&baseline, &store, Times::Now)?;
