@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, Stat, fchmod, mkdirat, open, openat, renameat, statat, unlinkat},
+    fs::{AtFlags, Mode, OFlags, RawMode, Stat, fchmod, mkdirat, open, openat, renameat, statat, unlinkat},
     io::Errno,
 };
 
@@ -83,7 +83,7 @@ impl Directory {
     }
 
     /// Opens the file `name`, creating it with exactly this mode if it is missing.
-    pub(crate) fn make_file(&self, name: &str, mode: u32) -> Result<File, LocalStoreError> {
+    pub(crate) fn make_file(&self, name: &str, mode: RawMode) -> Result<File, LocalStoreError> {
         loop {
             if let Some(file) = self.create_file(name, mode)? {
                 return Ok(file);
@@ -99,7 +99,7 @@ impl Directory {
     }
 
     /// Creates the file `name` with exactly this mode, unless there is something of that name.
-    pub(crate) fn create_file(&self, name: &str, mode: u32) -> Result<Option<File>, LocalStoreError> {
+    pub(crate) fn create_file(&self, name: &str, mode: RawMode) -> Result<Option<File>, LocalStoreError> {
         let failed = |error: Errno| LocalStoreError::io("create", self.path_of(name))(error);
         let mode = Mode::from_raw_mode(mode);
         match openat(&self.handle, name, FILE | OFlags::CREATE | OFlags::EXCL, mode) {

@@ -5,7 +5,7 @@
 //! a file was opened through, not to the namespace of who uses it. So no child, ssh and what it leaves in the
 //! background, ever sees a writable store, and threads that are there already do not matter.
 
-use std::{io, os::fd::OwnedFd, path::Path};
+use std::{io, path::Path};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
@@ -34,6 +34,8 @@ fn mount_flags(directory: &Directory) -> Result<StatVfsMountFlags, LocalStoreErr
 
 #[cfg(target_os = "linux")]
 fn remounted(store: &Path, flags: StatVfsMountFlags) -> io::Result<Directory> {
+    use std::os::fd::OwnedFd;
+
     use nix::{
         mount::{MsFlags, mount},
         sched::{CloneFlags, unshare},

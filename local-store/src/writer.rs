@@ -388,12 +388,15 @@ fn spare_descriptors(objects: &Directory) -> bool {
 }
 
 /// Waits until everything on the file system of the store is on the disk.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn synchronise(objects: &Directory) -> Result<(), LocalStoreError> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    return rustix::fs::syncfs(objects).map_err(LocalStoreError::io("synchronise", objects.path()));
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        rustix::fs::sync();
-        Ok(())
-    }
+    rustix::fs::syncfs(objects).map_err(LocalStoreError::io("synchronise", objects.path()))
+}
+
+/// The same where a system can only be told to write everything.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[allow(clippy::unnecessary_wraps)] // as above
+fn synchronise(_objects: &Directory) -> Result<(), LocalStoreError> {
+    rustix::fs::sync();
+    Ok(())
 }

@@ -14,14 +14,13 @@ pub(crate) const SMALL_FILE: u64 = 128 * 1024;
 /// How many files may be read ahead. Together with [`SMALL_FILE`] a limit of 8 MiB.
 pub(crate) const FILES_AHEAD: usize = 64;
 
-/// Of files larger than this the system is told that they are read from start to end; for smaller ones
-/// that is not worth a system call.
-const LARGE_FILE: u64 = 1024 * 1024;
-
 /// `file` will be read from start to end.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub(crate) fn sequential(file: BorrowedFd<'_>, size: u64) {
     use rustix::fs::{Advice, fadvise};
+
+    /// For smaller files telling is not worth a system call.
+    const LARGE_FILE: u64 = 1024 * 1024;
 
     if size > LARGE_FILE {
         let _ = fadvise(file, 0, None, Advice::Sequential);
