@@ -96,7 +96,11 @@ impl Destination for LocalStore {
             if query.lock {
                 store.root(&paths, cancelled)?;
             }
-            store.query_valid_paths_until(&paths, cancelled)
+            let valid = store.query_valid_paths_until(&paths, cancelled)?;
+            if query.lock {
+                store.clear_leftovers(&valid, cancelled);
+            }
+            Ok(valid)
         })
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, FlockOperation, Mode},
+    fs::{FileType, FlockOperation, Mode, Stat},
     io::Errno,
 };
 
@@ -72,6 +72,21 @@ impl PathLock {
             // Nix would wait for ever; and nobody but its owner, who we are now, may remove it.
             objects.remove_file(&name)?;
         }
+    }
+
+    /// Removes the lock file that somebody has left who was stopped behind the registration of `object`, which has to be valid.
+    /// Whether there was one that nobody holds any more.
+    pub(crate) fn clear_leftover(objects: &Arc<Directory>, object: &str) -> Result<bool, LocalStoreError> {
+        let is_lock_file = |status: Stat| {
+            FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
+                && Mode::from_raw_mode(status.st_mode).contains(Mode::WUSR)
+        };
+        if !objects.status(&format!("{object}.lock"))?.is_some_and(is_lock_file) {
+            return Ok(false);
+        }
+        // Whoever waits for it sees the mark, tries again, and finds the object valid.
+        let lock = Self::try_acquire(objects, object)?;
+        Ok(lock.map(Self::retire).is_some())
     }
 
     /// Waits for it until `cancelled` says to stop. Nobody may do this who holds another path lock: two processes
@@ -217,6 +232,26 @@ mod tests {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             others.join().unwrap();
         });
+    }
+
+    #[test]
+    fn what_a_dead_owner_left_goes_and_nothing_else() {
+        let (directory, objects) = scratch();
+        let exists = |name: &str| directory.path().join(name).exists();
+        assert!(!PathLock::clear_leftover(&objects, "object").unwrap());
+        assert!(!exists("object.lock"), "none is made");
+        let held = PathLock::try_acquire(&objects, "object").unwrap().unwrap();
+        assert!(!PathLock::clear_leftover(&objects, "object").unwrap());
+        assert!(exists("object.lock"), "its owner lives");
+        drop(held);
+        let waiting = File::open(directory.path().join("object.lock")).unwrap();
+        assert!(PathLock::clear_leftover(&objects, "object").unwrap());
+        assert!(!exists("object.lock"));
+        assert_eq!(waiting.metadata().unwrap().len(), 1, "whoever waits is told");
+        // A store path.
+        fs::create_dir(directory.path().join("other.lock")).unwrap();
+        assert!(!PathLock::clear_leftover(&objects, "other").unwrap());
+        assert!(exists("other.lock"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     derivation::{self, Derivations},
     directory::Directory,
     layout::{self, Layout},
+    path_lock::PathLock,
     query::Query,
     temp_roots::TempRoots,
     writer::{Begun, Done, Incoming, Writer},
@@ -375,6 +376,28 @@ impl LocalStore {
         cancelled: Cancelled<'_>,
     ) -> Result<(), LocalStoreError> {
         self.writing()?.temp_roots.add(paths, cancelled)
+    }
+
+    /// Removes the lock files of valid paths whose writer was killed between their registration and the end of its work.
+    ///
+    /// Where one was left, so may those of what the path refers to. They are let go in the order in which paths are registered,
+    /// so that one which is gone is the end of the search. Nothing depends on this.
+    pub(crate) fn clear_leftovers(&self, valid: &BTreeSet<StorePath>, cancelled: Cancelled<'_>) {
+        let cleared = || {
+            let objects = self.objects()?;
+            let mut left: Vec<StorePath> = valid.iter().cloned().collect();
+            while let Some(path) = left.pop() {
+                if PathLock::clear_leftover(objects, path.base_name())? {
+                    tracing::debug!(%path, "removed the lock file of a writer that was killed");
+                    let infos = self.examine_paths_until(&[path], cancelled)?.infos;
+                    left.extend(infos.iter().flat_map(PathInfo::other_references).cloned());
+                }
+            }
+            Ok::<_, LocalStoreError>(())
+        };
+        if let Err(error) = cleared() {
+            tracing::debug!(%error, "lock files may stay");
+        }
     }
 
     /// Makes sure that what was rooted was so all the time.

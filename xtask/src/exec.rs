@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 /// No single step of the laboratory takes longer on two busy cores; what does, hangs.
-const TIME_LIMIT: Duration = Duration::from_secs(2 * 60);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(2 * 60);
 
 /// What a finished program left behind.
 #[derive(Debug)]
@@ -97,7 +97,13 @@ pub(crate) fn finish(child: Child, command: String) -> Result<Finished> {
     finish_within(child, command, TIME_LIMIT, Vec::new())
 }
 
-fn finish_within(mut child: Child, command: String, limit: Duration, input: Vec<u8>) -> Result<Finished> {
+/// The same, with a time limit and an input.
+pub(crate) fn finish_within(
+    mut child: Child,
+    command: String,
+    limit: Duration,
+    input: Vec<u8>,
+) -> Result<Finished> {
     let start = Instant::now();
     let mut stdin = child.stdin.take().context("child without stdin")?;
     let stdout = collect(child.stdout.take().context("child without stdout")?);

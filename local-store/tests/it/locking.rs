@@ -65,6 +65,40 @@ fn a_path_under_a_foreign_lock_is_waited_for_and_then_found_valid() {
     assert_eq!(on_disk(&store).len(), 3, "{:?}", on_disk(&store));
 }
 
+/// A writer that is killed behind the registration of a batch has not let go of its last locks: those of the root and of some of what
+/// it refers to. The next copy only asks for the root.
+#[tokio::test]
+async fn lock_files_of_a_writer_that_was_killed_behind_the_registration_go_with_the_next_copy() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let nar = file_nar(b"x");
+    let early = output("early", &nar);
+    let mut low = output("low", &nar);
+    low.references = [early.path.clone()].into_iter().collect();
+    let mut busy = output("busy", &nar);
+    busy.references = [early.path.clone()].into_iter().collect();
+    let mut root = output("root", &nar);
+    root.references = [&low, &busy, &root].into_iter().map(|info| info.path.clone()).collect();
+    let plan = [&early, &low, &busy, &root].map(|info| (info.clone(), whole(&nar)));
+    assert_eq!(add_script(&store, script(plan)).collect::<Vec<_>>().await.len(), 4);
+    let lock_path = |path: &ncc_store::StorePath| store.real_store_dir().join(format!("{path}.lock"));
+    for info in [&low, &root] {
+        File::create(lock_path(&info.path)).unwrap();
+    }
+    // Somebody else is about to find it valid.
+    let held = File::create(lock_path(&busy.path)).unwrap();
+    rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
+
+    let roots = [root.path.clone()];
+    store.valid_paths(&roots, ValidityQuery::default()).await.unwrap();
+    assert!(lock_path(&root.path).exists(), "who only looks changes nothing");
+    let valid = store.valid_paths(&roots, ValidityQuery::default().locking()).await.unwrap();
+    assert!(valid.contains(&root.path));
+    assert!(!lock_path(&root.path).exists() && !lock_path(&low.path).exists(), "{:?}", on_disk(&store));
+    assert!(lock_path(&busy.path).exists(), "it is held");
+    assert_eq!(assert_sound(&store), 4);
+}
+
 #[test]
 fn who_stops_listening_stops_waiting() {
     let scratch = Scratch::new();

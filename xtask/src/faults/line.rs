@@ -22,6 +22,21 @@ const SLOW: u32 = 8 << 20;
 /// More than a login and the questions behind it carry one way.
 const LOGIN: u64 = 256 << 10;
 
+/// What sshd holds of a channel whose command does not read: its window of 2 MiB, and a pipe.
+const HELD_BY_SSHD: u64 = (2 << 20) + (64 << 10);
+
+/// How long a login over libssh2 may take while the server is silent: asking a directory, or a person with a telephone. No
+/// keep-alive can shorten that, for SSH has none before the login is done.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(2 * 60);
+
+/// How long a copy may take that is hit.
+fn time_limit(kind: Kind) -> Duration {
+    match kind {
+        Kind::Stall | Kind::Corrupt => exec::TIME_LIMIT + LOGIN_PATIENCE,
+        _ => exec::TIME_LIMIT,
+    }
+}
+
 /// Copies once with the fault and once without.
 pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
     let destination = &workshop.destination;
@@ -38,8 +53,9 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
         daemon: daemon.as_ref().map(crate::daemon::Daemon::pid),
         hit: Arc::default(),
     };
-    // A path begins anew after a cut, so that one of its size has to pass.
-    let most = LOGIN + workshop.largest();
+    // A path begins anew after a cut, so that one of its size has to pass; to the server, not only to the sshd in front of it, which
+    // may be cut before a server that has just started has taken anything from it.
+    let most = LOGIN + HELD_BY_SSHD + workshop.largest();
     let effect = match course.kind {
         Kind::Cut => Effect::Cut,
         Kind::Cuts => Effect::Cuts(most + course.point.of(most)),
@@ -52,7 +68,7 @@ pub(super) fn run(workshop: &Workshop, course: &Course) -> Result<Tale> {
     let relay = Relay::with_trouble(far.server.port(), Line::default(), Some(trouble))?;
     let (child, shown) = lab::spawn(&mut workshop.command(course, destination, relay.port(), None))?;
     blow.client.store(child.id(), Ordering::Release);
-    let copy = exec::finish(child, shown)?;
+    let copy = exec::finish_within(child, shown, time_limit(course.kind), Vec::new())?;
     let in_time = if is_blow(course.kind) { blow.has_hit() } else { relay.struck() > 0 };
     let struck = relay.struck();
     let mut carried: u64 = Way::ALL.into_iter().map(|way| relay.carried(way)).sum();
