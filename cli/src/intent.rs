@@ -225,6 +225,8 @@ impl CopyIntent {
         let ends = Ends::new(arguments, &machine)?;
         let mut request = Request::default();
         request.without_references = arguments.nix_copy.without_references;
+        // What is written or drawn has sizes.
+        request.describe_present = show.json || show.tree || show.graph.is_some();
         request.substitute = how.use_substitutes;
         if what.include_outputs {
             request.outputs = Outputs::Include;

@@ -68,6 +68,9 @@ pub struct Request {
     pub sign_with: Arc<[SecretKey]>,
     /// Which paths may go without a signature.
     pub signatures: Signatures,
+    /// Give the metadata of what is present as well, though nobody needs it for the copy. Where it is only
+    /// [looked at](Purpose::Look), that is always done.
+    pub describe_present: bool,
     /// Whether this is to be done, or only to be looked at.
     pub purpose: Purpose,
 }
