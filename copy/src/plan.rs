@@ -14,8 +14,8 @@ use ncc_store::{
 };
 
 use crate::{
-    CopyError, Event, Failed, Observer, Purpose, Request, Unsigned, dependants::dependants, retrying::Tries,
-    signatures,
+    CopyError, Described, Event, Failed, Observer, Purpose, Request, Unsigned, dependants::dependants,
+    retrying::Tries, signatures,
 };
 
 /// A closure of at most this many paths is asked for as soon as it is known, without waiting for what the destination says
@@ -34,7 +34,7 @@ pub struct Plan {
     /// Valid at the destination already.
     pub present: Vec<Arc<PathInfo>>,
     /// Valid there as well, known by name only: a source that is far away is not asked for more than is to be sent, unless
-    /// [`Request::describe_present`] says so.
+    /// [`Request::described`] says so.
     pub present_by_name: Vec<StorePath>,
     /// Substituted by the destination while the plan was made; in a plan that is only to look at, what it would substitute.
     pub substituted: Vec<Arc<PathInfo>>,
@@ -173,7 +173,7 @@ impl Ends<'_> {
         let Request { roots, outputs, .. } = request;
         let members = if request.without_references {
             Members::Described(self.roots_alone().await?)
-        } else if request.describe_present || request.purpose == Purpose::Look {
+        } else if request.described == Described::Everything || request.purpose == Purpose::Look {
             Members::Described(source.closure(roots, *outputs).await?)
         } else {
             source.members(roots, *outputs).await?

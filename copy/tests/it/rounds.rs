@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
-use ncc_copy::{CopyError, Event, Observer, OnFailure, Purpose, Request, copy, plan};
+use ncc_copy::{CopyError, Described, Event, Observer, OnFailure, Purpose, Request, copy, plan};
 use ncc_store::{
     Closure, Destination, Members, NarAccess, NarPlan, NarSource, Outcome, Outcomes, Outputs, PathInfo,
     Problem, Retry, Side, Source, StoreDir, StoreError, StorePath,
@@ -173,13 +173,15 @@ async fn whoever_wants_the_metadata_of_what_is_present_gets_it() {
     let there = MemoryStore::new("there");
     copy(&here, &there, &Request::new([chain[1].clone()]), &observer()).await.unwrap();
     let mut request = Request::new([chain[2].clone()]);
-    for (purpose, describe_present, described) in
-        [(Purpose::Copy, false, 0), (Purpose::Copy, true, 2), (Purpose::Look, false, 2)]
-    {
+    for (purpose, described, count) in [
+        (Purpose::Copy, Described::Missing, 0),
+        (Purpose::Copy, Described::Everything, 2),
+        (Purpose::Look, Described::Missing, 2),
+    ] {
         request.purpose = purpose;
-        request.describe_present = describe_present;
+        request.described = described;
         let plan = plan(&here, &there, &request, &observer()).await.unwrap();
-        assert_eq!((plan.present.len(), plan.present_by_name.len()), (described, 2 - described));
+        assert_eq!((plan.present.len(), plan.present_by_name.len()), (count, 2 - count));
         assert_eq!(plan.to_send.len(), 1);
     }
 }
