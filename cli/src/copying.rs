@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ncc_copy::{CopyError, OnFailure, Plan, Report, Unsigned};
+use ncc_copy::{CopyError, Described, OnFailure, Plan, Report, Unsigned};
 use ncc_progress::{
     Console, Direction, Importance, Progress, ProgressOptions, Subject, Wire, chain, copy_json, plan_json,
 };
@@ -178,7 +178,7 @@ impl Copying<'_> {
         let observer = progress.observer();
         let plan = ncc_copy::plan(&**source, &**destination, request, &observer).await;
         let mut plan = plan.map_err(|error| Failure::plain(&error))?;
-        if plan.roots_are_valid && (show.json || show.tree || show.graph.is_some()) {
+        if plan.roots_are_valid && request.described == Described::Everything {
             // Nobody has asked what belongs to them, and it is wanted here.
             let closure = complete.closure(&plan.roots, request.outputs).await;
             let closure = closure.map_err(|error| Failure::plain(&error))?;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ncc_copy::{OnFailure, Purpose, Request, Signatures};
+use ncc_copy::{Described, OnFailure, Purpose, Request, Signatures};
 use ncc_local_store::{Access, LocalStoreConfig};
 use ncc_picture::GraphFormat;
 use ncc_progress::Direction;
@@ -225,6 +225,10 @@ impl CopyIntent {
         let ends = Ends::new(arguments, &machine)?;
         let mut request = Request::default();
         request.without_references = arguments.nix_copy.without_references;
+        // What is written or drawn has sizes.
+        if show.json || show.tree || show.graph.is_some() {
+            request.described = Described::Everything;
+        }
         request.substitute = how.use_substitutes;
         if what.include_outputs {
             request.outputs = Outputs::Include;

@@ -30,7 +30,7 @@ pub use ncc_store::OnFailure;
 pub use observer::{Event, NoObserver, Observer};
 pub use plan::{Plan, plan};
 pub use report::{Failed, Paths, Report};
-pub use request::{Purpose, Request, Retries, Signatures};
+pub use request::{Described, Purpose, Request, Retries, Signatures};
 pub use run::{copy, run};
 pub use signatures::Unsigned;
 

@@ -7,15 +7,15 @@
 use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
 use futures_util::future::{Either, select};
-use ncc_closure::Graph;
+use ncc_closure::{Graph, GraphError};
 use ncc_store::{
-    Closure, Destination, OnFailure, Outputs, PathInfo, Problem, Side, Source, StoreError, StorePath,
-    ValidityQuery,
+    Closure, Destination, Members, OnFailure, Outputs, PathInfo, Problem, Side, Source, StoreError,
+    StorePath, ValidityQuery,
 };
 
 use crate::{
-    CopyError, Event, Failed, Observer, Purpose, Request, Unsigned, dependants::dependants, retrying::Tries,
-    signatures,
+    CopyError, Described, Event, Failed, Observer, Purpose, Request, Unsigned, dependants::dependants,
+    retrying::Tries, signatures,
 };
 
 /// A closure of at most this many paths is asked for as soon as it is known, without waiting for what the destination says
@@ -33,6 +33,9 @@ pub struct Plan {
     pub roots_are_valid: bool,
     /// Valid at the destination already.
     pub present: Vec<Arc<PathInfo>>,
+    /// Valid there as well, known by name only: a source that is far away is not asked for more than is to be sent, unless
+    /// [`Request::described`] says so.
+    pub present_by_name: Vec<StorePath>,
     /// Substituted by the destination while the plan was made; in a plan that is only to look at, what it would substitute.
     pub substituted: Vec<Arc<PathInfo>>,
     /// What is to be sent, references before their referrers.
@@ -96,7 +99,7 @@ impl Ends<'_> {
     async fn make_plan(&self) -> Result<Plan, CopyError> {
         match self.closure_unless_present().await? {
             None => Ok(Plan { roots: self.request.roots.clone(), roots_are_valid: true, ..Plan::default() }),
-            Some((closure, valid)) => self.plan(closure, valid).await,
+            Some((members, valid)) => self.plan(members, valid).await,
         }
     }
 
@@ -108,8 +111,8 @@ impl Ends<'_> {
         }
     }
 
-    /// The closure, and what the destination has of it; `None` if that is known to be everything.
-    async fn closure_unless_present(&self) -> Result<Option<(Closure, BTreeSet<StorePath>)>, CopyError> {
+    /// What belongs to the closure, and what the destination has of it; `None` if that is known to be everything.
+    async fn closure_unless_present(&self) -> Result<Option<(Members, BTreeSet<StorePath>)>, CopyError> {
         let Self { source, destination, request, observer } = self;
         // A valid derivation says nothing about its outputs; and whoever looks wants to see the closure.
         if request.outputs == Outputs::Include || request.purpose == Purpose::Look {
@@ -141,7 +144,7 @@ impl Ends<'_> {
         let closure = match select(pin!(self.closure()), asking).await {
             Either::Left((closure, asking)) => {
                 let closure = closure?;
-                if closure.infos.len() <= SMALL_CLOSURE {
+                if names(&closure).count() <= SMALL_CLOSURE {
                     // Right behind the first question.
                     // A host that refuses the first is not asked for a login by the second.
                     let valid = self.valid(&closure);
@@ -164,15 +167,29 @@ impl Ends<'_> {
         Ok(Some((closure, valid)))
     }
 
-    async fn closure(&self) -> Result<Closure, CopyError> {
+    async fn closure(&self) -> Result<Members, CopyError> {
         let Self { source, request, observer, .. } = self;
         observer.event(Event::ComputingClosure);
-        let mut closure = if request.without_references {
-            self.roots_alone().await?
+        let Request { roots, outputs, .. } = request;
+        let members = if request.without_references {
+            Members::Described(self.roots_alone().await?)
+        } else if request.described == Described::Everything || request.purpose == Purpose::Look {
+            Members::Described(source.closure(roots, *outputs).await?)
         } else {
-            source.closure(&request.roots, request.outputs).await?
+            source.members(roots, *outputs).await?
         };
-        if request.on_failure == OnFailure::Stop {
+        Ok(match members {
+            Members::Described(closure) => Members::Described(self.usable(closure)?),
+            Members::Named { paths, failed } => {
+                let Closure { failed, .. } = self.usable(Closure { failed, ..Closure::default() })?;
+                Members::Named { paths, failed }
+            }
+        })
+    }
+
+    /// What a copy takes of what the source says.
+    fn usable(&self, mut closure: Closure) -> Result<Closure, StoreError> {
+        if self.request.on_failure == OnFailure::Stop {
             closure = closure.complete()?.into();
         }
         for info in &mut closure.infos {
@@ -180,6 +197,26 @@ impl Ends<'_> {
             info.ultimate = false;
         }
         Ok(closure)
+    }
+
+    /// The metadata of what is missing at least, and what is present of that which has none.
+    async fn described(
+        &self,
+        members: Members,
+        valid: &BTreeSet<StorePath>,
+    ) -> Result<(Closure, Vec<StorePath>), StoreError> {
+        let (paths, mut failed) = match members {
+            Members::Described(closure) => return Ok((closure, Vec::new())),
+            Members::Named { paths, failed } => (paths, failed),
+        };
+        let (present, missing): (Vec<_>, Vec<_>) =
+            paths.iter().cloned().partition(|path| valid.contains(path));
+        let mut closure = Closure::default();
+        if !missing.is_empty() {
+            closure = self.usable(self.source.describe(&missing).await?)?;
+        }
+        failed.append(&mut closure.failed);
+        Ok((Closure { failed, ..closure }, present))
     }
 
     /// The roots without what they refer to.
@@ -197,11 +234,11 @@ impl Ends<'_> {
     }
 
     /// What the destination has.
-    async fn valid(&self, closure: &Closure) -> Result<BTreeSet<StorePath>, StoreError> {
-        self.observer.event(Event::Asking { paths: closure.infos.len() });
+    async fn valid(&self, members: &Members) -> Result<BTreeSet<StorePath>, StoreError> {
+        self.observer.event(Event::Asking { paths: names(members).count() });
         // What the source cannot give may be there all the same.
-        let infos = closure.infos.iter().map(|info| &info.path);
-        let paths: Vec<_> = infos.chain(closure.failed.iter().map(|(path, _)| path)).cloned().collect();
+        let (Members::Described(Closure { failed, .. }) | Members::Named { failed, .. }) = members;
+        let paths: Vec<_> = names(members).chain(failed.iter().map(|(path, _)| path)).cloned().collect();
         let valid = self.destination.valid_paths(&paths, self.query()).await?;
         // The closure's own texts in the place of the answer's: those of 100,000 paths take 10 MB.
         Ok(paths.into_iter().filter(|path| valid.contains(path)).collect())
@@ -226,9 +263,9 @@ impl Ends<'_> {
         }
     }
 
-    async fn plan(&self, closure: Closure, valid: BTreeSet<StorePath>) -> Result<Plan, CopyError> {
+    async fn plan(&self, members: Members, valid: BTreeSet<StorePath>) -> Result<Plan, CopyError> {
         let Self { source, destination, request, .. } = self;
-        let Closure { infos, failed } = closure;
+        let (Closure { infos, failed }, present_by_name) = self.described(members, &valid).await?;
         // Only what is missing, so that what is present is not taken for substituted.
         let missing = infos.iter().map(|info| &info.path).filter(|path| !valid.contains(*path));
         let substituted = self.substituted(&missing.cloned().collect::<Vec<_>>()).await?;
@@ -241,11 +278,18 @@ impl Ends<'_> {
             .collect();
         // In topological order; and a closure that lacks something it refers to, though nobody said so, ends here.
         let infos = shared(infos);
-        let graph = if is_complete { Graph::new(infos) } else { Graph::partial(infos) };
+        let graph = if !is_complete {
+            Graph::partial(infos)
+        } else if present_by_name.is_empty() {
+            Graph::new(infos)
+        } else {
+            Graph::partial(infos).and_then(|graph| whole_with(graph, &valid))
+        };
         let graph =
             graph.map_err(|error| CopyError::Graph { store: source.name().to_owned(), source: error })?;
         let unforeseen = substituted.is_none();
-        let mut plan = Plan { roots: request.roots.clone(), unforeseen, ..Plan::default() };
+        let roots = request.roots.clone();
+        let mut plan = Plan { roots, present_by_name, unforeseen, ..Plan::default() };
         let mut substituted = substituted.unwrap_or_default();
         for info in &graph {
             // A path whose references have to be sent cannot be substituted before that.
@@ -282,6 +326,28 @@ impl Ends<'_> {
         }
         Ok(plan)
     }
+}
+
+fn names(members: &Members) -> impl Iterator<Item = &StorePath> {
+    let (infos, paths): (&[PathInfo], &[StorePath]) = match members {
+        Members::Described(closure) => (&closure.infos, &[]),
+        Members::Named { paths, .. } => (&[], paths.as_slice()),
+    };
+    infos.iter().map(|info| &info.path).chain(paths)
+}
+
+/// The graph, if it refers to nothing besides itself and `valid`.
+fn whole_with(graph: Graph, valid: &BTreeSet<StorePath>) -> Result<Graph, GraphError> {
+    for info in &graph {
+        let mut references = info.other_references();
+        if let Some(reference) =
+            references.find(|reference| !valid.contains(*reference) && !graph.contains(reference))
+        {
+            let (path, reference) = (info.path.clone(), reference.clone());
+            return Err(GraphError::MissingReference { path, reference });
+        }
+    }
+    Ok(graph)
 }
 
 /// The same, each to be shared. In pieces, so that not all of them are in memory twice: 100,000 take 20 MB.

@@ -74,6 +74,8 @@ pub struct Report {
     pub roots_were_valid: bool,
     /// What the destination had already, or got from somebody else meanwhile.
     pub present: Paths,
+    /// What it had already, and the source was asked no more than the names of.
+    pub present_by_name: Vec<StorePath>,
     /// What it substituted.
     pub substituted: Paths,
     /// What was sent and is registered, in the order in which it was.
@@ -87,4 +89,11 @@ pub struct Report {
     pub reconnects: u32,
     /// How long sending took.
     pub elapsed: Duration,
+}
+
+impl Report {
+    /// How many paths the destination had already, whatever is known of them.
+    pub fn present_count(&self) -> usize {
+        self.present.count() + self.present_by_name.len()
+    }
 }

@@ -14,6 +14,16 @@ pub enum Purpose {
     Look,
 }
 
+/// Of which paths the metadata are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Described {
+    /// Of those that the copy needs them of, which are those that are missing; and of others where they cost no question.
+    #[default]
+    Missing,
+    /// Of all. So it is always for who only [looks](Purpose::Look).
+    Everything,
+}
+
 /// Which paths are sent, as far as signatures go. One that is content-addressed never needs any.
 #[derive(Clone, Debug, Default)]
 pub enum Signatures {
@@ -68,6 +78,8 @@ pub struct Request {
     pub sign_with: Arc<[SecretKey]>,
     /// Which paths may go without a signature.
     pub signatures: Signatures,
+    /// What the plan tells the metadata of.
+    pub described: Described,
     /// Whether this is to be done, or only to be looked at.
     pub purpose: Purpose,
 }

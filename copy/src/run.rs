@@ -47,10 +47,11 @@ pub async fn run(
     request: &Request,
     observer: &Arc<dyn Observer>,
 ) -> Result<Report, CopyError> {
-    let Plan { roots, roots_are_valid, present, substituted, to_send, failed, .. } = plan;
+    let Plan { roots, roots_are_valid, present, present_by_name, substituted, to_send, failed, .. } = plan;
     let mut report = Report {
         roots_were_valid: roots_are_valid,
         present: present.into(),
+        present_by_name,
         substituted: substituted.into(),
         failed,
         ..Report::default()
@@ -215,7 +216,8 @@ impl Copying<'_> {
             .chain(self.missing.values())
             .map(|info| (info.path.clone(), Arc::clone(info)))
             .collect();
-        let paths: Vec<_> = known.keys().cloned().collect();
+        let named = std::mem::take(&mut self.report.present_by_name);
+        let paths: Vec<_> = known.keys().chain(&named).cloned().collect();
         let valid = self.destination.valid_paths(&paths, ValidityQuery::default().locking()).await?;
         for path in &valid {
             if let Some(info) = self.registered(path) {
@@ -226,6 +228,9 @@ impl Copying<'_> {
         let is_lost =
             |info: &Arc<PathInfo>| !valid.contains(&info.path) && !self.missing.contains_key(&info.path);
         let mut lost: Vec<_> = known.into_values().filter(is_lost).collect();
+        let (named, lost_names): (Vec<_>, Vec<_>) = named.into_iter().partition(|path| valid.contains(path));
+        self.report.present_by_name = named;
+        lost.extend(self.describe(&lost_names).await?);
         signatures::sign(&mut lost, self.request, self.source.store_dir());
         let refused = signatures::refused(&lost, self.request, self.destination).await?;
         self.missing.extend(lost.into_iter().map(|info| (info.path.clone(), info)));
@@ -256,6 +261,25 @@ impl Copying<'_> {
             self.fail(path, error);
         }
         Ok(self.rest().into())
+    }
+
+    /// The metadata of what nobody had to know before. What the source has lost as well fails.
+    async fn describe(&mut self, paths: &[StorePath]) -> Result<Vec<Arc<PathInfo>>, StoreError> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let described = self.source.describe(paths).await?;
+        for (path, error) in described.failed {
+            if self.request.on_failure == OnFailure::Stop {
+                return Err(error);
+            }
+            self.fail(path, error);
+        }
+        let mut infos = described.infos;
+        for info in &mut infos {
+            info.ultimate = false;
+        }
+        Ok(infos.into_iter().map(Arc::new).collect())
     }
 
     /// What is missing and can still be sent, references before their referrers.

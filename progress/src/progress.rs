@@ -241,7 +241,7 @@ fn summary(direction: &Direction, report: &Report) -> String {
     if !report.substituted.is_empty() {
         others.push(format!("{} substituted", report.substituted.count()));
     }
-    match report.present.count() {
+    match report.present_count() {
         0 if report.roots_were_valid => others.push("everything was there already".to_owned()),
         0 => {}
         1 => others.push("1 was there already".to_owned()),

@@ -24,16 +24,16 @@ const ENDS: usize = 16;
 
 /// The paths of a closure, and those that the host could not describe.
 #[derive(Default)]
-pub(crate) struct Members {
+pub(crate) struct Names {
     pub(crate) paths: StorePathSet,
     pub(crate) failed: Vec<(StorePath, StoreError)>,
 }
 
 impl RemoteStore {
     /// What `roots` refer to.
-    pub(crate) async fn members(&self, roots: &[StorePath], outputs: Outputs) -> Result<Members, StoreError> {
+    pub(crate) async fn names(&self, roots: &[StorePath], outputs: Outputs) -> Result<Names, StoreError> {
         if roots.is_empty() {
-            return Ok(Members::default());
+            return Ok(Names::default());
         }
         let store_dir = self.shared().store_dir();
         // Which of them are valid is asked in front: then a server that ends has not ended over a login, and it is known
@@ -54,7 +54,7 @@ impl RemoteStore {
             },
         );
         let error = match answer.await {
-            Ok(paths) => return Ok(Members { paths, ..Members::default() }),
+            Ok(paths) => return Ok(Names { paths, ..Names::default() }),
             Err(error) => error,
         };
         if let Some(valid) = valid.get() {
@@ -74,7 +74,7 @@ impl RemoteStore {
     ///
     /// Outputs of derivations are in the answer for a whole closure only: where they are wanted, a bad path costs all of
     /// each root that leads to it.
-    async fn walk(&self, roots: BTreeSet<StorePath>, outputs: Outputs) -> Result<Members, StoreError> {
+    async fn walk(&self, roots: BTreeSet<StorePath>, outputs: Outputs) -> Result<Names, StoreError> {
         let mut failed: Vec<(StorePath, StoreError)> = Vec::new();
         let mut paths: BTreeSet<StorePath> = BTreeSet::new();
         let mut next = roots;
@@ -113,7 +113,7 @@ impl RemoteStore {
             }
             next.retain(|path| !paths.contains(path) && !failed.iter().any(|(failed, _)| failed == path));
         }
-        Ok(Members { paths: paths.into_iter().collect(), failed })
+        Ok(Names { paths: paths.into_iter().collect(), failed })
     }
 
     /// Asks for these paths, each by itself, and gathers what they lead to until the server ends.

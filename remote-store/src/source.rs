@@ -10,14 +10,14 @@ use ncc_protocol::{
     worker::AnswerError,
 };
 use ncc_store::{
-    Closure, NarPlan, NarSource, Outputs, PathInfo, Problem, Side, Source, StoreDir, StoreError, StorePath,
-    StorePathSet, ValidityQuery,
+    Closure, Members, NarPlan, NarSource, Outputs, PathInfo, Problem, Side, Source, StoreDir, StoreError,
+    StorePath, StorePathSet, ValidityQuery,
 };
 use ncc_transport::{FilteredStream, Reader};
 
 use crate::{
     RemoteError, RemoteStore,
-    closure::{Members, encode, locking},
+    closure::{Names, encode, locking},
     daemon,
     handing::{BlockSender, Blocks, NarSender, announce, hand_over, handed_over},
     session::{Lease, ReadAnswer},
@@ -48,6 +48,25 @@ impl Source for RemoteStore {
         Box::pin(self.in_either(self.ask_closure(roots, outputs), daemon))
     }
 
+    /// By the serve protocol, names alone: the first of the round trips of [`closure`](Source::closure). A daemon is asked path by
+    /// path, and tells the metadata with the references.
+    fn members<'a>(
+        &'a self,
+        roots: &'a [StorePath],
+        outputs: Outputs,
+    ) -> BoxFuture<'a, Result<Members, StoreError>> {
+        let names = async move {
+            let Names { paths, failed } = self.ask_names(roots, outputs).await?;
+            Ok(Members::Named { paths, failed })
+        };
+        Box::pin(self.in_either(names, self.shared().daemon.members(roots, outputs)))
+    }
+
+    fn describe<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, StoreError>> {
+        let asked = async move { self.ask_description(paths.iter().cloned().collect()).await };
+        Box::pin(self.in_either(asked, self.shared().daemon.describe(paths)))
+    }
+
     fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
         Box::pin(self.in_either(self.ask_path_infos(paths), self.shared().daemon.path_infos(paths)))
     }
@@ -75,41 +94,53 @@ impl Source for RemoteStore {
 impl RemoteStore {
     /// The closure, by the serve protocol.
     async fn ask_closure(&self, roots: &[StorePath], outputs: Outputs) -> Result<Closure, StoreError> {
-        let store_dir = self.shared().store_dir();
+        let Names { paths, mut failed } = self.ask_names(roots, outputs).await?;
+        let mut closure = self.ask_description(paths).await?;
+        failed.append(&mut closure.failed);
+        Ok(Closure { failed, ..closure })
+    }
+
+    /// Which paths belong to it. The host protects the roots, and with them what they refer to, before it says so.
+    async fn ask_names(&self, roots: &[StorePath], outputs: Outputs) -> Result<Names, StoreError> {
         let mut valid_roots = roots.to_vec();
         if roots.len() > 1 {
             let valid = self.ask_valid(Side::Source, roots, ValidityQuery::default().locking()).await?;
             valid_roots.retain(|root| valid.contains(root));
         }
-        let Members { paths, failed } = self.members(&valid_roots, outputs).await?;
-        let mut closure = Closure { failed, ..Closure::default() };
-        let mut undescribed = BTreeSet::new();
+        let Names { paths, mut failed } = self.names(&valid_roots, outputs).await?;
+        let is_told_of =
+            |root: &StorePath| paths.contains(root) || failed.iter().any(|(path, _)| path == root);
+        let lacking: BTreeSet<&StorePath> = roots.iter().filter(|root| !is_told_of(root)).collect();
+        let lacking: Vec<_> = lacking.into_iter().map(|root| self.not_valid(root)).collect();
+        failed.extend(lacking);
+        Ok(Names { paths, failed })
+    }
+
+    /// The metadata of what the host has named, by the serve protocol.
+    async fn ask_description(&self, paths: StorePathSet) -> Result<Closure, StoreError> {
+        if paths.is_empty() {
+            return Ok(Closure::default());
+        }
+        let store_dir = self.shared().store_dir();
         let asked = Arc::new(paths);
         let paths = asked.as_slice();
-        if !paths.is_empty() {
-            // Locking first: whatever is described afterwards stays until this session ends.
-            let request =
-                encode(store_dir, &[locking(paths), Request::QueryPathInfos { paths: paths.to_vec() }]);
-            let read = read_description(store_dir, &asked);
-            (closure.infos, undescribed) =
-                self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
-        }
-        let has_failed: BTreeSet<&StorePath> = closure.failed.iter().map(|(path, _)| path).collect();
-        let is_told_of = |path: &StorePath| {
-            has_failed.contains(path) || closure.infos.binary_search_by(|info| info.path.cmp(path)).is_ok()
-        };
-        let lacking: BTreeSet<&StorePath> =
-            paths.iter().chain(roots).filter(|path| !is_told_of(path)).collect();
-        let lacking = lacking.into_iter().map(|path| {
-            if undescribed.contains(path) {
-                return self.undescribed(path);
-            }
-            let problem = Problem::NotValid { path: store_dir.full(path) };
-            (path.clone(), StoreError::new(Side::Source, self.shared().name.as_str(), problem))
+        // Locking first: whatever is described afterwards stays until this session ends.
+        let request = encode(store_dir, &[locking(paths), Request::QueryPathInfos { paths: paths.to_vec() }]);
+        let read = read_description(store_dir, &asked);
+        let (infos, undescribed) =
+            self.ask(Side::Source, "describe the closure", Patience::Limited, &request, read).await?;
+        let is_described =
+            |path: &StorePath| infos.binary_search_by(|info: &PathInfo| info.path.cmp(path)).is_ok();
+        let lacking = paths.iter().filter(|path| !is_described(path)).map(|path| {
+            if undescribed.contains(path) { self.undescribed(path) } else { self.not_valid(path) }
         });
-        let lacking: Vec<_> = lacking.collect();
-        closure.failed.extend(lacking);
-        Ok(closure)
+        let failed = lacking.collect();
+        Ok(Closure { infos, failed })
+    }
+
+    fn not_valid(&self, path: &StorePath) -> (StorePath, StoreError) {
+        let problem = Problem::NotValid { path: self.shared().store_dir().full(path) };
+        (path.clone(), StoreError::new(Side::Source, self.shared().name.as_str(), problem))
     }
 
     /// What is known of paths, by the serve protocol.

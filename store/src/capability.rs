@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use futures_core::{future::BoxFuture, stream::BoxStream};
 
-use crate::{NarBody, PathInfo, StoreDir, StoreError, StorePath};
+use crate::{NarBody, PathInfo, Problem, Side, StoreDir, StoreError, StorePath, StorePathSet};
 
 /// Paths to copy, references before their referrers, each with its size.
 pub type NarPlan = Arc<[Arc<PathInfo>]>;
@@ -107,6 +107,20 @@ impl From<Vec<PathInfo>> for Closure {
     }
 }
 
+/// Which paths belong to a closure.
+#[derive(Debug)]
+pub enum Members {
+    /// The source had their metadata at once.
+    Described(Closure),
+    /// Their metadata is another question: [`Source::describe`].
+    Named {
+        /// Each path once, the roots included.
+        paths: StorePathSet,
+        /// As [`Closure::failed`].
+        failed: Vec<(StorePath, StoreError)>,
+    },
+}
+
 /// What became of one object.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -146,6 +160,32 @@ pub trait Source: Send + Sync {
         roots: &'a [StorePath],
         outputs: Outputs,
     ) -> BoxFuture<'a, Result<Closure, StoreError>>;
+
+    /// Which paths `roots` refer to, for whoever may not want the metadata of all: a source that is far away gives their names
+    /// alone. As with [`closure`](Self::closure), one bad path does not stop the others.
+    fn members<'a>(
+        &'a self,
+        roots: &'a [StorePath],
+        outputs: Outputs,
+    ) -> BoxFuture<'a, Result<Members, StoreError>> {
+        Box::pin(async move { self.closure(roots, outputs).await.map(Members::Described) })
+    }
+
+    /// The metadata of some of the paths that [`members`](Self::members) has named. A source that protects what it gives from its
+    /// garbage collector protects these before it describes them.
+    fn describe<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, StoreError>> {
+        Box::pin(async move {
+            let infos = self.path_infos(paths).await?;
+            let known: BTreeSet<&StorePath> = infos.iter().map(|info| &info.path).collect();
+            let unknown = paths.iter().filter(|path| !known.contains(path));
+            let error = |path: &StorePath| {
+                let problem = Problem::NotValid { path: self.store_dir().full(path) };
+                (path.clone(), StoreError::new(Side::Source, self.name(), problem))
+            };
+            let failed = unknown.map(error).collect();
+            Ok(Closure { infos, failed })
+        })
+    }
 
     /// The metadata of those of `paths` that are valid, in ascending order; the others are left out.
     fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>>;

@@ -59,8 +59,8 @@ pub mod test_util;
 
 #[cfg(feature = "traits")]
 pub use capability::{
-    Closure, Destination, NarAccess, NarPlan, NarSource, OnFailure, Outcome, Outcomes, Outputs, Source,
-    Takes, ValidityQuery,
+    Closure, Destination, Members, NarAccess, NarPlan, NarSource, OnFailure, Outcome, Outcomes, Outputs,
+    Source, Takes, ValidityQuery,
 };
 pub use content_address::{ContentAddress, ContentAddressError, ContentMethod, make_store_path};
 #[cfg(feature = "derivations")]

@@ -6,10 +6,10 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
-use ncc_copy::{CopyError, Event, Observer, OnFailure, Request, copy, plan};
+use ncc_copy::{CopyError, Described, Event, Observer, OnFailure, Purpose, Request, copy, plan};
 use ncc_store::{
-    Closure, Destination, NarAccess, NarPlan, NarSource, Outcome, Outcomes, Outputs, PathInfo, Problem,
-    Retry, Side, Source, StoreDir, StoreError, StorePath,
+    Closure, Destination, Members, NarAccess, NarPlan, NarSource, Outcome, Outcomes, Outputs, PathInfo,
+    Problem, Retry, Side, Source, StoreDir, StoreError, StorePath,
     test_util::{Call, Fault, MemoryStore},
 };
 
@@ -105,6 +105,84 @@ async fn what_vanished_while_nothing_protected_it_is_sent_again() {
         for path in &chain[2..] {
             there.delete(path);
         }
+    }
+}
+
+/// A store that tells names first, as one on a host does.
+struct Distant(MemoryStore);
+
+impl Source for Distant {
+    fn name(&self) -> &str {
+        Source::name(&self.0)
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        Source::store_dir(&self.0)
+    }
+
+    fn closure<'a>(
+        &'a self,
+        roots: &'a [StorePath],
+        outputs: Outputs,
+    ) -> BoxFuture<'a, Result<Closure, StoreError>> {
+        self.0.closure(roots, outputs)
+    }
+
+    fn members<'a>(
+        &'a self,
+        roots: &'a [StorePath],
+        outputs: Outputs,
+    ) -> BoxFuture<'a, Result<Members, StoreError>> {
+        Box::pin(async move {
+            let Closure { infos, failed } = self.0.closure(roots, outputs).await?;
+            Ok(Members::Named { paths: infos.into_iter().map(|info| info.path).collect(), failed })
+        })
+    }
+
+    fn path_infos<'a>(&'a self, paths: &'a [StorePath]) -> BoxFuture<'a, Result<Vec<PathInfo>, StoreError>> {
+        self.0.path_infos(paths)
+    }
+
+    fn nars(&self, plan: NarPlan) -> Arc<dyn NarSource> {
+        self.0.nars(plan)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_known_by_name_and_vanished_is_described_and_sent() {
+    let here = Distant(MemoryStore::new("here"));
+    let chain = here.0.add_chain(5);
+    let there = MemoryStore::new("there");
+    copy(&here, &there, &Request::new([chain[1].clone()]), &observer()).await.unwrap();
+    here.0.inject(Fault::LoseConnection(chain[3].clone(), 10));
+    let prey = chain[1].clone();
+    let collector = Arc::new(Collector { there: there.clone(), prey, seen: Mutex::default() });
+    let mut request = Request::new([chain[4].clone()]);
+    request.retries.limit = 1;
+    let report = copy(&here, &there, &request, &(Arc::clone(&collector) as _)).await.unwrap();
+    assert_eq!(*collector.seen.lock().unwrap(), 1);
+    assert_eq!(there.paths(), here.0.paths());
+    assert_eq!(report.present_by_name, chain[..1]);
+    assert_eq!((report.sent.count(), report.present_count()), (4, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_wants_the_metadata_of_what_is_present_gets_it() {
+    let here = Distant(MemoryStore::new("here"));
+    let chain = here.0.add_chain(3);
+    let there = MemoryStore::new("there");
+    copy(&here, &there, &Request::new([chain[1].clone()]), &observer()).await.unwrap();
+    let mut request = Request::new([chain[2].clone()]);
+    for (purpose, described, count) in [
+        (Purpose::Copy, Described::Missing, 0),
+        (Purpose::Copy, Described::Everything, 2),
+        (Purpose::Look, Described::Missing, 2),
+    ] {
+        request.purpose = purpose;
+        request.described = described;
+        let plan = plan(&here, &there, &request, &observer()).await.unwrap();
+        assert_eq!((plan.present.len(), plan.present_by_name.len()), (count, 2 - count));
+        assert_eq!(plan.to_send.len(), 1);
     }
 }
 

@@ -55,6 +55,31 @@ async fn two_thousand_paths_from_a_host_take_at_most_four_round_trips() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_is_asked_for_the_metadata_of_what_is_missing_alone() {
+    let there = MemoryStore::new("there");
+    let chain = there.add_chain(2000);
+    let here = MemoryStore::new("here");
+    copy(&there, &here, &Request::new([chain[1998].clone()]), &NoObserver.shared()).await.unwrap();
+    let before = there.calls().len();
+    let store = remote(&MemoryHost::new(&there).with_round_trip(ROUND_TRIP));
+
+    let start = Instant::now();
+    let request = Request::new([chain[1999].clone()]);
+    let report = copy(&store, &here, &request, &NoObserver.shared()).await.unwrap();
+    let taken = round_trips(start);
+
+    assert_eq!((report.sent.count(), report.present_count()), (1, 1999));
+    let asked = there.calls().split_off(before);
+    let described = asked.into_iter().filter_map(|call| match call {
+        Call::PathInfos { paths } => Some(paths),
+        _ => None,
+    });
+    // A second time by the server itself, for the NAR.
+    assert_eq!(described.collect::<Vec<_>>(), [[chain[1999].clone()], [chain[1999].clone()]]);
+    assert!(taken <= 3, "{taken} round trips");
+}
+
+#[tokio::test(start_paused = true)]
 async fn metadata_arrives_as_it_was_but_for_ultimate() {
     let here = MemoryStore::new("here");
     let library = here.add("library", "code", &[]);

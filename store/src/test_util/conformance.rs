@@ -18,8 +18,8 @@ use futures_util::{StreamExt as _, stream};
 
 use super::{Fault, MemoryStore, script_of_bodies};
 use crate::{
-    Destination, NarAccess, NarBody, NarHash, NarSource, OnFailure, Outcome, Outputs, PathInfo, Scope,
-    SecretKey, Side, Source, StoreError, StorePath, ValidityQuery,
+    Destination, Members, NarAccess, NarBody, NarHash, NarSource, OnFailure, Outcome, Outputs, PathInfo,
+    Scope, SecretKey, Side, Source, StoreError, StorePath, ValidityQuery,
 };
 
 /// Too large to be held back whole, by the check of a body or by the buffers of a connection.
@@ -133,8 +133,35 @@ async fn closures_are_sorted_and_list_bad_roots<F: Fixture>(fixture: &F) {
     let expected = memory.closure(&asked, Outputs::Exclude).await.expect("memory");
     let infos = |infos: &[PathInfo]| infos.iter().map(essence).collect::<Vec<_>>();
     assert_eq!(infos(&closure.infos), infos(&expected.infos), "each path once, ascending, with its metadata");
+    names_and_descriptions_are_those_of_the_closure(&store, &asked, &expected).await;
     let nothing = store.closure(&[], Outputs::Exclude).await.expect("nothing is easy");
     assert!(nothing.infos.is_empty() && nothing.failed.is_empty());
+}
+
+/// Whichever of the two a source gives for [`Source::members`].
+async fn names_and_descriptions_are_those_of_the_closure(
+    store: &impl Source,
+    roots: &[StorePath],
+    expected: &crate::Closure,
+) {
+    let members = store.members(roots, Outputs::Exclude).await.expect("bad roots stop nothing");
+    let (names, failed): (Vec<_>, _) = match members {
+        Members::Described(closure) => {
+            (closure.infos.into_iter().map(|info| info.path).collect(), closure.failed)
+        }
+        Members::Named { paths, failed } => (paths.iter().cloned().collect(), failed),
+    };
+    let failed: Vec<_> = failed.into_iter().map(|(path, _)| path).collect();
+    assert_eq!(failed, [absent()], "bad roots are listed");
+    let infos: Vec<_> = expected.infos.iter().map(essence).collect();
+    assert_eq!(names, infos.iter().map(|info| info.path.clone()).collect::<Vec<_>>());
+    let first = infos.first().expect("there is one");
+    let some = [first.path.clone(), absent()];
+    let described = store.describe(&some).await.expect("one that is not there stops nothing");
+    let described_infos: Vec<_> = described.infos.iter().map(essence).collect();
+    assert_eq!(described_infos, std::slice::from_ref(first), "only what was asked for");
+    let failed: Vec<_> = described.failed.into_iter().map(|(path, _)| path).collect();
+    assert_eq!(failed, [absent()], "what is not there is listed");
 }
 
 async fn closures_have_outputs_on_request<F: Fixture>(fixture: &F) {
