@@ -1,7 +1,7 @@
 //! A daemon that plays its part over a store in memory, one round trip away. (Real ones are in the tests of the program.)
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::BoxFuture};
 use ncc_copy::{CopyError, NoObserver, Request as Copy, copy};
 use ncc_protocol::{
     wire::{WireReader, WireWrite as _},
@@ -21,7 +21,7 @@ use ncc_store::{
     ValidityQuery,
     test_util::{MemoryStore, script},
 };
-use ncc_transport::Transport;
+use ncc_transport::{Channel, RemoteCommand, Transport, TransportError};
 use tokio::{
     io::{AsyncWriteExt as _, DuplexStream},
     sync::mpsc,
@@ -263,6 +263,64 @@ async fn two_thousand_paths_from_a_daemon_take_as_many_round_trips_as_the_graph_
     assert_eq!(here.paths(), there.paths());
     // Two for the handshake, two for the closure, one for the NARs.
     assert!(round_trips(start) <= 5, "{:?}, {} round trips", start.elapsed(), round_trips(start));
+}
+
+/// A daemon, and beside it a program that lists closures.
+#[derive(Debug)]
+struct Listed {
+    daemon: Arc<dyn Transport>,
+    lister: ScriptedHost,
+}
+
+impl Listed {
+    /// The lister says `list` once it has been asked.
+    fn new(part: &Part, list: String) -> Arc<Self> {
+        let lister = ScriptedHost::new(move |mut input, mut output| {
+            let list = list.clone();
+            async move {
+                swallow(&mut input).await;
+                tokio::time::sleep(ROUND_TRIP).await;
+                let _ = output.write_all(list.as_bytes()).await;
+            }
+        });
+        Arc::new(Self { daemon: part.host(), lister })
+    }
+}
+
+impl Transport for Listed {
+    fn describe(&self) -> String {
+        self.daemon.describe()
+    }
+
+    fn open<'a>(&'a self, command: &'a RemoteCommand) -> BoxFuture<'a, Result<Channel, TransportError>> {
+        let lists = command.to_shell().to_string_lossy().contains("--requisites");
+        if lists { self.lister.open(command) } else { self.daemon.open(command) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_that_is_deep_is_listed_beside_the_daemon() {
+    let there = MemoryStore::new("there");
+    let chain = there.add_chain(200);
+    let stranger = there.add("stranger", "nobody asked for this", &[]);
+    let unknown = "/nix/store/00000000000000000000000000000000-unknown\n".to_owned();
+    let lines = |paths: &[StorePath]| -> String {
+        paths.iter().map(|path| StoreDir::default().full(path) + "\n").collect()
+    };
+    let part = Part::new(&there, 37);
+    // In no order; with what is no part of it, which must not be copied; and one that lists nothing, which costs only time.
+    let whole = lines(&chain) + &unknown + "a word of the login shell\n" + &lines(&[stranger]);
+    for (list, most) in [(whole, 16), (String::new(), 210)] {
+        let here = MemoryStore::new("here");
+        let store = RemoteStore::new(Listed::new(&part, list), asking_for_a_daemon());
+        let start = Instant::now();
+        let request = Copy::new([chain.last().unwrap().clone()]);
+        let report = copy(&store, &here, &request, &NoObserver.shared()).await.unwrap();
+        assert_eq!(report.sent.count(), 200);
+        let copied: BTreeSet<_> = here.paths().into_iter().collect();
+        assert_eq!(copied, chain.iter().cloned().collect());
+        assert!(round_trips(start) <= most, "{:?}, {} round trips", start.elapsed(), round_trips(start));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -252,12 +252,7 @@ pub(super) fn spread(lab: &Lab<'_>, direction: Direction) -> Result<Outcome> {
 }
 
 /// With `words`, over which it must say `said`; compared with what upstream makes of it without.
-fn carried(
-    lab: &Lab<'_>,
-    direction: Direction,
-    words: &[&str],
-    said: &str,
-) -> Result<Outcome> {
+fn carried(lab: &Lab<'_>, direction: Direction, words: &[&str], said: &str) -> Result<Outcome> {
     if lab.candidate.lenient {
         return Ok(Outcome::skip("upstream has no such option"));
     }
