@@ -217,8 +217,8 @@ pub(crate) struct How {
     /// Spread what is copied over up to N channels of the one login: 'auto', or 1 to 7; 1 is none beside the usual ones
     ///
     /// A channel has a window, about 2 MB with OpenSSH, and on a long line waits for it while the line is idle. 'auto' takes several
-    /// where the host answers after 20 ms or more and 32 MiB or more are to be copied, as many as 1 Gbit/s needs, and says with -v what it does and why. The
-    /// host needs nothing but its 'mkfifo' and 'dd'; where it has no room for so many channels, fewer do.
+    /// where the host answers after 60 ms or more and 32 MiB or more are to be copied, as many as 1 Gbit/s needs, and says with -v
+    /// what it does and why. The host needs nothing but its 'mkfifo' and 'dd'; where it has no room for so many channels, fewer do.
     #[arg(long, value_name = "N", default_value = "auto", conflicts_with = "serve")]
     pub(crate) connections: Connections,
 

@@ -31,8 +31,9 @@ use super::{Carried, read_report};
 /// With less than this to send, the channels are there when it has been sent.
 const MANY_BYTES: u64 = 32 << 20;
 
-/// The round trip from which on a window is in the way: within less, one channel carries 90 MB/s.
-const FAR: Duration = Duration::from_millis(20);
+/// The round trip from which on a window is in the way: within less, one channel carries 30 MB/s, of what is compressed mostly, and
+/// each further one costs both ends' processors more than few lines are worth.
+const FAR: Duration = Duration::from_millis(60);
 
 /// One channel for each such part of a round trip carry 1 Gbit/s together. A window of OpenSSH's, as measured, is 1.8 MB. More
 /// would cost both ends their processors' time for nothing.

@@ -46,7 +46,7 @@ impl Contender {
             Self::Plain => "plain",
             Self::Upstream => "upstream",
             Self::UpstreamCompressed => "upstream -C",
-            Self::TarZstd => "tar | zstd",
+            Self::TarZstd => "tar+zstd",
             Self::Rsync => "rsync -z",
         }
     }
