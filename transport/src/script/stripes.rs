@@ -93,7 +93,7 @@ impl Stripes {
 }
 
 impl Findings {
-    /// Where the script has made room for stripes, if it has: it waits for their [number](Stripes::number).
+    /// Where the script has made room for stripes, if it has: it waits to be told [which there are](Stripes::chosen).
     pub fn stripes(&self) -> Option<&str> {
         self.value("stripes")
     }
