@@ -194,11 +194,11 @@ async fn whoever_writes_finds_out_that_a_stripe_is_broken() {
 fn several_channels_are_for_long_lines_and_many_bytes() {
     let auto = Connections::Auto;
     assert!(!auto.may_spread(31 << 20) && auto.may_spread(32 << 20));
-    assert_eq!(auto.most(Duration::from_millis(19), false), 1);
-    for (milliseconds, number) in [(20, 2), (50, 4), (86, 6), (100, 7), (60_000, 7)] {
+    assert_eq!(auto.most(Duration::from_millis(59), false), 1);
+    for (milliseconds, number) in [(60, 5), (86, 6), (100, 7), (60_000, 7)] {
         assert_eq!(auto.most(Duration::from_millis(milliseconds), false), number);
     }
-    assert_eq!(auto.most(Duration::from_millis(20), true), 1);
+    assert_eq!(auto.most(Duration::from_millis(100), true), 1);
     assert!(Connections::Most(2).may_spread(0) && !Connections::Most(1).may_spread(u64::MAX));
     assert_eq!(Connections::Most(2).most(Duration::ZERO, true), 2);
 }
